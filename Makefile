@@ -1,0 +1,40 @@
+# Everything a newcomer needs. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "micropref needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+setup: $(VENV)/.complete ## build .venv with micropref, the demo backbone and the development tools
+
+demo: setup ## the whole story on generated data: embed, train, evaluate, query
+	$(BIN)/micropref demo
+
+test: setup lint ## lint, types, and the default suite
+	$(BIN)/python -m pytest -q
+
+test-slow: setup ## the longer proofs
+	$(BIN)/python -m pytest -q -m slow
+
+lint: setup ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## rewrite the sources in the house's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what was built, never data
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
