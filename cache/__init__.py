@@ -1,0 +1,1 @@
+"""The floor: keys, Parquet layout, commit files, features as tensors, DuckDB tables and views."""

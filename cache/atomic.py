@@ -1,0 +1,84 @@
+"""Files that appear whole or not at all: temp name, write, fsync, rename, fsync of the folder.
+
+The order is the one that left nothing unreadable when the writer was killed at any step: a reader never sees a
+name whose bytes are not on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from cache.errors import Failure
+
+TEMP_SUFFIX = ".tmp"
+TEMP_MAX_AGE_S = 24 * 3600.0
+
+
+@contextmanager
+def staged_file(folder: Path, suffix: str = "") -> Iterator[tuple[BinaryIO, Path]]:
+    """Open a new temp file of `folder` for writing; on a clean exit it is on disk, on an error it is gone.
+
+    The caller renames it with `publish`. Raises Failure where the disk refuses (full, read-only, I/O error).
+    """
+    path = folder / f".{secrets.token_hex(8)}{suffix}{TEMP_SUFFIX}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            yield file, path
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(folder, error) from error
+        raise
+
+
+def publish(temp: Path, final: Path) -> None:
+    """Give a staged file its final name, durably. Raises Failure and removes the temp file if that fails."""
+    try:
+        temp.replace(final)
+        sync_folder(final.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise _cannot_write(final, error) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all."""
+    with staged_file(path.parent) as (file, temp):
+        file.write(data)
+    publish(temp, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_temp_files(folder: Path, max_age_s: float = TEMP_MAX_AGE_S) -> int:
+    """Remove temp files that a killed writer left behind, and return how many; young ones may still be in use."""
+    removed = 0
+    for path in folder.rglob(f".*{TEMP_SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > max_age_s:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _cannot_write(where: Path, error: OSError) -> Failure:
+    reason = error.strerror or str(error).splitlines()[0]
+    return Failure(f"{where}: cannot write: {reason}; nothing was kept of this file, free the cause and run again")

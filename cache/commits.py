@@ -1,0 +1,158 @@
+"""Committed files: data files with one small JSON file that says they are whole.
+
+A folder of the store holds `<stem>.<role>.<digest>.<ext>` data files and `<stem>.json` commits. Only what a commit
+names exists. Data files carry their content's digest in the name, so writers that race on one stem never
+overwrite each other's bytes: the last commit wins and the other file is garbage for `gc`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache.atomic import publish, staged_file, write_bytes
+from cache.errors import Failure
+from cache.keys import canonical_json, digest_file
+
+LAYOUT = 1
+STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,120}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One data file as its commit records it."""
+
+    name: str
+    """File name inside the commit's folder."""
+    rows: int
+    bytes: int
+    digest: str
+    """sha256 of the file's bytes."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What a format wants to remember of its file, such as check values of the vector layout."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A set of data files that belong together and are whole."""
+
+    folder: Path
+    stem: str
+    files: dict[str, StoredFile]
+    """Role -> file, for example `pairs` or `vectors`."""
+    record: dict[str, Any]
+    """What the writer says of them: source, options, counts."""
+
+    @property
+    def commit_path(self) -> Path:
+        """Return the path of the JSON file that makes the data files exist."""
+        return self.folder / f"{self.stem}.json"
+
+    def path(self, role: str) -> Path:
+        """Return the path of one data file, its size checked. Raises Failure where it is damaged."""
+        problem = self.problem(role, digest=False)
+        if problem:
+            raise Failure(f"{problem}; run `micropref verify`, then embed or evaluate again to rebuild it")
+        return self.folder / self.files[role].name
+
+    def checked_path(self, role: str) -> Path:
+        """Return the path of one data file whose bytes still have the recorded digest. Raises Failure else."""
+        problem = self.problem(role, digest=True)
+        if problem:
+            raise Failure(f"{problem}; run `micropref verify`, then embed or evaluate again to rebuild it")
+        return self.folder / self.files[role].name
+
+    def problem(self, role: str, *, digest: bool) -> str | None:
+        """Return in words what is wrong with a data file, or None. Parquet readers do not notice bit rot."""
+        stored = self.files[role]
+        path = self.folder / stored.name
+        if path.is_symlink() or not path.is_file():
+            return f"{path}: the file is missing"
+        size = path.stat().st_size
+        if size != stored.bytes:
+            return f"{path}: {size} bytes, {stored.bytes} were committed"
+        if digest and _digest(path, size, path.stat().st_mtime_ns) != stored.digest:
+            return f"{path}: its content changed after it was committed"
+        return None
+
+    def remove(self) -> None:
+        """Forget the commit, then its data files: in this order a reader never sees a commit without data."""
+        self.commit_path.unlink(missing_ok=True)
+        for stored in self.files.values():
+            (self.folder / stored.name).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part of the memo's key
+    return digest_file(path)
+
+
+def write_file(
+    folder: Path, stem: str, role: str, extension: str, write: Callable[[BinaryIO], int]
+) -> StoredFile:
+    """Write one data file that no commit names yet; `write` gets the open file and returns the number of rows."""
+    with staged_file(folder) as (file, temp):
+        rows = write(file)
+    digest = digest_file(temp)
+    name = f"{stem}.{role}.{digest[:12]}.{extension}"
+    size = temp.stat().st_size
+    publish(temp, folder / name)
+    return StoredFile(name, rows, size, digest)
+
+
+def write_table(folder: Path, stem: str, role: str, table: pa.Table) -> StoredFile:
+    """Write an Arrow table as zstd Parquet, uncommitted."""
+
+    def write(file: BinaryIO) -> int:
+        pq.write_table(table, file, compression="zstd")
+        return int(table.num_rows)
+
+    return write_file(folder, stem, role, "parquet", write)
+
+
+def commit(folder: Path, stem: str, files: dict[str, StoredFile], record: dict[str, Any]) -> Commit:
+    """Make data files exist, replacing an earlier commit of the same stem and removing its other files."""
+    assert STEM.fullmatch(stem), stem
+    before = read_commit(folder / f"{stem}.json")
+    value = {"layout": LAYOUT, "files": {role: asdict(file) for role, file in files.items()}, "record": record}
+    write_bytes(folder / f"{stem}.json", canonical_json(value).encode())
+    kept = {file.name for file in files.values()}
+    for old in before.files.values() if before else ():
+        if old.name not in kept:
+            (folder / old.name).unlink(missing_ok=True)
+    return Commit(folder, stem, files, record)
+
+
+def read_commit(path: Path) -> Commit | None:
+    """Read one commit file; None where there is none. Raises Failure on an unknown layout or a damaged file."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_bytes())
+        layout = value["layout"]
+        files = {role: StoredFile(**entry) for role, entry in value["files"].items()}
+        record = dict(value["record"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failure(f"{path}: the commit file is damaged; remove it and embed or evaluate again") from error
+    if layout != LAYOUT:
+        raise Failure(f"{path}: layout {layout}, this version reads {LAYOUT}; use the version that wrote it")
+    if any(not FILE_NAME.fullmatch(file.name) for file in files.values()):
+        raise Failure(f"{path}: names a file outside its folder; remove it and embed or evaluate again")
+    return Commit(path.parent, path.stem, files, record)
+
+
+def read_commits(folder: Path) -> list[Commit]:
+    """Return the commits of a folder by name; files of other names are none of ours and are passed over."""
+    if not folder.is_dir():
+        return []
+    paths = sorted(path for path in folder.glob("*.json") if STEM.fullmatch(path.stem))
+    return [found for found in map(read_commit, paths) if found is not None]

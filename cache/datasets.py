@@ -1,0 +1,145 @@
+"""Data sets: tables of pairs, ratings and rejects, one committed part for each source of a split.
+
+Beside them lie the links, one set for each features id: which vectors a pair's texts became.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache.commits import Commit, read_commits
+from cache.errors import BadInput
+from cache.keys import short_id
+from cache.layout import KEY_TYPE
+from cache.store import Store
+
+_TEXT = pa.string()
+PAIR_SCHEMA = pa.schema(
+    [
+        pa.field("data", _TEXT, nullable=False),
+        pa.field("split", _TEXT, nullable=False),
+        pa.field("part", _TEXT, nullable=False),
+        pa.field("pair_id", _TEXT, nullable=False),
+        pa.field("prompt_id", _TEXT, nullable=False),
+        pa.field("attribute", _TEXT),
+        pa.field("context", _TEXT),
+        pa.field("user", _TEXT),
+        pa.field("prompt", _TEXT, nullable=False),
+        pa.field("chosen", _TEXT, nullable=False),
+        pa.field("rejected", _TEXT, nullable=False),
+        pa.field("margin", pa.float64()),
+    ]
+)
+RATING_SCHEMA = pa.schema(
+    [
+        *(pa.field(name, _TEXT, nullable=False) for name in ("data", "split", "prompt_id", "response_id", "attribute")),
+        pa.field("rating", pa.float64(), nullable=False),
+    ]
+)
+KEY_COLUMNS = ("prompt_key", "context_key", "chosen_key", "rejected_key", "chosen_context_key", "rejected_context_key")
+LINK_SCHEMA = pa.schema(
+    [
+        pa.field("pair_id", _TEXT, nullable=False),
+        *(pa.field(name, KEY_TYPE) for name in KEY_COLUMNS),
+        *(pa.field(name, pa.int32()) for name in ("prompt_tokens", "chosen_tokens", "rejected_tokens")),
+        pa.field("trimmed", pa.bool_(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set of a store. A split is the ordered union of its parts, one for each source."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def parts(self) -> list[Commit]:
+        """Return all parts in the order their sources came."""
+        return sorted(read_commits(self.folder / "pairs"), key=lambda part: (part.record["ordinal"], part.stem))
+
+    def splits(self) -> list[str]:
+        """Return the names of the splits there are, sorted."""
+        return sorted({part.record["split"] for part in self.parts})
+
+    def of_split(self, split: str | None) -> list[Commit]:
+        """Return the parts of one split, or of all. Raises BadInput listing the splits there are."""
+        if split is None:
+            return self.parts
+        found = [part for part in self.parts if part.record["split"] == split]
+        if not found:
+            there = ", ".join(self.splits()) or "none yet"
+            raise BadInput(f"data set {self.name!r} has no split {split!r} (there: {there})")
+        return found
+
+    def links(self, part: Commit, features_id: str) -> Commit | None:
+        """Return which vectors a part's texts became, or None where that is not known for the part as it is now."""
+        found = [item for item in read_commits(self.links_folder(features_id)) if item.stem == part.stem]
+        same = [item for item in found if item.record["pairs_digest"] == part.files["pairs"].digest]
+        return same[0] if same else None
+
+    def links_folder(self, features_id: str) -> Path:
+        """Return the folder of the links to one features id."""
+        return self.folder / "links" / features_id
+
+    def linked_features(self) -> list[str]:
+        """Return the features ids this data set has links to, sorted."""
+        folder = self.folder / "links"
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def digest(self, split: str) -> str:
+        """Return a short hash of a split's pairs: it changes when a source is added, extended or replaced."""
+        return short_id([part.files["pairs"].digest for part in self.of_split(split)])
+
+    def linked_pairs(self, features_id: str, split: str, columns: list[str]) -> pl.DataFrame:
+        """Return pair columns and link columns of a split, one row for each embedded pair, in source order.
+
+        Raises BadInput where a part was not embedded with these features, Failure where a table is damaged.
+        """
+        frames = []
+        for part in self.of_split(split):
+            links = self.links(part, features_id)
+            if links is None:
+                raise BadInput(
+                    f"data set {self.name!r}, split {split!r}: source {part.record['source']} is not embedded with "
+                    f"features {features_id}; run `micropref embed {part.record['source']} --name {self.name} "
+                    f"--split {split}` with that backbone"
+                )
+            pairs = read_table(part, "pairs", [name for name in columns if name in PAIR_SCHEMA.names])
+            linked = read_table(links, "links", [name for name in columns if name not in PAIR_SCHEMA.names])
+            frames.append(pl.concat([pairs, linked], how="horizontal"))
+        frame = pl.concat(frames)
+        # A pair whose texts do not fit the backbone has no keys there.
+        present = [name for name in KEY_COLUMNS if name in columns]
+        return frame.filter(pl.any_horizontal(pl.col(present).is_not_null())) if present else frame
+
+
+def read_table(part: Commit, role: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """Return columns (default: all) of a committed table, its digest checked first. Raises Failure on damage."""
+    table = pq.read_table(part.checked_path(role), columns=columns)
+    names = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
+    for name in names:
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, name, table.column(name).cast(pa.binary()))
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def open_dataset(store: Store, name: str) -> Dataset:
+    """Open a data set. Raises BadInput listing the data sets there are."""
+    return Dataset(name, store.existing("datasets", name))
+
+
+def source_record(part: Commit) -> dict[str, Any]:
+    """Return what `ls` says of a part: where it came from and what became of its rows."""
+    keys = ("source", "split", "shape", "rows", "limit", "dropped", "rejected_rows")
+    return {"pairs": part.files["pairs"].rows, **{key: part.record.get(key) for key in keys}}

@@ -1,0 +1,102 @@
+"""Remove what nothing needs: vectors no data set links to, second copies, files no commit names, old temp files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from cache.atomic import TEMP_MAX_AGE_S, sweep_temp_files
+from cache.commits import Commit, read_commits
+from cache.datasets import KEY_COLUMNS, open_dataset, read_table
+from cache.store import Store
+from cache.vectors import ROLE, Features, open_features
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What `gc` removed, or would remove."""
+
+    vectors: int
+    """Vectors no data set needs, and second copies."""
+    shards: int
+    """Shards removed whole or rewritten without those vectors."""
+    files: int
+    """Data files without a commit, and temp files of writers that were killed."""
+    bytes: int
+    """Bytes freed, rewritten shards counted by difference."""
+
+
+def collect(store: Store, *, dry_run: bool = False, min_age_s: float = TEMP_MAX_AGE_S) -> Collection:
+    """Remove what nothing needs; with `dry_run` only say what that is.
+
+    Shards and files younger than `min_age_s` are left alone: an `embed` that was interrupted, or one at work, links
+    to its shards only when all of them are there.
+    """
+    vectors = shards = freed = 0
+    for name in store.names("features"):
+        features = open_features(store, name)
+        needed = _needed_keys(store, name)
+        seen: set[bytes] = set()
+        for item in features.commits:
+            if not _older(item.commit_path, min_age_s):
+                continue
+            keys = features.shard_keys(item)
+            kept = [row for row, key in enumerate(keys) if key in needed and key not in seen]
+            seen.update(keys[row] for row in kept)
+            if len(kept) < len(keys):
+                vectors, shards = vectors + len(keys) - len(kept), shards + 1
+                freed += _shrink(features, item, keys, kept, dry_run)
+    orphans = list(_orphans(store, min_age_s))
+    freed += sum(path.stat().st_size for path in orphans)
+    if not dry_run:
+        for path in orphans:
+            path.unlink(missing_ok=True)
+        sweep_temp_files(store.root, min_age_s)
+    return Collection(vectors, shards, len(orphans), freed)
+
+
+def _needed_keys(store: Store, features_id: str) -> set[bytes]:
+    needed: set[bytes] = set()
+    for name in store.names("datasets"):
+        dataset = open_dataset(store, name)
+        for part in dataset.parts:
+            links = dataset.links(part, features_id)
+            if links is not None:
+                table = read_table(links, "links", list(KEY_COLUMNS))
+                needed.update(pl.concat([table[column].drop_nulls() for column in KEY_COLUMNS]).unique())
+    return needed
+
+
+def _shrink(features: Features, item: Commit, keys: list[bytes], kept: list[int], dry_run: bool) -> int:
+    """Replace a shard by one of its kept rows, new one first, and return the bytes that frees."""
+    size = item.files[ROLE].bytes
+    freed = size * (len(keys) - len(kept)) // len(keys)
+    if dry_run:
+        return freed
+    if kept:
+        start = features.start_of(item)
+        rows = features.gather(np.array(kept, dtype=np.int64) + start)
+        written = features.write_shard([keys[row] for row in kept], rows, item.record)
+        freed = size - written.files[ROLE].bytes
+    item.remove()
+    return freed
+
+
+def _older(path: Path, age_s: float) -> bool:
+    return time.time() - path.lstat().st_mtime > age_s
+
+
+def _orphans(store: Store, min_age_s: float) -> Iterator[Path]:
+    """Yield old data files that no commit names, and old temp files."""
+    named: dict[Path, set[str]] = {}
+    for path in sorted((*store.root.rglob("*.parquet"), *store.root.rglob("*.jsonl"), *store.root.rglob(".*.tmp"))):
+        if path.parent not in named:
+            commits = read_commits(path.parent) if path.parent.parent != store.root / "runs" else []
+            named[path.parent] = {file.name for item in commits for file in item.files.values()}
+        if path.name not in named[path.parent] and _older(path, min_age_s):
+            yield path

@@ -1,0 +1,31 @@
+"""Content hashes: the names of everything the store holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+SHORT_ID_LENGTH = 12
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, no escapes, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256_hex(data: bytes | str) -> str:
+    """Return the sha256 of bytes, or of a text's UTF-8, as 64 hex digits."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def short_id(value: Any, length: int = SHORT_ID_LENGTH) -> str:
+    """Return the first `length` hex digits of the hash of a JSON value: the id of a settings record."""
+    return sha256_hex(canonical_json(value))[:length]
+
+
+def digest_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,128 @@
+"""Pairs as training tensors: differences of embeddings and router inputs, gathered from the mapped shards.
+
+N pairs, D embedding width. Δ = e(x, chosen) - e(x, rejected).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from cache.datasets import Dataset
+from cache.errors import BadInput, Failure
+from cache.layout import Rows
+from cache.vectors import Features
+
+RouterInput = Literal["prompt", "context"]
+RewardInput = Literal["plain", "context"]
+CHUNK = 1 << 16
+"""Pairs gathered at a time: bounds the memory beside the result."""
+TABLE_COLUMNS = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "user"]
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """Pairs of one split with what a model reads of them."""
+
+    table: pl.DataFrame
+    """One row a pair: TABLE_COLUMNS."""
+    delta: torch.Tensor
+    """Δ [N, D] float32."""
+    router: torch.Tensor
+    """Router input [N, D] float32: the embedded prompt, or context and prompt."""
+    without_context: int
+    """Pairs that a context router reads by their prompt alone."""
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    def take(self, mask: pl.Series) -> PairFeatures:
+        """Return the pairs where `mask` [N] is true."""
+        chosen = torch.from_numpy(mask.to_numpy().copy())
+        missing = int(self.table.filter(mask)["context"].null_count())
+        return PairFeatures(self.table.filter(mask), self.delta[chosen], self.router[chosen], missing)
+
+
+def load_pairs(
+    dataset: Dataset,
+    features: Features,
+    split: str,
+    *,
+    router_input: RouterInput,
+    reward_input: RewardInput = "plain",
+    only: pl.Expr | None = None,
+) -> PairFeatures:
+    """Gather a split's pairs, those where `only` holds. No text is read and no backbone is needed.
+
+    Raises BadInput where what is asked for was not embedded or no context is there, Failure on damaged vectors.
+    """
+    keys = ["prompt_key", "context_key", *_response_columns(reward_input)]
+    frame = dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *keys])
+    if only is not None:
+        frame = frame.filter(only)
+    _require_responses(dataset, frame, split, reward_input)
+    if router_input == "context" and frame.height and frame["context_key"].null_count() == frame.height:
+        raise BadInput(
+            f"data set {dataset.name!r}, split {split!r}: no pair has a context for --router-input context; "
+            "embed with --contexts FILE, or train with --router-input prompt"
+        )
+    router_key = pl.coalesce("context_key", "prompt_key") if router_input == "context" else pl.col("prompt_key")
+    chosen, rejected = (_positions(features, frame, pl.col(name)) for name in _response_columns(reward_input))
+    router = _positions(features, frame, router_key)
+    missing = int(frame["context_key"].null_count())
+    table = frame.select(TABLE_COLUMNS)
+    return PairFeatures(table, _differences(features, chosen, rejected), _rows(features, router), missing)
+
+
+def has_contexts(dataset: Dataset, features: Features, split: str) -> bool:
+    """Say whether any pair of a split has an embedded context."""
+    frame = dataset.linked_pairs(features.id, split, ["context_key", "prompt_key"])
+    return frame["context_key"].null_count() < frame.height
+
+
+def _response_columns(reward_input: RewardInput) -> tuple[str, str]:
+    if reward_input == "context":
+        return "chosen_context_key", "rejected_context_key"
+    return "chosen_key", "rejected_key"
+
+
+def _require_responses(dataset: Dataset, frame: pl.DataFrame, split: str, reward_input: RewardInput) -> None:
+    missing = int(frame[_response_columns(reward_input)[0]].null_count())
+    if missing:
+        raise BadInput(
+            f"data set {dataset.name!r}, split {split!r}: {missing} of {frame.height} pairs have no responses embedded "
+            f"for --reward-input {reward_input}; run `micropref embed ... --name {dataset.name} --split {split} "
+            f"--responses {reward_input}` (or `both`)"
+        )
+
+
+def _positions(features: Features, frame: pl.DataFrame, key: pl.Expr) -> Rows:
+    positions = features.locate(frame.select(key.alias("key"))["key"])
+    lost = int((positions < 0).sum())
+    if lost:
+        raise Failure(
+            f"features {features.id}: {lost} of {len(positions)} vectors are not in the store any more; "
+            "run the `micropref embed` of this data set again"
+        )
+    return positions
+
+
+def _rows(features: Features, positions: Rows) -> torch.Tensor:
+    out = torch.empty(len(positions), features.width)
+    for start in range(0, len(positions), CHUNK):
+        part = positions[start : start + CHUNK]
+        out[start : start + CHUNK] = torch.from_numpy(features.gather(part))
+    return out
+
+
+def _differences(features: Features, chosen: Rows, rejected: Rows) -> torch.Tensor:
+    out = torch.empty(len(chosen), features.width)
+    for start in range(0, len(chosen), CHUNK):
+        part = slice(start, start + CHUNK)
+        minuend = features.gather(chosen[part]).astype(np.float32)
+        out[part] = torch.from_numpy(minuend - features.gather(rejected[part]).astype(np.float32))
+    return out

@@ -1,0 +1,96 @@
+"""Runs: a folder with run.json, heads.safetensors and, once evaluated, tables of scores and accuracies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.atomic import publish, staged_file, write_bytes
+from cache.commits import Commit, read_commits
+from cache.errors import Failure
+from cache.keys import digest_file, sha256_hex
+from cache.store import Store, check_name
+
+if TYPE_CHECKING:
+    import torch
+
+HEADS = "heads.safetensors"
+TABLES = ("head_accuracy", "mixture_accuracy", "best_head", "router_weights")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fitted model and the record of how it came to be."""
+
+    folder: Path
+    record: dict[str, Any]
+    """run.json: run, parent, method, data, features, k, lam, seed, settings, created, versions, figures."""
+
+    @property
+    def id(self) -> str:
+        """Return the run's name."""
+        return self.folder.name
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the saved weights. Raises Failure where their digest is not the recorded one."""
+        from safetensors.torch import load
+
+        path = self.folder / HEADS
+        data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        if sha256_hex(data) != self.record["heads_digest"]:
+            raise Failure(f"{path}: missing or changed since it was saved; train the run again")
+        return load(data)
+
+    def eval_folder(self, data: str) -> Path:
+        """Return the folder of this run's scores and tables on one data set."""
+        return self.folder / "eval" / check_name("data set", data)
+
+    def evaluated(self) -> list[str]:
+        """Return the data sets this run was evaluated on, sorted."""
+        folder = self.folder / "eval"
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def score_shards(self, data: str, split: str | None = None) -> list[Commit]:
+        """Return the committed score tables (role `scores`) on a data set, of one split or of all."""
+        found = [item for item in read_commits(self.eval_folder(data)) if "scores" in item.files]
+        return [item for item in found if split in (None, item.record["split"])]
+
+    def tables(self, data: str) -> list[Commit]:
+        """Return the committed accuracy tables (roles of TABLES) on a data set, one commit for each split."""
+        return [item for item in read_commits(self.eval_folder(data)) if set(TABLES) <= set(item.files)]
+
+
+def save_run(store: Store, run_id: str, record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Run:
+    """Write a run: the weights first, then run.json, which makes it exist."""
+    from safetensors.torch import save
+
+    folder = store.run(run_id)
+    with staged_file(folder) as (file, temp):
+        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    digest = digest_file(temp)
+    publish(temp, folder / HEADS)
+    known = {**record, "run": run_id, "heads_digest": digest}
+    text = json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_bytes(folder / "run.json", text.encode())
+    return Run(folder, known)
+
+
+def open_run(store: Store, run_id: str) -> Run:
+    """Open a run. Raises BadInput listing the runs there are, Failure where run.json is damaged."""
+    folder = store.existing("runs", run_id)
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_bytes())
+        if record["run"] != run_id:
+            raise KeyError("run")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failure(f"{path}: missing or damaged; remove {folder} and train again") from error
+    return Run(folder, record)
+
+
+def all_runs(store: Store) -> list[Run]:
+    """Return the runs of a store by name; a folder without run.json is a run under way or one that was stopped."""
+    there = [name for name in store.names("runs") if (store.root / "runs" / name / "run.json").is_file()]
+    return [open_run(store, name) for name in there]

@@ -1,0 +1,131 @@
+"""Is a store whole? Read-only: every committed file against its digest, every link against the vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from cache.commits import Commit
+from cache.datasets import KEY_COLUMNS, Dataset, open_dataset, read_table
+from cache.errors import Failure
+from cache.layout import open_vectors
+from cache.runs import Run, all_runs
+from cache.store import Store
+from cache.vectors import ROLE, Features, open_features, shard_stem
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found."""
+
+    files: int
+    """Committed data files checked."""
+    vectors: int
+    """Vectors in them."""
+    duplicate_vectors: int
+    """Vectors stored more than once by overlapping writers; readers take the first, `gc` removes the rest."""
+    problems: list[str]
+    """One line for each damaged file, missing vector or unreadable run; empty when the store is whole."""
+
+
+def verify(store: Store) -> Verification:
+    """Check every committed file of a store. Nothing is changed."""
+    problems: list[str] = []
+    files = vectors = duplicates = 0
+    runs = list(_runs(store, problems))
+    for name in store.names("features"):
+        try:
+            features = open_features(store, name)
+            commits = features.commits
+        except Failure as error:
+            problems.append(str(error))
+            continue
+        readers = ", ".join(run.id for run in runs if run.record["features"] == name) or "no run"
+        damaged = [line for item in commits for line in _shard_problems(features, item)]
+        problems += [f"{line} (read by {readers})" for line in damaged]
+        files += len(commits)
+        if not damaged:
+            keys = pl.Series(features.keys().cast(pa.binary()))
+            vectors += len(keys)
+            duplicates += len(keys) - keys.n_unique()
+    for name in store.names("datasets"):
+        count, found = _dataset_problems(store, name)
+        files, problems = files + count, problems + found
+    for run in runs:
+        count, found = _run_problems(run)
+        files, problems = files + count, problems + found
+    return Verification(files, vectors, duplicates, problems)
+
+
+def _runs(store: Store, problems: list[str]) -> Iterator[Run]:
+    try:
+        yield from all_runs(store)
+    except Failure as error:
+        problems.append(str(error))
+
+
+def _file_problems(item: Commit) -> list[str]:
+    return [line for role in item.files if (line := item.problem(role, digest=True))]
+
+
+def _shard_problems(features: Features, item: Commit) -> list[str]:
+    """Return what is wrong with a shard: bytes, layout, or a name that is not made of its keys."""
+    found = _file_problems(item)
+    if found:
+        return found
+    opened = open_vectors(item.path(ROLE), item.files[ROLE].extra.get("edges"))
+    if opened.width != features.width or opened.dtype != features.dtype:
+        return [f"{opened.path}: holds {opened.dtype}[{opened.width}], expected {features.dtype}[{features.width}]"]
+    if shard_stem(features.shard_keys(item)) != item.stem:
+        return [f"{opened.path}: its keys are not those its name was made of"]
+    return []
+
+
+def _dataset_problems(store: Store, name: str) -> tuple[int, list[str]]:
+    try:
+        dataset = open_dataset(store, name)
+        parts = dataset.parts
+        links = [
+            (features_id, item)
+            for features_id in dataset.linked_features()
+            for part in parts
+            if (item := dataset.links(part, features_id))
+        ]
+    except Failure as error:
+        return 0, [str(error)]
+    found = [line for item in parts for line in _file_problems(item)]
+    for features_id, item in links:
+        found += _file_problems(item) or _link_problems(store, dataset, features_id, item)
+    return len(parts) + len(links), found
+
+
+def _link_problems(store: Store, dataset: Dataset, features_id: str, item: Commit) -> list[str]:
+    try:
+        features = open_features(store, features_id)
+        table = read_table(item, "links", list(KEY_COLUMNS))
+        keys = pl.concat([table[name].drop_nulls() for name in KEY_COLUMNS]).unique()
+        lost = int((features.locate(keys) < 0).sum())
+    except Exception as error:  # noqa: BLE001 - whatever makes the vectors unreadable is what verify reports
+        return [f"data set {dataset.name!r}: its vectors of features {features_id} cannot be read: {_line(error)}"]
+    if lost:
+        return [f"data set {dataset.name!r}: {lost} of its vectors are not in features {features_id}; embed it again"]
+    return []
+
+
+def _run_problems(run: Run) -> tuple[int, list[str]]:
+    found = []
+    try:
+        run.tensors()
+        shards = [item for data in run.evaluated() for item in (*run.score_shards(data), *run.tables(data))]
+    except Failure as error:
+        return 1, [str(error)]
+    for item in shards:
+        found += _file_problems(item)
+    return 1 + len(shards), found
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
