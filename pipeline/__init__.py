@@ -1,0 +1,1 @@
+"""What touches text and backbones, and the stages of the command line as plain functions."""

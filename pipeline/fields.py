@@ -1,0 +1,109 @@
+"""Strict readings of a row's fields: texts, messages, labels, numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from pipeline.pairs import Message, Text
+from pipeline.rows import Row, RowError, describe, is_blank
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+A_TEXT = "a non-empty text or a list of messages"
+A_MESSAGE_CONTENT = "a text or a list of text parts"
+NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)", flags=re.ASCII | re.IGNORECASE)
+"""The texts of a CSV cell that stand for a number; nan and inf are among them to be refused as numbers."""
+
+
+def text(row: Row, field: str) -> Text:
+    """Return a required text: a string or messages, of which something is not blank. Raises RowError."""
+    value = row.values.get(field)
+    if isinstance(value, str) and not is_blank(value):
+        return value
+    if isinstance(value, list):
+        return _messages(value, field)
+    raise RowError(field, _found(row, field), A_TEXT)
+
+
+def sentence(row: Row, field: str) -> str:
+    """Return a required string that is not blank. Raises RowError."""
+    value = row.values.get(field)
+    if isinstance(value, str) and not is_blank(value):
+        return value
+    raise RowError(field, _found(row, field), "a non-empty text")
+
+
+def label(row: Row, field: str) -> str | None:
+    """Return an optional string, None where it is absent, null or blank. Raises RowError."""
+    value = row.values.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise RowError(field, describe(value), "a text or null")
+    return None if is_blank(value) else value
+
+
+def user(row: Row) -> str | None:
+    """Return who judged the row; ids given as whole numbers become their decimal text. Raises RowError."""
+    value = row.values.get("user")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return label(row, "user")
+
+
+def is_number(row: Row, field: str) -> bool:
+    """Say whether a field holds a number, in a CSV file one written as text."""
+    value = row.values.get(field)
+    if row.textual and isinstance(value, str):
+        return NUMBER.fullmatch(value.strip()) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def number(row: Row, field: str) -> float:
+    """Return a required finite number. Raises RowError."""
+    if is_number(row, field):
+        try:
+            value = float(row.values[field])
+        except OverflowError:
+            value = math.inf
+        if math.isfinite(value):
+            return value
+    raise RowError(field, _found(row, field), "a finite number (null where there is none)")
+
+
+def optional_number(row: Row, field: str) -> float | None:
+    """Return a finite number, None where it is absent or null. Raises RowError."""
+    return None if row.values.get(field) is None else number(row, field)
+
+
+def _found(row: Row, field: str) -> str:
+    return describe(row.values[field]) if field in row.values else "no such field"
+
+
+def _messages(items: list[Any], field: str) -> tuple[Message, ...]:
+    messages = tuple(_message(item, f"{field}[{place}]") for place, item in enumerate(items))
+    if all(is_blank(message.content) for message in messages):
+        raise RowError(field, "messages without text" if messages else "an empty list", A_TEXT)
+    return messages
+
+
+def _message(item: Any, field: str) -> Message:
+    if not isinstance(item, dict):
+        raise RowError(field, describe(item), 'a message {"role": ..., "content": ...}')
+    role = item.get("role")
+    if role not in ROLES:
+        raise RowError(f"{field}.role", describe(role), "one of " + ", ".join(ROLES))
+    content = item.get("content")
+    if isinstance(content, list):
+        content = "".join(_text_part(part, f"{field}.content[{place}]") for place, part in enumerate(content))
+    if not isinstance(content, str):
+        raise RowError(f"{field}.content", describe(content), A_MESSAGE_CONTENT)
+    return Message(role, content)
+
+
+def _text_part(part: Any, field: str) -> str:
+    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+        raise RowError(field, describe(part), 'a text part {"type": "text", "text": ...}')
+    content: str = part["text"]
+    return content
