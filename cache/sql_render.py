@@ -1,0 +1,156 @@
+"""A query's result as text or Parquet. The forms for scripts (json, csv, parquet) hold every value in full."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from rich.cells import cell_len
+
+from cache.atomic import write_bytes
+from cache.errors import BadInput
+
+Format = Literal["table", "json", "csv", "parquet", "md"]
+WIDEST_CELL = 60
+"""Characters of a cell in `table`; the other formats never cut."""
+
+
+def render(table: pa.Table, fmt: Format, out: Path | None = None) -> str:
+    """Return a result in a format, or write it to `out`, whole or not at all, and return "".
+
+    json: a list of objects, one per line; dates in ISO form, NaN and infinity null, bytes in hex.
+    csv: NULL is an empty field, an empty text is "". table, md: floats to 4 decimals, NULL as NULL.
+    Raises BadInput where parquet has no `out` or the format is unknown.
+    """
+    if fmt not in get_args(Format):
+        raise BadInput(f"--format {fmt}: expected one of {', '.join(get_args(Format))}")
+    if fmt == "parquet":
+        if out is None:
+            raise BadInput("--format parquet is binary: give -o FILE")
+        data = _parquet(table)
+    else:
+        writers: dict[str, Callable[[pa.Table], str]] = {"table": _table, "json": _json, "csv": _csv, "md": _markdown}
+        text = writers[fmt](table)
+        if out is None:
+            return text
+        data = text.encode()
+    write_bytes(out, data)
+    return ""
+
+
+def _json(table: pa.Table) -> str:
+    rows = [json.dumps(_jsonable(row), ensure_ascii=False, allow_nan=False) for row in table.to_pylist()]
+    return "[" + ",\n ".join(rows) + "]\n"
+
+
+def _jsonable(value: Any) -> Any:
+    """Return the JSON value of what Arrow hands to Python."""
+    if isinstance(value, dict):
+        value = {str(key): _jsonable(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple) and not isinstance(value, pa.MonthDayNano):
+        value = [_jsonable(item) for item in value]
+    elif isinstance(value, float):
+        value = value if math.isfinite(value) else None
+    elif isinstance(value, bytes):
+        value = value.hex()
+    elif isinstance(value, datetime | date | time):
+        value = value.isoformat()
+    elif isinstance(value, Decimal):
+        value = int(value) if value == value.to_integral_value() else float(value)
+    elif not isinstance(value, bool | int | str | None):
+        value = str(value)
+    return value
+
+
+def _csv(table: pa.Table) -> str:
+    sink = io.BytesIO()
+    pa_csv.write_csv(_flat(table), sink)
+    return sink.getvalue().decode()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(_storable(table), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """Return a table of plain numbers, booleans and texts: anything else as the text JSON has for it."""
+    return _as_text(table, lambda kind: not (_is_plain(kind) or pa.types.is_null(kind)))
+
+
+def _storable(table: pa.Table) -> pa.Table:
+    """Return a table without the types Parquet lacks: intervals and unions become texts."""
+    return _as_text(table, lambda kind: pa.types.is_interval(kind) or pa.types.is_union(kind))
+
+
+def _as_text(table: pa.Table, wanted: Callable[[pa.DataType], bool]) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        if wanted(field.type):
+            texts = pa.array(map(_text, table.column(place).to_pylist()), pa.string())
+            table = table.set_column(place, field.name, texts)
+    return table
+
+
+def _text(value: Any) -> str | None:
+    simple = _jsonable(value)
+    return simple if simple is None or isinstance(simple, str) else json.dumps(simple, ensure_ascii=False)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string)
+    return any(test(kind) for test in tests)
+
+
+def _cell(value: Any) -> str:
+    """Return a value as one printable line: control characters of a text could drive a terminal."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = _text(value)
+    assert text is not None
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _cells(table: pa.Table) -> list[list[str]]:
+    """Return the columns, each as its name and then its cells."""
+    columns = zip(table.column_names, table.columns, strict=True)
+    return [[_cell(name), *map(_cell, column.to_pylist())] for name, column in columns]
+
+
+def _table(table: pa.Table) -> str:
+    columns = []
+    for field, cells in zip(table.schema, _cells(table), strict=True):
+        short = [cell if len(cell) <= WIDEST_CELL else cell[: WIDEST_CELL - 1] + "…" for cell in cells]
+        width = max(map(cell_len, short))
+        right = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+        padded = [_padded(cell, width, right=right) for cell in short]
+        columns.append([padded[0], "-" * width, *padded[1:]])
+    return "".join("  ".join(row).rstrip() + "\n" for row in zip(*columns, strict=True))
+
+
+def _padded(cell: str, width: int, *, right: bool) -> str:
+    space = " " * (width - cell_len(cell))
+    return space + cell if right else cell + space
+
+
+def _markdown(table: pa.Table) -> str:
+    columns = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells] for cells in _cells(table)]
+    rows = [
+        [column[0] for column in columns],
+        ["---"] * len(columns),
+        *zip(*(column[1:] for column in columns), strict=True),
+    ]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)

@@ -1,0 +1,78 @@
+-- The views a query sees, over tables that exist in memory only (schema `stored`, filled by cache/sql_tables.py).
+-- Above each view: what a row is, and an example. Attribute NULL is a row of its own, never "all attributes".
+-- $heads stands for one (margin_k, weight_k) AS 'k' for each head of the widest score table, $vector for FLOAT[D].
+
+-- One preference pair: what was asked, which answer was chosen and which rejected, and who or what judged it.
+-- `split` is the source's, `part` is fit, validation or test.
+-- Example: SELECT attribute, part, count(*) AS n FROM pairs GROUP BY ALL ORDER BY ALL
+CREATE VIEW pairs AS
+SELECT data, split, part, pair_id, prompt_id, attribute, context, user, prompt, chosen, rejected, margin
+FROM stored.pairs;
+
+-- The lengths in tokens of a pair's texts under one features id; NULL where the pair did not fit the backbone.
+-- Example: SELECT features, data, max(prompt_tokens) AS longest, count_if(trimmed) AS trimmed FROM token_counts GROUP BY ALL
+CREATE VIEW token_counts AS
+SELECT features, data, pair_id, prompt_tokens, chosen_tokens, rejected_tokens, trimmed
+FROM stored.token_counts;
+
+-- One rating of one response on one attribute, as the source gave it.
+-- Example: SELECT attribute, avg(rating) AS mean, count(*) AS n FROM ratings GROUP BY ALL ORDER BY ALL
+CREATE VIEW ratings AS
+SELECT data, split, prompt_id, response_id, attribute, rating
+FROM stored.ratings;
+
+-- One stored vector for each role its text plays: prompt, context (a context and its prompt) or response;
+-- role NULL where no data set uses it. Loaded only when a query names it.
+-- Example: SELECT features, role, count(*) AS n FROM embeddings GROUP BY ALL ORDER BY ALL
+CREATE VIEW embeddings AS
+SELECT features, lower(hex(key)) AS key, role, vector::$vector AS vector
+FROM stored.vectors LEFT JOIN (SELECT DISTINCT features, key, role FROM stored.roles) USING (features, key);
+
+-- One fitted model with every setting. NLL in nats per pair on validation prompts.
+-- Example: SELECT run, method, k, lam, validation_nll FROM runs ORDER BY validation_nll LIMIT 10
+CREATE VIEW runs AS
+SELECT run, parent, method, data, features, k, lam, seed, settings, created, validation_nll,
+       validation_accuracy, train_pairs
+FROM stored.runs;
+
+-- What one head of one run says of one pair: its margin (positive: chosen preferred) and its mixture weight,
+-- NULL for methods without a router.
+-- Example: SELECT attribute, head, avg((margin > 0)::INT) AS accuracy FROM scores GROUP BY ALL ORDER BY ALL
+CREATE VIEW scores AS
+SELECT run, data, split, part, pair_id, attribute, head::INTEGER AS head, margin, weight
+FROM stored.scores UNPIVOT INCLUDE NULLS ((margin, weight) FOR head IN ($heads))
+-- A run with fewer heads than the widest has NULL margins there: no such head.
+WHERE margin IS NOT NULL;
+
+-- Accuracy of one head on one attribute; low and high bound a 95 % bootstrap interval over prompts.
+-- Example: SELECT attribute, head, accuracy, low, high FROM head_accuracy WHERE part = 'test' ORDER BY ALL
+CREATE VIEW head_accuracy AS
+SELECT run, data, split, part, attribute, head, n, accuracy, low, high
+FROM stored.head_accuracy;
+
+-- Accuracy of the heads mixed by the router's weights, on one attribute, with its 95 % interval.
+-- Example: SELECT run, attribute, accuracy, low, high FROM mixture_accuracy WHERE part = 'test' ORDER BY ALL
+CREATE VIEW mixture_accuracy AS
+SELECT run, data, split, part, attribute, n, accuracy, low, high
+FROM stored.mixture_accuracy;
+
+-- The best head for an attribute, chosen on validation prompts or, as an upper bound, by the oracle.
+-- Example: SELECT run, attribute, head, accuracy FROM best_head WHERE chosen_on = 'validation' ORDER BY ALL
+CREATE VIEW best_head AS
+SELECT run, data, split, attribute, chosen_on, head, n, accuracy, low, high
+FROM stored.best_head;
+
+-- The router's mean weight for one head over an attribute's pairs, and the mean entropy of its weights (nats).
+-- Example: SELECT attribute, head, mean_weight FROM router_weights WHERE part = 'test' ORDER BY ALL
+CREATE VIEW router_weights AS
+SELECT run, data, split, part, attribute, head, mean_weight, mean_entropy
+FROM stored.router_weights;
+
+-- One row for each run, and one for each setting of a sweep; sweep is NULL for a run of its own.
+-- Example: SELECT * FROM leaderboard ORDER BY validation_nll LIMIT 10
+CREATE VIEW leaderboard AS
+SELECT run, sweep, method, data, features, k, lam, seed, validation_nll, validation_nll_se,
+       validation_accuracy, test_accuracy, effective_heads
+FROM stored.runs
+UNION ALL BY NAME
+SELECT * FROM stored.sweep_settings;

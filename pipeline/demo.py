@@ -1,0 +1,125 @@
+"""The whole story on generated data with known groups: embed, train, evaluate, query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from cache.datasets import open_dataset
+from cache.pair_features import PairFeatures, load_pairs
+from cache.runs import open_run
+from cache.sql import render, run_query
+from cache.store import Store
+from cache.vectors import open_features
+from heads.fit import fit
+from heads.metrics import cluster_intervals, correct
+from heads.mixture import Mixture
+from heads.settings import FitPlan, FitProgress, FitSetting
+from pipeline.demo_data import generate, write
+from pipeline.embed import EmbedOptions, embed
+from pipeline.evaluate import evaluate, prompt_clusters
+from pipeline.ingest import SourceOptions
+from pipeline.progress import Announce
+from pipeline.train import TrainOptions, split_parts, tensors, train
+
+NAME = "demo"
+HEADS = 5
+"""Reward heads of the mixtures: the default, not the number of groups the data has."""
+MODELS: dict[str, tuple[FitSetting, TrainOptions]] = {
+    "single reward": (FitSetting("single", 1), TrainOptions()),
+    "static mixture": (FitSetting("static", HEADS), TrainOptions()),
+    "mixture, router reads prompt": (FitSetting("mixture", HEADS), TrainOptions(router_input="prompt")),
+    "mixture, router reads context": (FitSetting("mixture", HEADS), TrainOptions(router_input="context")),
+}
+CEILING = "ceiling: one model per true group"
+QUERIES = (
+    "SELECT attribute, head, round(accuracy, 3) AS accuracy FROM head_accuracy "
+    "WHERE run = '{run}' AND part = 'test' ORDER BY attribute, accuracy DESC",
+    "SELECT attribute, arg_max(head, mean_weight) AS head, round(max(mean_weight), 3) AS weight FROM router_weights "
+    "WHERE run = '{run}' GROUP BY attribute ORDER BY attribute",
+    "SELECT context, count(*) AS pairs, round(avg((margin > 0)::INT), 3) AS head_0_agrees FROM scores "
+    "JOIN pairs USING (data, split, pair_id) WHERE run = '{run}' AND head = 0 GROUP BY context ORDER BY 3 DESC LIMIT 8",
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo ends with."""
+
+    rows: list[dict[str, object]]
+    """One row a model: accuracy on held-out prompts, its interval over prompts, accuracy in each group."""
+    runs: dict[str, str]
+    """Model -> run id."""
+    queries: list[str]
+    """Three queries to try on the run whose router reads the context."""
+    answer: str
+    """What the first of them returns."""
+
+
+def run_demo(store: Store, announce: Announce, progress: Callable[[FitProgress], None] | None = None) -> Demo:
+    """Generate, embed, train and evaluate; a second run finds everything done and takes seconds.
+
+    Raises BadInput where the package that carries MiniLM is not installed.
+    """
+    files = write(generate(), source_folder(store))
+    for path, split in zip(files, ("train", "test"), strict=True):
+        report = embed(store, [path], NAME, SourceOptions(split=split), EmbedOptions(), announce=announce)
+        announce(f"{split}: {report.pairs:,} pairs, {report.texts_embedded:,} of {report.texts:,} texts embedded now")
+    runs = {}
+    for model, (setting, options) in MODELS.items():
+        trained = train(store, NAME, setting, FitPlan(), options, progress)
+        evaluate(store, trained.run)
+        runs[model] = trained.run
+        announce(f"{model}: run {trained.run}, validation NLL {trained.record['validation_nll']:.4f}")
+    rows = _compare(store, runs)
+    queries = [query.format(run=runs["mixture, router reads context"]) for query in QUERIES]
+    return Demo(rows, runs, queries, render(run_query(store.root, queries[0]), "table"))
+
+
+def _compare(store: Store, runs: dict[str, str]) -> list[dict[str, object]]:
+    """Return a row for each run and the label-trained ceiling, all on the same held-out pairs."""
+    dataset = open_dataset(store, NAME)
+    features = open_features(store, open_run(store, next(iter(runs.values()))).record["features"])
+    rows = []
+    for model, run_id in runs.items():
+        run = open_run(store, run_id)
+        test = load_pairs(dataset, features, "test", router_input=run.record["settings"]["router_input"])
+        mixture = Mixture.from_state(run.tensors())
+        rows.append(_row(model, test.table, correct(mixture.log_probability(test.delta, test.router))))
+    train_pairs = load_pairs(dataset, features, "train", router_input="prompt")
+    test = load_pairs(dataset, features, "test", router_input="prompt")
+    rows.append(_row(CEILING, test.table, _ceiling(*split_parts(dataset, train_pairs), test)))
+    return rows
+
+
+def _ceiling(fitting: PairFeatures, validation: PairFeatures, test: PairFeatures) -> torch.Tensor:
+    """Return which held-out pairs [N] are right when each true group has a single reward of its own."""
+    right = torch.full((len(test),), 0.5, dtype=torch.float64)
+    for group in test.table["attribute"].unique().sort():
+        own, held_out = (tensors(one.take(one.table["attribute"] == group)) for one in (fitting, validation))
+        model = fit(own, held_out, [FitSetting("single", 1)], FitPlan())[0].mixture
+        mask = (test.table["attribute"] == group).to_torch()
+        right[mask] = correct(model.log_probability(test.delta[mask], None))
+    return right
+
+
+def _row(model: str, table: pl.DataFrame, right: torch.Tensor) -> dict[str, object]:
+    low, high = cluster_intervals(right[:, None], prompt_clusters(table), seed=0)
+    groups = table.select("attribute").with_columns(right=pl.Series(right.numpy()))
+    means = groups.group_by("attribute").agg(pl.col("right").mean()).sort("attribute")
+    return {
+        "held-out prompts": model,
+        "accuracy": float(right.mean()),
+        "low": float(low[0]),
+        "high": float(high[0]),
+        **dict(means.iter_rows()),
+    }
+
+
+def source_folder(store: Store) -> Path:
+    """Return where the generated rows lie, to look at or to embed with another backbone."""
+    return store.root / "demo-source"

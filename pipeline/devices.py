@@ -1,0 +1,45 @@
+"""Where a backbone computes, and in which numbers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from cache.errors import BadInput
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+_CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """Return the device of a name; `auto` is cuda, else mps, else cpu.
+
+    Raises BadInput where this machine, or this build of torch, has no such device.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if not present[name]:
+        there = ", ".join(kind for kind, there in present.items() if there)
+        raise BadInput(f"device {name}: torch {torch.__version__} sees no such device here; it sees {there}")
+    return torch.device(name)
+
+
+def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """Return the compute dtype of a name; `auto` is bfloat16 where the device multiplies in it, else float32."""
+    if name == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(bool(capabilities.get(name)) for name in _CPU_BFLOAT16)
+    return False

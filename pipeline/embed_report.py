@@ -1,0 +1,168 @@
+"""What `embed` says of its work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from cache.commits import Commit
+from cache.datasets import KEY_COLUMNS, Dataset, read_table
+from cache.layout import KEY_BYTES
+from cache.vectors import Features
+from pipeline.backbone import Backbone
+from pipeline.forward import Forwarded
+from pipeline.ingest import Incoming
+from pipeline.text_plan import TextPlan
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What `embed` did, or with `--plan` would do."""
+
+    data: str
+    """Data set."""
+    features: str
+    """Features id, the name of this backbone's vectors under these settings."""
+    backbone: str
+    """What the user called it."""
+    pairs: int
+    """Usable pairs of these sources, in all their splits."""
+    splits: dict[str, int]
+    """The same by split."""
+    texts: int
+    """Distinct texts the pairs need."""
+    texts_embedded: int
+    """Texts forwarded now; with `--plan`, to be forwarded."""
+    texts_reused: int
+    """Texts whose vectors were there already."""
+    tokens_unique: int
+    """Tokens of the texts forwarded."""
+    tokens_forwarded: int
+    """The same with the padding the batches needed; 0 with `--plan`."""
+    dropped: dict[str, int]
+    """Rows and pairs left out, by reason; `overlong` for this backbone only."""
+    trimmed: int
+    """Pairs whose prompt was cut."""
+    indistinguishable: int
+    """Pairs whose responses are the same tokens to this backbone: their margin is always 0."""
+    without_context: int
+    """Pairs without a context."""
+    users: int
+    """Distinct users."""
+    rejected_rows: int
+    """Lines in the rejects files."""
+    repeated: int
+    """Pairs that say exactly what an earlier one said: they are votes and stay."""
+    shared_prompts: int
+    """Prompts of these splits that another split has as well: a leak where one of the two is test."""
+    delta_storage_error: float | None
+    """Median relative error of Δ by the storage dtype, on the first shard stored now."""
+    store_bytes: int
+    """Size of these texts' vectors as stored."""
+    forward_flops: float
+    """2 x trunk parameters without embeddings x tokens forwarded or to be forwarded; attention scores not counted."""
+    tokens_per_second: float
+    """Of forward and writing, padding not counted; 0 where nothing was forwarded."""
+    seconds: float
+    """Wall time of the command, loading included."""
+
+
+def make_report(
+    dataset: Dataset,
+    features: Features,
+    backbone: Backbone,
+    incoming: Sequence[Incoming],
+    plan: TextPlan,
+    todo: Sequence[Sequence[int]],
+    forwarded: Forwarded | None,
+    settled: Sequence[Commit],
+    links: Sequence[Commit],
+) -> EmbedReport:
+    """Count what was read and embedded now together with the parts that were settled before, and their links."""
+    splits = Counter[str]()
+    dropped = Counter[str]()
+    rejected = 0
+    for record, pairs in [(one.record, len(one.pairs)) for one in incoming] + [
+        (part.record, part.files["pairs"].rows) for part in settled
+    ]:
+        splits[record["split"]] += pairs
+        dropped.update(record["dropped"])
+        rejected += record["rejected_rows"]
+    overlong = int(plan.overlong.sum()) + sum(item.record["overlong"] for item in links)
+    if overlong:
+        dropped["overlong"] += overlong
+    old = _facts(settled, links)
+    texts = len(set(plan.keys) | old.keys)
+    tokens = sum(len(plan.tokens[text]) for shard in todo for text in shard)
+    embedded = sum(map(len, todo)) if forwarded is None else forwarded.texts
+    pairs_now = [pair for one in incoming for pair in one.pairs]
+    return EmbedReport(
+        data=dataset.name,
+        features=features.id,
+        backbone=backbone.checkpoint.name,
+        pairs=sum(splits.values()),
+        splits=dict(splits),
+        texts=texts,
+        texts_embedded=embedded,
+        texts_reused=texts - embedded,
+        tokens_unique=tokens if forwarded is None else forwarded.tokens,
+        tokens_forwarded=0 if forwarded is None else forwarded.padded_tokens,
+        dropped=dict(dropped),
+        trimmed=int(plan.trimmed.sum()) + sum(item.record["trimmed"] for item in links),
+        indistinguishable=int(plan.indistinguishable.sum()) + sum(item.record["indistinguishable"] for item in links),
+        without_context=sum(pair.context is None for pair in pairs_now) + old.without_context,
+        users=len({pair.user for pair in pairs_now if pair.user is not None} | old.users),
+        rejected_rows=rejected,
+        repeated=_repeated(dataset, tuple(splits)),
+        shared_prompts=_shared_prompts(dataset, tuple(splits)),
+        delta_storage_error=None if forwarded is None else forwarded.delta_error,
+        store_bytes=texts * (features.width * features.dtype.itemsize + KEY_BYTES),
+        forward_flops=2.0 * backbone.trunk.num_parameters(exclude_embeddings=True) * tokens,
+        tokens_per_second=forwarded.tokens / forwarded.seconds if forwarded and forwarded.texts else 0.0,
+        seconds=0.0,
+    )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the report needs to know of parts that did not have to be read again."""
+
+    keys: set[bytes]
+    users: set[str]
+    without_context: int
+
+
+def _facts(settled: Sequence[Commit], links: Sequence[Commit]) -> _Facts:
+    keys: set[bytes] = set()
+    for item in links:
+        table = read_table(item, "links", list(KEY_COLUMNS))
+        keys.update(pl.concat([table[column].drop_nulls() for column in KEY_COLUMNS]).unique())
+    users: set[str] = set()
+    without = 0
+    for part in settled:
+        pairs = read_table(part, "pairs", ["user", "context"])
+        users.update(pairs["user"].drop_nulls().unique())
+        without += pairs["context"].null_count()
+    return _Facts(keys, users, without)
+
+
+def _repeated(dataset: Dataset, splits: Sequence[str]) -> int:
+    """Count pairs whose occurrence number is not the first."""
+    parts = [part for part in dataset.parts if part.record["split"] in splits]
+    ids = [read_table(part, "pairs", ["pair_id"])["pair_id"] for part in parts]
+    return sum(int((~names.str.ends_with("-0")).sum()) for names in ids)
+
+
+def _shared_prompts(dataset: Dataset, splits: Sequence[str]) -> int:
+    prompts: dict[str, set[str]] = {}
+    for part in dataset.parts:
+        names = read_table(part, "pairs", ["prompt_id"])["prompt_id"].unique()
+        prompts.setdefault(part.record["split"], set()).update(names)
+    shared: set[str] = set()
+    for split in splits:
+        others = [found for name, found in prompts.items() if name != split]
+        shared |= prompts.get(split, set()).intersection(set().union(*others))
+    return len(shared)

@@ -1,0 +1,70 @@
+"""Fixtures for every test: a store in a temp folder, tiny backbones, rows on disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache.store import Store
+
+# Test modules do not import one another; the builders of tiny models become fixtures of all of them here.
+_spec = importlib.util.spec_from_file_location("models", Path(__file__).parent / "models.py")
+assert _spec is not None
+assert _spec.loader is not None
+_models = importlib.util.module_from_spec(_spec)
+sys.modules["models"] = _models
+_spec.loader.exec_module(_models)
+tiny_backbone = _models.tiny_backbone
+make_backbone = _models.make_backbone
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return an empty store."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., Path]:
+    """Return `write(rows, name)`: a JSONL file of rows."""
+
+    def write(rows: Iterable[dict[str, Any]], name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+def preference_rows(prompts: int = 40, per_prompt: int = 3) -> list[dict[str, Any]]:
+    """Return rows of two groups with opposite tastes: `warm` likes the first response, `cold` the second."""
+    contexts = {"warm": "Prefer the friendly answer.", "cold": "Prefer the dry answer."}
+    rows = []
+    for number in range(prompts):
+        friendly, dry = f"Gladly! Thing {number} is lovely, my friend.", f"Thing {number}: see manual, page {number}."
+        for turn in range(per_prompt):
+            attribute = "warm" if (number + turn) % 2 else "cold"
+            chosen, rejected = (friendly, dry) if attribute == "warm" else (dry, friendly)
+            rows.append(
+                {
+                    "prompt": f"What is thing {number}?",
+                    "chosen": chosen,
+                    "rejected": rejected,
+                    "attribute": attribute,
+                    "context": contexts[attribute],
+                    "user": f"u{(number + turn) % 7}",
+                }
+            )
+    return rows
+
+
+@pytest.fixture
+def rows() -> list[dict[str, Any]]:
+    """Return 120 preference rows of 40 prompts and two groups."""
+    return preference_rows()

@@ -1,0 +1,122 @@
+"""The house's own rules: imports run downwards, start-up is light, the command line offers what the modules take."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {"cache": 0, "heads": 1, "pipeline": 2, "cli": 3}
+PACKAGES = ("cache", "heads", "pipeline")
+SOURCES = sorted([ROOT / "cli.py", *(path for package in PACKAGES for path in (ROOT / package).glob("*.py"))])
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return {name.split(".")[0] for name in found}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path: Path) -> None:
+    floor = FLOORS[path.relative_to(ROOT).parts[0].removesuffix(".py")]
+    names = imported(path)
+    assert [name for name in names if FLOORS.get(name, -1) > floor] == []
+    if floor < FLOORS["pipeline"]:
+        assert "transformers" not in names
+    if floor == FLOORS["cache"]:
+        assert not names & set(FLOORS) - {"cache"}
+
+
+def test_no_pickle_anywhere() -> None:
+    for path in SOURCES:
+        assert not imported(path) & {"pickle", "joblib", "dill", "shelve"}, path
+        assert "torch.load" not in path.read_text(encoding="utf-8"), path
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['micropref', '--help']\n"
+        "try: runpy.run_module('cli', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = ('torch', 'transformers', 'numpy', 'pyarrow', 'polars', 'duckdb')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
+    from cache import sql_render
+    from heads import settings
+    from pipeline import devices, embed, options, pooling, shapes, sources, templates, tokens, train
+
+    def choices(kind: object) -> set[str]:
+        return set(typing.get_args(kind))
+
+    assert choices(options.Pooling) == choices(pooling.PoolingName)
+    assert choices(options.Template) == choices(templates.TemplateName)
+    assert choices(options.Responses) == choices(tokens.Responses)
+    assert choices(options.Overlong) == choices(typing.get_type_hints(tokens.Tokenizing)["overlong"])
+    assert choices(options.DeviceName) == choices(devices.DeviceName)
+    assert choices(options.EmbedDtype) == choices(devices.DtypeName)
+    assert choices(options.StoreDtype) == choices(embed.StoreDtype)
+    assert choices(options.Shape) == {"auto", *shapes.COLUMNS}
+    assert choices(options.OnBad) == choices(sources.OnBad)
+    assert choices(options.Method) == choices(settings.Method)
+    assert choices(options.Prior) == choices(settings.Prior)
+    assert choices(options.Solver) == choices(settings.Solver)
+    assert choices(options.FitDtype) == choices(settings.ComputeDtype)
+    assert choices(options.RouterInput) == choices(typing.get_type_hints(train.TrainOptions)["router_input"])
+    assert choices(options.TableFormat) == choices(sql_render.Format)
+    defaults = embed.EmbedOptions()
+    assert (defaults.backbone, defaults.context_template) == (options.MINILM, options.CONTEXT_TEMPLATE)
+    assert defaults.date == options.PINNED_DATE
+
+
+def test_the_defaults_of_train_are_those_of_the_modules() -> None:
+    import inspect
+
+    import cli
+    from heads.settings import FitPlan, FitSetting
+    from pipeline.train import TrainOptions
+
+    told = {name: parameter.default for name, parameter in inspect.signature(cli.train).parameters.items()}
+    setting, plan, options = FitSetting("mixture", 5), FitPlan(), TrainOptions()
+    assert told["method"] == "mixture"
+    for name in ("lam", "prior", "hidden", "lr", "l2", "seed"):
+        assert told[name] == getattr(setting, name), name
+    assert told["wd"] == setting.weight_decay
+    for name in ("epochs", "batch", "data_seed", "dtype", "device", "patience", "solver"):
+        assert told[name] == getattr(plan, name), name
+    for name in ("router_input", "reward_input", "restarts", "features"):
+        assert told[name] == getattr(options, name), name
+
+
+def test_every_command_has_an_example() -> None:
+    import cli
+
+    for command in cli.app.registered_commands:
+        assert "Example:" in (command.callback.__doc__ or ""), command.callback
+
+
+def test_the_readme_lists_every_file() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"```\n(cli\.py.*?)```", readme, re.DOTALL)
+    assert tree is not None, "the README has a file tree that starts with cli.py"
+    named = set(re.findall(r"^\s*([\w./-]+\.(?:py|sql|json))\s", tree[1], re.MULTILINE))
+    there = {path.name for path in SOURCES if path.name != "__init__.py"}
+    there |= {path.name for floor in ("cache", "pipeline") for path in (ROOT / floor).glob("*.[sj][qs]*")}
+    assert named == there
