@@ -1,0 +1,174 @@
+"""What a fit is told and what it hands back. Shapes: N pairs, D embedding width, K heads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from cache.errors import BadInput
+from heads.mixture import Mixture
+
+Method = Literal["mixture", "static", "single"]
+Prior = Literal["example", "batch"]
+Solver = Literal["adamw", "lbfgs"]
+ComputeDtype = Literal["auto", "bfloat16", "float32", "float64"]
+
+
+@dataclass(frozen=True, slots=True)
+class FitSetting:
+    """One model to fit. Settings of every kind may share one call of `heads.fit.fit`."""
+
+    method: Method
+    """mixture: weights from a router; static: one set of weights for all pairs; single: one head."""
+    k: int
+    """Reward heads K."""
+    lam: float = 0.1
+    """Strength of the pull of the mixture weights to uniform."""
+    prior: Prior = "example"
+    """What is pulled: every pair's weights, or only their mean over the minibatch."""
+    hidden: int = 128
+    """Rectified units of the router; 0 is a linear router."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay of heads and router matrices; biases and static logits never decay."""
+    l2: float = 0.0
+    """Adds l2 / (2 N) ||W||² of the returned heads to the loss: scikit-learn's C is 1 / l2."""
+    seed: int = 0
+    """Seed of the initial weights."""
+
+    def __post_init__(self) -> None:
+        _one_of("method", self.method, get_args(Method))
+        _one_of("prior", self.prior, get_args(Prior))
+        _at_least("k", self.k, 1)
+        _at_least("hidden", self.hidden, 0)
+        _at_least("seed", self.seed, 0)
+        for name in ("lam", "weight_decay", "l2"):
+            _at_least(name, getattr(self, name), 0)
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise BadInput(f"lr is {self.lr}: expected a finite number above 0, for example 0.002")
+        if self.method == "single" and self.k != 1:
+            raise BadInput(f"method single with k = {self.k}: it has one head, so give k = 1")
+
+    @property
+    def routed(self) -> bool:
+        """Whether the weights depend on the pair; one head needs no router."""
+        return self.method == "mixture" and self.k > 1
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """How all settings of one call are fitted."""
+
+    epochs: int = 20
+    """Passes over the training pairs at most; with lbfgs, rounds of 20 iterations."""
+    batch: int = 2048
+    """Pairs per minibatch at most: an epoch's minibatches have one common size. lbfgs takes all pairs."""
+    data_seed: int = 0
+    """Seed of the order of the pairs, shared by all settings."""
+    dtype: ComputeDtype = "auto"
+    """Of the large products; auto: bfloat16 where the hardware multiplies it, float64 for lbfgs."""
+    device: str = "auto"
+    """auto: cuda where there is one, else cpu."""
+    patience: int = 5
+    """Epochs without a better validation NLL after which a setting stops; 0: never, keep the last state."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises; it then falls along a cosine."""
+    solver: Solver = "adamw"
+    """adamw: all settings at once, in minibatches; lbfgs: one after the other on all pairs, to convergence."""
+
+    def __post_init__(self) -> None:
+        _one_of("solver", self.solver, get_args(Solver))
+        _one_of("dtype", self.dtype, get_args(ComputeDtype))
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch", self.batch, 1)
+        _at_least("data_seed", self.data_seed, 0)
+        _at_least("patience", self.patience, 0)
+        if not 0 <= self.warmup < 1:
+            raise BadInput(f"warmup is {self.warmup}: expected a share of the steps, from 0 to below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class PairTensors:
+    """Features of N pairs, on the CPU (memory-mapped ones too), in float32, float16 or bfloat16."""
+
+    delta: torch.Tensor
+    """[N, D] embedding of the chosen minus that of the rejected response."""
+    router: torch.Tensor | None
+    """[N, D'] embedding of the prompt or of context and prompt; None where no setting has a router."""
+
+    def __post_init__(self) -> None:
+        if self.delta.ndim != 2 or len(self.delta) == 0:
+            raise BadInput(f"delta has shape {list(self.delta.shape)}: expected [pairs, width], one pair or more")
+        if self.router is not None and (self.router.ndim != 2 or len(self.router) != len(self.delta)):
+            raise BadInput(
+                f"router input has shape {list(self.router.shape)}: expected one row for each of the"
+                f" {len(self.delta)} pairs"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class FitProgress:
+    """Where a fit stands, told after every epoch."""
+
+    chunk: int
+    """Chunk of settings now fitted, from 1."""
+    chunks: int
+    """Chunks in all."""
+    epoch: int
+    """Epochs done in this chunk."""
+    epochs: int
+    """Epochs at most."""
+    active: int
+    """Settings of the chunk that have not stopped."""
+    best_validation_nll: float
+    """Lowest validation NLL of any of the chunk's settings so far, in nats per pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What was decided for a setting by shapes and hardware alone."""
+
+    device: str
+    """Device type."""
+    dtype: str
+    """Of the large products; master weights and sums have float32 or more."""
+    batch: int
+    """Pairs per minibatch."""
+    chunk: int
+    """Settings fitted together with this one, itself included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """One fitted setting. All NLLs are means over pairs, in nats, without penalties."""
+
+    setting: FitSetting
+    """What was asked for."""
+    mixture: Mixture
+    """float32 on the CPU, in the units of the features as they were given."""
+    best_epoch: int
+    """Epoch whose state this is, from 1."""
+    epochs_run: int
+    """Epochs before the setting stopped."""
+    validation_nll: float
+    """Of `mixture`, computed in float32."""
+    train_history: tuple[float, ...]
+    """Per epoch, the mean over its minibatches while the weights moved."""
+    validation_history: tuple[float, ...]
+    """After each epoch, in the compute dtype."""
+    execution: Execution
+    """How it ran."""
+
+
+def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise BadInput(f"{name} is {value!r}: expected one of {', '.join(choices)}")
+
+
+def _at_least(name: str, value: float, least: int) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise BadInput(f"{name} is {value}: expected a finite number of at least {least}")
