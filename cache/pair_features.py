@@ -58,18 +58,13 @@ def load_pairs(
 ) -> PairFeatures:
     """Gather a split's pairs, those where `only` holds. No text is read and no backbone is needed.
 
-    Raises BadInput where what is asked for was not embedded or no context is there, Failure on damaged vectors.
+    Raises BadInput where what is asked for was not embedded, Failure on damaged vectors.
     """
     keys = ["prompt_key", "context_key", *_response_columns(reward_input)]
     frame = dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *keys])
     if only is not None:
         frame = frame.filter(only)
     _require_responses(dataset, frame, split, reward_input)
-    if router_input == "context" and frame.height and frame["context_key"].null_count() == frame.height:
-        raise BadInput(
-            f"data set {dataset.name!r}, split {split!r}: no pair has a context for --router-input context; "
-            "embed with --contexts FILE, or train with --router-input prompt"
-        )
     router_key = pl.coalesce("context_key", "prompt_key") if router_input == "context" else pl.col("prompt_key")
     chosen, rejected = (_positions(features, frame, pl.col(name)) for name in _response_columns(reward_input))
     router = _positions(features, frame, router_key)

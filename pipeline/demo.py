@@ -24,7 +24,7 @@ from pipeline.embed import EmbedOptions, embed
 from pipeline.evaluate import evaluate, prompt_clusters
 from pipeline.ingest import SourceOptions
 from pipeline.progress import Announce
-from pipeline.train import TrainOptions, split_parts, tensors, train
+from pipeline.train import TrainOptions, load_parts, tensors, train
 
 NAME = "demo"
 HEADS = 5
@@ -90,9 +90,8 @@ def _compare(store: Store, runs: dict[str, str]) -> list[dict[str, object]]:
         test = load_pairs(dataset, features, "test", router_input=run.record["settings"]["router_input"])
         mixture = Mixture.from_state(run.tensors())
         rows.append(_row(model, test.table, correct(mixture.log_probability(test.delta, test.router))))
-    train_pairs = load_pairs(dataset, features, "train", router_input="prompt")
     test = load_pairs(dataset, features, "test", router_input="prompt")
-    rows.append(_row(CEILING, test.table, _ceiling(*split_parts(dataset, train_pairs), test)))
+    rows.append(_row(CEILING, test.table, _ceiling(*load_parts(dataset, features, "prompt"), test)))
     return rows
 
 

@@ -22,7 +22,7 @@ from pipeline.tokens import ROLES, PairTokenizer, Responses, Tokens
 
 CHUNK_PAIRS = 2048
 """Pairs tokenized in one call."""
-SHARD_TOKENS = 1 << 19
+SHARD_TOKENS = 1 << 18
 """Tokens of a shard at most: what a kill can cost, and far more than any batch."""
 SHARD_TEXTS = 8192
 

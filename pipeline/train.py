@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
+import polars as pl
+
 from cache.datasets import Dataset, open_dataset
 from cache.errors import BadInput
 from cache.keys import short_id
@@ -71,8 +73,7 @@ def train(
     dataset = open_dataset(store, name)
     features = only_features(store, options.features, dataset.linked_features())
     router_input = resolve_router_input(dataset, features, options.router_input, setting)
-    pairs = load_pairs(dataset, features, SPLIT, router_input=router_input, reward_input=options.reward_input)
-    fitting, validation = split_parts(dataset, pairs)
+    fitting, validation = load_parts(dataset, features, router_input, options.reward_input)
     restarts = options.restarts if setting.k > 1 else 1  # one head is a convex problem
     settings = [replace(setting, seed=setting.seed + offset) for offset in range(restarts)]
     fitted = fit(tensors(fitting), tensors(validation), settings, plan, progress)
@@ -95,7 +96,7 @@ def train(
         },
         "train_pairs": len(fitting),
         "validation_pairs": len(validation),
-        "pairs_without_context": pairs.without_context if router_input == "context" else 0,
+        "pairs_without_context": fitting.without_context if router_input == "context" else 0,
     }
     run_id = f"{setting.method}-{short_id(record, 8)}"
     record |= validation_figures(best, validation) | _provenance(best)
@@ -110,21 +111,34 @@ def train(
 def resolve_router_input(
     dataset: Dataset, features: Features, wanted: Literal["auto", "prompt", "context"], setting: FitSetting
 ) -> RouterInput:
-    """Return what the router reads; a model without a router reads no context."""
-    if wanted != "auto":
-        return wanted
-    return "context" if setting.routed and has_contexts(dataset, features, SPLIT) else "prompt"
+    """Return what the router reads; a model without a router reads no context.
 
-
-def split_parts(dataset: Dataset, pairs: PairFeatures) -> tuple[PairFeatures, PairFeatures]:
-    """Return the fit and the validation pairs. Raises BadInput where one of them is empty."""
-    fitting = pairs.take(pairs.table["part"] == "fit")
-    validation = pairs.take(pairs.table["part"] == "validation")
-    if not len(fitting) or not len(validation):
-        prompts = pairs.table["prompt_id"].n_unique()
+    Raises BadInput where contexts are asked for and the data has none.
+    """
+    there = wanted != "prompt" and has_contexts(dataset, features, SPLIT)
+    if wanted == "context" and not there:
         raise BadInput(
-            f"data set {dataset.name!r}: {len(pairs)} train pairs of {prompts} prompts leave {len(fitting)} to fit "
-            f"and {len(validation)} to validate on; 10 % of prompts are set aside, so embed more prompts"
+            f"data set {dataset.name!r}, split {SPLIT!r}: no pair has a context for --router-input context; "
+            "embed with --contexts FILE, or train with --router-input prompt"
+        )
+    return "context" if there and setting.routed else "prompt"
+
+
+def load_parts(
+    dataset: Dataset, features: Features, router_input: RouterInput, reward_input: RewardInput = "plain"
+) -> tuple[PairFeatures, PairFeatures]:
+    """Return the fit and the validation pairs of the train split. Raises BadInput where one of them is empty."""
+    fitting, validation = (
+        load_pairs(
+            dataset, features, SPLIT, router_input=router_input, reward_input=reward_input, only=pl.col("part") == part
+        )
+        for part in ("fit", "validation")
+    )
+    if not len(fitting) or not len(validation):
+        prompts = pl.concat([fitting.table, validation.table])["prompt_id"].n_unique()
+        raise BadInput(
+            f"data set {dataset.name!r}: the train pairs of {prompts} prompts leave {len(fitting)} to fit and "
+            f"{len(validation)} to validate on; 10 % of prompts are set aside, so embed more prompts"
         )
     return fitting, validation
 
