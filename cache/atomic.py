@@ -7,8 +7,8 @@ name whose bytes are not on disk.
 from __future__ import annotations
 
 import os
+import re
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,17 +16,16 @@ from typing import BinaryIO
 
 from cache.errors import Failure
 
-TEMP_SUFFIX = ".tmp"
-TEMP_MAX_AGE_S = 24 * 3600.0
+TEMP_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 @contextmanager
-def staged_file(folder: Path, suffix: str = "") -> Iterator[tuple[BinaryIO, Path]]:
+def staged_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """Open a new temp file of `folder` for writing; on a clean exit it is on disk, on an error it is gone.
 
     The caller renames it with `publish`. Raises Failure where the disk refuses (full, read-only, I/O error).
     """
-    path = folder / f".{secrets.token_hex(8)}{suffix}{TEMP_SUFFIX}"
+    path = folder / f".{secrets.token_hex(8)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
@@ -66,17 +65,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sweep_temp_files(folder: Path, max_age_s: float = TEMP_MAX_AGE_S) -> int:
-    """Remove temp files that a killed writer left behind, and return how many; young ones may still be in use."""
-    removed = 0
-    for path in folder.rglob(f".*{TEMP_SUFFIX}"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > max_age_s:
-                path.unlink()
-                removed += 1
-    return removed
 
 
 def _cannot_write(where: Path, error: OSError) -> Failure:

@@ -2,13 +2,15 @@
 
 A folder of the store holds `<stem>.<role>.<digest>.<ext>` data files and `<stem>.json` commits. Only what a commit
 names exists. Data files carry their content's digest in the name, so writers that race on one stem never
-overwrite each other's bytes: the last commit wins and the other file is garbage for `gc`.
+overwrite each other's bytes: the last commit wins and the other file is garbage for `gc`. A commit carries a digest
+of itself.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -20,11 +22,12 @@ import pyarrow.parquet as pq
 
 from cache.atomic import publish, staged_file, write_bytes
 from cache.errors import Failure
-from cache.keys import canonical_json, digest_file
+from cache.keys import canonical_json, digest_file, sha256_hex
 
 LAYOUT = 1
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,120}")
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
+FILE_NAME = re.compile(r"(?P<stem>[A-Za-z0-9][A-Za-z0-9_-]{0,120})\.[a-z_]+\.[0-9a-f]{12}\.[a-z]+")
+"""A data file: stem, role, first digits of its digest, extension."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +78,33 @@ class Commit:
         """Return in words what is wrong with a data file, or None. Parquet readers do not notice bit rot."""
         stored = self.files[role]
         path = self.folder / stored.name
-        if path.is_symlink() or not path.is_file():
+        try:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                return f"{path}: not a file of its own"
+            if status.st_size != stored.bytes:
+                return f"{path}: {status.st_size} bytes, {stored.bytes} were committed"
+            if digest and _digest(path, status.st_size, status.st_mtime_ns) != stored.digest:
+                return f"{path}: its content changed after it was committed"
+        except FileNotFoundError:
             return f"{path}: the file is missing"
-        size = path.stat().st_size
-        if size != stored.bytes:
-            return f"{path}: {size} bytes, {stored.bytes} were committed"
-        if digest and _digest(path, size, path.stat().st_mtime_ns) != stored.digest:
-            return f"{path}: its content changed after it was committed"
+        except OSError as error:
+            return f"{path}: cannot be read: {error.strerror}"
         return None
 
     def remove(self) -> None:
-        """Forget the commit, then its data files: in this order a reader never sees a commit without data."""
-        self.commit_path.unlink(missing_ok=True)
+        """Forget the commit, then its data files: in this order a reader never sees a commit without data.
+
+        What another writer committed in its place stays.
+        """
+        now = read_commit(self.commit_path)
+        if now is not None and now.files == self.files:
+            self.commit_path.unlink(missing_ok=True)
+            now = None
+        kept = {file.name for file in now.files.values()} if now else set()
         for stored in self.files.values():
-            (self.folder / stored.name).unlink(missing_ok=True)
+            if stored.name not in kept:
+                (self.folder / stored.name).unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=4096)
@@ -96,15 +112,13 @@ def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part
     return digest_file(path)
 
 
-def write_file(
-    folder: Path, stem: str, role: str, extension: str, write: Callable[[BinaryIO], int]
-) -> StoredFile:
+def write_file(folder: Path, stem: str, role: str, extension: str, write: Callable[[BinaryIO], int]) -> StoredFile:
     """Write one data file that no commit names yet; `write` gets the open file and returns the number of rows."""
     with staged_file(folder) as (file, temp):
         rows = write(file)
-    digest = digest_file(temp)
+        file.flush()
+        digest, size = digest_file(temp), temp.stat().st_size
     name = f"{stem}.{role}.{digest[:12]}.{extension}"
-    size = temp.stat().st_size
     publish(temp, folder / name)
     return StoredFile(name, rows, size, digest)
 
@@ -120,15 +134,11 @@ def write_table(folder: Path, stem: str, role: str, table: pa.Table) -> StoredFi
 
 
 def commit(folder: Path, stem: str, files: dict[str, StoredFile], record: dict[str, Any]) -> Commit:
-    """Make data files exist, replacing an earlier commit of the same stem and removing its other files."""
+    """Make data files exist. Those of an earlier commit of the stem are left to `gc`: a reader may be at them."""
     assert STEM.fullmatch(stem), stem
-    before = read_commit(folder / f"{stem}.json")
     value = {"layout": LAYOUT, "files": {role: asdict(file) for role, file in files.items()}, "record": record}
-    write_bytes(folder / f"{stem}.json", canonical_json(value).encode())
-    kept = {file.name for file in files.values()}
-    for old in before.files.values() if before else ():
-        if old.name not in kept:
-            (folder / old.name).unlink(missing_ok=True)
+    signed = {**value, "digest": sha256_hex(canonical_json(value))}
+    write_bytes(folder / f"{stem}.json", canonical_json(signed).encode())
     return Commit(folder, stem, files, record)
 
 
@@ -138,15 +148,20 @@ def read_commit(path: Path) -> Commit | None:
         return None
     try:
         value = json.loads(path.read_bytes())
-        layout = value["layout"]
-        files = {role: StoredFile(**entry) for role, entry in value["files"].items()}
-        record = dict(value["record"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        layout, digest = value["layout"], value.pop("digest", None)
+        whole = digest == sha256_hex(canonical_json(value))
+    except FileNotFoundError:  # removed a moment ago
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure(f"{path}: the commit file is damaged; remove it and embed or evaluate again") from error
     if layout != LAYOUT:
         raise Failure(f"{path}: layout {layout}, this version reads {LAYOUT}; use the version that wrote it")
+    if not whole:
+        raise Failure(f"{path}: the commit file was changed; remove it and embed or evaluate again")
+    files = {role: StoredFile(**entry) for role, entry in value["files"].items()}
     if any(not FILE_NAME.fullmatch(file.name) for file in files.values()):
         raise Failure(f"{path}: names a file outside its folder; remove it and embed or evaluate again")
+    record = dict(value["record"])
     return Commit(path.parent, path.stem, files, record)
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cache.atomic import TEMP_MAX_AGE_S, sweep_temp_files
-from cache.commits import Commit, read_commits
+from cache.atomic import TEMP_NAME
+from cache.commits import FILE_NAME, Commit, read_commit
 from cache.datasets import KEY_COLUMNS, open_dataset, read_table
+from cache.errors import Failure
 from cache.store import Store
 from cache.vectors import ROLE, Features, open_features
+
+MIN_AGE_S = 24 * 3600.0
+"""Younger files may belong to a command at work."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,18 @@ class Collection:
     """Bytes freed, rewritten shards counted by difference."""
 
 
-def collect(store: Store, *, dry_run: bool = False, min_age_s: float = TEMP_MAX_AGE_S) -> Collection:
+def collect(store: Store, *, dry_run: bool = False, min_age_s: float = MIN_AGE_S) -> Collection:
     """Remove what nothing needs; with `dry_run` only say what that is.
 
     Shards and files younger than `min_age_s` are left alone: an `embed` that was interrupted, or one at work, links
-    to its shards only when all of them are there.
+    to its shards only when all of them are there. Raises Failure where a shard is damaged: another may hold the only
+    whole copy of what looks like a second one.
     """
     vectors = shards = freed = 0
     for name in store.names("features"):
         features = open_features(store, name)
+        for _, line in features.damaged():
+            raise Failure(f"{line}; mend it with `micropref embed`, then collect")
         needed = _needed_keys(store, name)
         seen: set[bytes] = set()
         for item in features.commits:
@@ -47,6 +54,8 @@ def collect(store: Store, *, dry_run: bool = False, min_age_s: float = TEMP_MAX_
                 continue
             keys = features.shard_keys(item)
             kept = [row for row, key in enumerate(keys) if key in needed and key not in seen]
+            if len(kept) < len(keys) and kept and features.has_shard([keys[row] for row in kept]):
+                kept = []  # another shard is just these rows
             seen.update(keys[row] for row in kept)
             if len(kept) < len(keys):
                 vectors, shards = vectors + len(keys) - len(kept), shards + 1
@@ -56,7 +65,6 @@ def collect(store: Store, *, dry_run: bool = False, min_age_s: float = TEMP_MAX_
     if not dry_run:
         for path in orphans:
             path.unlink(missing_ok=True)
-        sweep_temp_files(store.root, min_age_s)
     return Collection(vectors, shards, len(orphans), freed)
 
 
@@ -88,15 +96,21 @@ def _shrink(features: Features, item: Commit, keys: list[bytes], kept: list[int]
 
 
 def _older(path: Path, age_s: float) -> bool:
-    return time.time() - path.lstat().st_mtime > age_s
+    try:
+        return time.time() - path.lstat().st_mtime > age_s
+    except FileNotFoundError:  # its writer is at work
+        return False
 
 
 def _orphans(store: Store, min_age_s: float) -> Iterator[Path]:
-    """Yield old data files that no commit names, and old temp files."""
-    named: dict[Path, set[str]] = {}
-    for path in sorted((*store.root.rglob("*.parquet"), *store.root.rglob("*.jsonl"), *store.root.rglob(".*.tmp"))):
-        if path.parent not in named:
-            commits = read_commits(path.parent) if path.parent.parent != store.root / "runs" else []
-            named[path.parent] = {file.name for item in commits for file in item.files.values()}
-        if path.name not in named[path.parent] and _older(path, min_age_s):
+    """Yield old data files that no commit names, and old temp files; what is not named like ours is not ours."""
+    folders = (store.root / kind for kind in ("features", "datasets", "runs"))
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
+        name = FILE_NAME.fullmatch(path.name)
+        if name is not None:
+            item = read_commit(path.parent / f"{name['stem']}.json")
+            orphan = item is None or path.name not in {file.name for file in item.files.values()}
+        else:
+            orphan = TEMP_NAME.fullmatch(path.name) is not None
+        if orphan and _older(path, min_age_s):
             yield path

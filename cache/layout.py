@@ -26,7 +26,7 @@ KEY_BYTES = 16
 ROW_GROUP = 8192
 """Rows of a row group: one page each, so far below the size at which a reader would have to hold much."""
 KEY_TYPE = pa.binary(KEY_BYTES)
-_ITEMS = {np.dtype(np.float16): pa.float16(), np.dtype(np.float32): pa.float32()}
+_ITEMS: dict[np.dtype[Any], Any] = {np.dtype(np.float16): pa.float16(), np.dtype(np.float32): pa.float32()}
 
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -105,17 +105,25 @@ def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
     """
     try:
         file = pq.ParquetFile(path)
-        item = file.schema_arrow.field("embedding").type
-        dtype = np.dtype(item.value_type.to_pandas_dtype())
-        width = int(item.list_size)
-    except (pa.ArrowException, KeyError, AttributeError, NotImplementedError) as error:
-        raise Failure(f"{path}: not a vector file ({str(error).splitlines()[0]}); run `micropref verify`") from error
-    groups = _map_groups(path, file.metadata, width * dtype.itemsize)
-    mapped = bool(groups) and edges is not None and [_edge_digest(group) for group in groups] == edges
-    if not mapped:
-        groups = _decode_groups(file, width, dtype)
+        width, dtype = _shape(file.schema_arrow)
+        groups = _map_groups(path, file.metadata, width * dtype.itemsize) if edges else []
+        mapped = bool(groups) and [_edge_digest(group) for group in groups] == edges
+        if not mapped:
+            groups = _decode_groups(file, width, dtype)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Failure(f"{path}: not a vector file ({reason}); run `micropref verify`") from error
     counts = [0, *(len(group) for group in groups)]
     return VectorFile(path, width, dtype, tuple(groups), np.cumsum(counts, dtype=np.int64), mapped)
+
+
+def _shape(schema: pa.Schema) -> tuple[int, np.dtype[Any]]:
+    """Return D and dtype of a vector file's schema. Raises ValueError where it is another schema."""
+    found = schema.field("embedding").type if {"key", "embedding"} <= set(schema.names) else None
+    for dtype, item in _ITEMS.items():
+        if found is not None and pa.types.is_fixed_size_list(found) and found.value_type == item:
+            return int(found.list_size), dtype
+    raise ValueError(f"columns {', '.join(schema.names)}; key and embedding, a fixed-size list of floats, expected")
 
 
 def _map_groups(path: Path, meta: pq.FileMetaData, row_bytes: int) -> list[npt.NDArray[np.uint8]]:
@@ -139,6 +147,8 @@ def _decode_groups(file: pq.ParquetFile, width: int, dtype: np.dtype[Any]) -> li
     groups = []
     for number in range(file.metadata.num_row_groups):
         column = pa.concat_arrays(file.read_row_group(number, columns=["embedding"]).column(0).chunks)
+        if column.null_count or column.flatten().null_count:
+            raise ValueError(f"row group {number} has missing values")
         values = column.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=False)
         groups.append(np.ascontiguousarray(values.reshape(-1, width)).view(np.uint8))
     return groups

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.atomic import publish, staged_file, write_bytes
-from cache.commits import Commit, read_commits
+from cache.commits import Commit, read_commit, read_commits
 from cache.errors import Failure
 from cache.keys import digest_file, sha256_hex
-from cache.store import Store, check_name
+from cache.store import NAME, Store, check_name
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,8 @@ class Run:
     def evaluated(self) -> list[str]:
         """Return the data sets this run was evaluated on, sorted."""
         folder = self.folder / "eval"
-        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        entries = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path.name for path in entries if path.is_dir() and NAME.fullmatch(path.name))
 
     def score_shards(self, data: str, split: str | None = None) -> list[Commit]:
         """Return the committed score tables (role `scores`) on a data set, of one split or of all."""
@@ -69,7 +70,8 @@ def save_run(store: Store, run_id: str, record: dict[str, Any], tensors: dict[st
     folder = store.run(run_id)
     with staged_file(folder) as (file, temp):
         file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-    digest = digest_file(temp)
+        file.flush()
+        digest = digest_file(temp)
     publish(temp, folder / HEADS)
     known = {**record, "run": run_id, "heads_digest": digest}
     text = json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -91,6 +93,13 @@ def open_run(store: Store, run_id: str) -> Run:
 
 
 def all_runs(store: Store) -> list[Run]:
-    """Return the runs of a store by name; a folder without run.json is a run under way or one that was stopped."""
-    there = [name for name in store.names("runs") if (store.root / "runs" / name / "run.json").is_file()]
-    return [open_run(store, name) for name in there]
+    """Return the runs of a store by name."""
+    return [open_run(store, name) for name in store.names("runs")]
+
+
+def sweep_leaderboards(store: Store) -> list[Commit]:
+    """Return the committed tables of sweeps' settings (role `leaderboard`), also of sweeps that were interrupted."""
+    folder = store.root / "runs"
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = (read_commit(store.run(name) / "leaderboard.json") for name in names if NAME.fullmatch(name))
+    return [item for item in found if item is not None]

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cache.commits import Commit, read_commit, read_commits
+from cache.commits import Commit, read_commits
 from cache.datasets import Dataset
 from cache.errors import Failure
 from cache.keys import canonical_json
-from cache.runs import Run, all_runs
+from cache.runs import Run, all_runs, sweep_leaderboards
 from cache.sql_views import column_names
 from cache.store import Store
 
@@ -117,10 +117,8 @@ def _utc(text: str | None) -> datetime | None:
 
 
 def _sweep_settings(store: Store, columns: Names) -> Rows:
-    for run in all_runs(store):
-        part = read_commit(run.folder / "leaderboard.json")
-        if part is not None:
-            yield read_columns(part, "leaderboard", _is_wanted(columns, "sweep_settings"))
+    for part in sweep_leaderboards(store):
+        yield read_columns(part, "leaderboard", _is_wanted(columns, "sweep_settings"))
 
 
 def _evaluations(store: Store, role: str) -> Iterator[Commit]:

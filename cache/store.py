@@ -9,6 +9,8 @@ from pathlib import Path
 from cache.errors import BadInput
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+MARKS = {"features": "features.json", "runs": "run.json"}
+"""The file written last: a folder without it is a command at work, or one that was stopped."""
 
 
 def check_name(kind: str, name: str) -> str:
@@ -42,7 +44,8 @@ class Store:
         if not folder.is_dir():
             return []
         entries = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
-        return sorted(path.name for path in entries if NAME.fullmatch(path.name))
+        whole = (path for path in entries if kind not in MARKS or (path / MARKS[kind]).is_file())
+        return sorted(path.name for path in whole if NAME.fullmatch(path.name))
 
     def existing(self, kind: str, name: str) -> Path:
         """Return the folder of something that is there. Raises BadInput listing what is there instead."""

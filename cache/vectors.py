@@ -102,12 +102,12 @@ class Features:
 
     def keys(self) -> pa.Array:
         """Return the keys of all rows [rows], duplicates included, in order of position."""
-        parts = [read_keys(item.path(ROLE)) for item in self.commits]
+        parts = [read_keys(item.checked_path(ROLE)) for item in self.commits]
         return pa.concat_arrays(parts) if parts else pa.array([], KEY_TYPE)
 
     def shard_keys(self, item: Commit) -> list[bytes]:
         """Return the keys of one shard in row order."""
-        keys: list[bytes] = read_keys(item.path(ROLE)).to_pylist()
+        keys: list[bytes] = read_keys(item.checked_path(ROLE)).to_pylist()
         return keys
 
     def start_of(self, item: Commit) -> int:
@@ -143,7 +143,8 @@ class Features:
 
         Raises Failure where a stored value is not finite: float16 ends at 65504, bfloat16 does not.
         """
-        stored = vectors.astype(self.dtype, copy=False)
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite and is refused below
+            stored = vectors.astype(self.dtype, copy=False)
         bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
         if len(bad):
             raise Failure(
@@ -159,7 +160,7 @@ class Features:
 
     def has_shard(self, keys: list[bytes]) -> bool:
         """Say whether a shard of exactly these keys is committed now, perhaps by another writer."""
-        return (self.folder / "shards" / f"{shard_stem(keys)}.json").is_file()
+        return read_commit(self.folder / "shards" / f"{shard_stem(keys)}.json") is not None
 
     def damaged(self) -> list[tuple[Commit, str]]:
         """Return the shards whose bytes are not the committed ones, each with one line that says so."""
@@ -169,19 +170,23 @@ class Features:
     def about(self) -> dict[str, Any]:
         """Return what the embedding command said of the backbone: its name, revision, architecture."""
         path = self.folder / "about.json"
-        about: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+        try:
+            about: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+        except ValueError as error:
+            raise Failure(f"{path}: damaged; remove {self.folder / 'features.json'} and embed again") from error
         return about
 
     def create(self, about: dict[str, Any], reward_head: npt.NDArray[np.float32] | None) -> None:
         """Make the features' folder exist; `reward_head` [1, D] is the checkpoint's own, kept beside the vectors."""
-        if (self.folder / "features.json").is_file():
+        path, settings = self.folder / "features.json", canonical_json(self.settings).encode()
+        if path.is_file() and path.read_bytes() == settings:
             return
         write_bytes(self.folder / "about.json", canonical_json(about).encode())
         if reward_head is not None:
             data = save({"score.weight": np.ascontiguousarray(reward_head)})
             file = write_file(self.folder, "reward_head", "weights", "safetensors", lambda out: out.write(data) and 1)
             commit(self.folder, "reward_head", {"weights": file}, {})
-        write_bytes(self.folder / "features.json", canonical_json(self.settings).encode())
+        write_bytes(path, settings)
 
     def reward_head(self) -> npt.NDArray[np.float32] | None:
         """Return the checkpoint's own reward head [1, D], None where it has none. Raises Failure on damage."""

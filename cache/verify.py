@@ -12,7 +12,7 @@ from cache.commits import Commit
 from cache.datasets import KEY_COLUMNS, Dataset, open_dataset, read_table
 from cache.errors import Failure
 from cache.layout import open_vectors
-from cache.runs import Run, all_runs
+from cache.runs import Run, all_runs, sweep_leaderboards
 from cache.store import Store
 from cache.vectors import ROLE, Features, open_features, shard_stem
 
@@ -57,7 +57,8 @@ def verify(store: Store) -> Verification:
     for run in runs:
         count, found = _run_problems(run)
         files, problems = files + count, problems + found
-    return Verification(files, vectors, duplicates, problems)
+    count, found = _leaderboard_problems(store)
+    return Verification(files + count, vectors, duplicates, problems + found)
 
 
 def _runs(store: Store, problems: list[str]) -> Iterator[Run]:
@@ -76,7 +77,10 @@ def _shard_problems(features: Features, item: Commit) -> list[str]:
     found = _file_problems(item)
     if found:
         return found
-    opened = open_vectors(item.path(ROLE), item.files[ROLE].extra.get("edges"))
+    try:
+        opened = open_vectors(item.path(ROLE), item.files[ROLE].extra.get("edges"))
+    except Failure as error:
+        return [str(error)]
     if opened.width != features.width or opened.dtype != features.dtype:
         return [f"{opened.path}: holds {opened.dtype}[{opened.width}], expected {features.dtype}[{features.width}]"]
     if shard_stem(features.shard_keys(item)) != item.stem:
@@ -125,6 +129,14 @@ def _run_problems(run: Run) -> tuple[int, list[str]]:
     for item in shards:
         found += _file_problems(item)
     return 1 + len(shards), found
+
+
+def _leaderboard_problems(store: Store) -> tuple[int, list[str]]:
+    try:
+        boards = sweep_leaderboards(store)
+    except Failure as error:
+        return 0, [str(error)]
+    return len(boards), [line for item in boards for line in _file_problems(item)]
 
 
 def _line(error: Exception) -> str:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
 
 from cache.sql_render import render
-from heads.settings import FitProgress
-from pipeline.demo import Demo
-from pipeline.embed_report import EmbedReport
-from pipeline.evaluate import Evaluation
-from pipeline.listing import Listing
 from pipeline.progress import progress_bar
-from pipeline.train import Trained
+
+if TYPE_CHECKING:  # the commands that list and verify have no need of torch
+    from heads.settings import FitProgress
+    from pipeline.demo import Demo
+    from pipeline.embed_report import EmbedReport
+    from pipeline.evaluate import Evaluation
+    from pipeline.listing import Listing
+    from pipeline.sweep import Swept
+    from pipeline.train import Trained
 
 
 def show_rows(rows: Iterable[dict[str, Any]]) -> str:
@@ -68,7 +71,52 @@ def show_training(trained: Trained) -> str:
         f"accuracy {record['validation_accuracy']:.4f}, {record['effective_heads']:.2f} heads in use, "
         f"best of {len(nlls)} restarts ({nlls[0]:.4f} to {nlls[-1]:.4f})",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_about_heads(record)]) + "\n"
+
+
+def _about_heads(record: dict[str, Any]) -> list[str]:
+    """Return what a person should know of a saved run's width and heads, nothing where all is well."""
+    lines = []
+    if record["widths_tried"]:
+        tried = ", ".join(f"{width}: {value:.4f}" for width, value in record["widths_tried"].items())
+        lines.append(f"fitted on {record['fit_width']} components (validation NLL by width: {tried})")
+    if record["dead_heads"]:
+        lines.append(f"dead heads, next to no weight anywhere: {', '.join(map(str, record['dead_heads']))}")
+    for first, second, correlation in record["duplicate_heads"]:
+        lines.append(f"heads {first} and {second} predict alike (correlation {correlation:.3f})")
+    if record["pruned"] is not None:
+        removed, before = record["pruned"]["removed"], record["pruned"]["before"]
+        lines.append(
+            f"pruned {len(removed)} of {len(removed) + record['k']} heads: validation accuracy "
+            f"{before['validation_accuracy']:.4f} before, {record['validation_accuracy']:.4f} after"
+        )
+    elif record["duplicate_heads"]:
+        lines.append("--prune 0.95 removes duplicates")
+    return lines
+
+
+def show_sweep(swept: Swept) -> str:
+    """Return a row for each K and λ, what K was chosen by, and the saved run."""
+    rows = [
+        {
+            "K": row["k"],
+            "λ": row["lam"],
+            "validation NLL": f"{row['validation_nll']:.4f} ± {row['validation_nll_se']:.4f}",
+            "accuracy": round(row["validation_accuracy"], 4),
+            "heads in use": round(row["effective_heads"], 2),
+            "restarts that agree": "" if row["restarts_agreeing"] is None else f"{row['restarts_agreeing']:.0%}",
+        }
+        for row in swept.leaderboard
+    ]
+    behind = ", ".join(f"{one.size}: {one.behind:.4f} ± {one.behind_se:.4f}" for one in swept.by_k)
+    record = swept.record
+    lines = [
+        f"behind the best by K, nats per pair and standard error over prompts: {behind}",
+        f"run {swept.run}: K = {record['k']}, the smallest within one standard error, λ = {record['lam']}, "
+        f"seed {record['seed']}, of {swept.settings:,} settings",
+        *_about_heads(record),
+    ]
+    return show_rows(rows) + "\n".join(lines) + "\n"
 
 
 def show_evaluation(evaluation: Evaluation) -> str:
@@ -113,13 +161,19 @@ def show_demo(demo: Demo) -> str:
 
 @contextmanager
 def training_progress() -> Iterator[Callable[[FitProgress], None]]:
-    """Yield what shows a fit's epochs as they pass; the total is known with the first."""
-    with ExitStack() as stack:
+    """Yield what shows epochs as they pass, a bar for each fit; settings that stop early make it leap."""
+    with ExitStack() as bar:
         advance: list[Callable[[int], None]] = []
+        shown = 0
 
         def show(now: FitProgress) -> None:
-            if not advance:
-                advance.append(stack.enter_context(progress_bar(now.chunks * now.epochs, "training", "epoch")))
-            advance[0](1)
+            nonlocal shown
+            done = (now.chunk - 1) * now.epochs + now.epoch
+            if not advance or done <= shown:
+                bar.close()
+                advance[:] = [bar.enter_context(progress_bar(now.chunks * now.epochs, "training", "epoch"))]
+                shown = 0
+            advance[0](done - shown)
+            shown = done
 
         yield show
