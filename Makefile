@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow bench-embed bench-train bench-cache lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,15 @@ test: setup lint ## lint, types, and the default suite
 
 test-slow: setup ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow
+
+bench-embed: setup ## the embedding pass against the usual loops; DATA=FOLDER adds real texts
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_embed.py $(if $(DATA),--data $(DATA))
+
+bench-train: setup ## training on the cache: plain loop, batched, projected, scikit-learn, a sweep; ARGS=--quick tries it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_train.py $(ARGS)
+
+bench-cache: setup ## reading vectors: mapped Parquet, .npy, pyarrow, Polars, safetensors; ARGS=--quick tries it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_cache.py $(ARGS)
 
 lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .

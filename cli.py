@@ -21,26 +21,37 @@ from pipeline.options import (
     DEFAULT_STORE,
     MINILM,
     PINNED_DATE,
+    BatchOption,
+    DataSeedOption,
     DeviceOption,
     EmbedDtype,
+    EpochsOption,
     FeaturesOption,
-    FitDtype,
+    FitDtypeOption,
+    HiddenOption,
     JsonOption,
+    LrOption,
     Method,
     OnBad,
     Overlong,
+    Pass,
+    PatienceOption,
     Pooling,
-    Prior,
+    PriorOption,
+    ProjectionOption,
+    PruneOption,
     Responses,
-    RewardInput,
-    RouterInput,
+    RewardInputOption,
+    RouterInputOption,
     SeedOption,
     Shape,
     Solver,
     StoreDtype,
     StoreOption,
+    SweptMethod,
     TableFormat,
     Template,
+    WeightDecayOption,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +114,10 @@ def embed(
     dtype: Annotated[EmbedDtype, typer.Option(help="Compute dtype.")] = "auto",
     store_dtype: Annotated[StoreDtype, typer.Option(help="float16 for 16-bit compute, else float32.")] = "auto",
     device: DeviceOption = "auto",
-    tokens_per_batch: Annotated[int | None, typer.Option(help="Padded tokens of a batch.")] = None,
+    packing: Annotated[
+        Pass, typer.Option("--pass", help="Read each distinct prefix once, each text once, or padded batches.")
+    ] = "auto",
+    tokens_per_batch: Annotated[int | None, typer.Option(help="Tokens of a batch, padding included.")] = None,
     limit: Annotated[int | None, typer.Option(help="Rows read of each source.")] = None,
     on_bad: Annotated[OnBad, typer.Option(help="What a malformed row does.")] = "stop",
     replace: Annotated[bool, typer.Option("--replace", help="Start the split over with these sources.")] = False,
@@ -137,6 +151,7 @@ def embed(
         dtype=dtype,
         store_dtype=store_dtype,
         device=device,
+        packing=packing,
         tokens_per_batch=tokens_per_batch,
         trust_remote_code=trust_remote_code,
     )
@@ -150,21 +165,23 @@ def train(
     method: Annotated[Method, typer.Option(help="Heads with a router, with static weights, or one head.")] = "mixture",
     k: Annotated[int | None, typer.Option(min=1, help="Reward heads.  [default: 5; 1 for single]")] = None,
     lam: Annotated[float, typer.Option(help="Pull of the mixture weights to uniform.")] = 0.1,
-    router_input: Annotated[RouterInput, typer.Option(help="auto: the context where there is one.")] = "auto",
-    reward_input: Annotated[RewardInput, typer.Option(help="What stands before responses.")] = "plain",
-    hidden: Annotated[int, typer.Option(help="Units of the router; 0: linear.")] = 128,
-    prior: Annotated[Prior, typer.Option(help="Pull each pair's weights, or the batch mean.")] = "example",
-    epochs: Annotated[int, typer.Option(help="Passes over the pairs at most.")] = 20,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
-    batch: Annotated[int, typer.Option(help="Pairs of a minibatch.")] = 2048,
-    wd: Annotated[float, typer.Option(help="Weight decay.")] = 0.01,
+    router_input: RouterInputOption = "auto",
+    reward_input: RewardInputOption = "plain",
+    hidden: HiddenOption = 128,
+    prior: PriorOption = "example",
+    epochs: EpochsOption = 20,
+    lr: LrOption = 2e-3,
+    batch: BatchOption = 2048,
+    wd: WeightDecayOption = 0.01,
     l2: Annotated[float, typer.Option(help="Explicit L2 term; scikit-learn's C is 1 / l2.")] = 0.0,
-    patience: Annotated[int, typer.Option(help="Epochs without a better validation NLL; 0: never stop.")] = 5,
+    patience: PatienceOption = 5,
     solver: Annotated[Solver, typer.Option(help="Minibatches, or all pairs to convergence.")] = "adamw",
+    projection: ProjectionOption = "none",
+    prune: PruneOption = None,
     restarts: Annotated[int, typer.Option(help="Initialisations fitted together; the best is kept.")] = 8,
     seed: SeedOption = 0,
-    data_seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the pairs.")] = 0,
-    dtype: Annotated[FitDtype, typer.Option(help="Of the large products.")] = "auto",
+    data_seed: DataSeedOption = 0,
+    dtype: FitDtypeOption = "auto",
     device: DeviceOption = "auto",
     features: FeaturesOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -183,10 +200,56 @@ def train(
     heads = k if k is not None else 1 if method == "single" else 5
     setting = FitSetting(method, heads, lam, prior, hidden, lr, wd, l2, seed)
     plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=solver)
-    options = stage.TrainOptions(router_input, reward_input, restarts, features)
+    options = stage.TrainOptions(router_input, reward_input, restarts, features, projection, prune)
     with training_progress() as progress:
         trained = stage.train(Store(store), name, setting, plan, options, progress)
     _print(trained, show_training(trained), as_json=as_json)
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="Data set.")],
+    k: Annotated[str, typer.Option(metavar="K,K,...", help="Numbers of reward heads.")] = "1,2,3,5,8,10",
+    lam: Annotated[str, typer.Option(metavar="L,L,...", help="Pulls to uniform.")] = "0,0.03,0.1,0.3,0.5",
+    seeds: Annotated[int, typer.Option(help="Initialisations of each K and lam.")] = 8,
+    method: Annotated[SweptMethod, typer.Option(help="Heads with a router, or with static weights.")] = "mixture",
+    router_input: RouterInputOption = "auto",
+    reward_input: RewardInputOption = "plain",
+    hidden: HiddenOption = 128,
+    prior: PriorOption = "example",
+    epochs: EpochsOption = 20,
+    lr: LrOption = 2e-3,
+    batch: BatchOption = 2048,
+    wd: WeightDecayOption = 0.01,
+    patience: PatienceOption = 5,
+    projection: ProjectionOption = "none",
+    prune: PruneOption = None,
+    seed: SeedOption = 0,
+    data_seed: DataSeedOption = 0,
+    dtype: FitDtypeOption = "auto",
+    device: DeviceOption = "auto",
+    features: FeaturesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit many K, lam and seeds at once, choose K by the one-standard-error rule, and save the winner.
+
+    \b
+    Example:
+      micropref sweep mine --k 1,2,3,5 --lam 0,0.1,0.3 --seeds 4
+    """
+    from heads.settings import FitPlan, FitSetting
+    from pipeline import sweep as stage
+    from pipeline.show import show_sweep, training_progress
+    from pipeline.train import TrainOptions
+
+    grid = stage.Grid(stage.parse_values("k", k, int), stage.parse_values("lam", lam, float))
+    base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed)
+    plan = FitPlan(epochs, batch, data_seed, dtype, device, patience)
+    options = TrainOptions(router_input, reward_input, seeds, features, projection, prune)
+    with training_progress() as progress:
+        swept = stage.sweep(Store(store), name, grid, base, plan, options, progress)
+    _print(swept, show_sweep(swept), as_json=as_json)
 
 
 @app.command("eval")

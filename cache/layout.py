@@ -91,11 +91,13 @@ class VectorFile:
         """Copy rows [m] into `out` [m, D·itemsize] bytes. Bytes, since mapped values may start at any offset."""
         group = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(group):
-            wanted = group == number
-            if wanted.all():
-                np.take(self.groups[number], rows - self.starts[number], axis=0, out=out)
+            wanted = np.flatnonzero(group == number)
+            values, local = self.groups[number], rows[wanted] - self.starts[number]
+            if wanted[-1] - wanted[0] + 1 == len(wanted):
+                # Clipping changes no row that is there, and unlike the default it copies straight into `out`.
+                np.take(values, local, axis=0, out=out[wanted[0] : wanted[-1] + 1], mode="clip")
             else:
-                out[wanted] = self.groups[number][rows[wanted] - self.starts[number]]
+                out[wanted] = values[local]
 
 
 def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:

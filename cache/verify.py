@@ -12,7 +12,7 @@ from cache.commits import Commit
 from cache.datasets import KEY_COLUMNS, Dataset, open_dataset, read_table
 from cache.errors import Failure
 from cache.layout import open_vectors
-from cache.runs import Run, all_runs, sweep_leaderboards
+from cache.runs import Run, open_run, sweep_leaderboards
 from cache.store import Store
 from cache.vectors import ROLE, Features, open_features, shard_stem
 
@@ -62,10 +62,11 @@ def verify(store: Store) -> Verification:
 
 
 def _runs(store: Store, problems: list[str]) -> Iterator[Run]:
-    try:
-        yield from all_runs(store)
-    except Failure as error:
-        problems.append(str(error))
+    for name in store.names("runs"):
+        try:
+            yield open_run(store, name)
+        except Failure as error:
+            problems.append(str(error))
 
 
 def _file_problems(item: Commit) -> list[str]:

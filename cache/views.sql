@@ -35,8 +35,8 @@ SELECT run, parent, method, data, features, k, lam, seed, settings, created, val
        validation_accuracy, train_pairs
 FROM stored.runs;
 
--- What one head of one run says of one pair: its margin (positive: chosen preferred) and its mixture weight,
--- NULL for methods without a router.
+-- What one head of one run says of one pair: its margin (positive: chosen preferred) and its mixture weight
+-- (static weights are the same for every pair, a single head's is 1).
 -- Example: SELECT attribute, head, avg((margin > 0)::INT) AS accuracy FROM scores GROUP BY ALL ORDER BY ALL
 CREATE VIEW scores AS
 SELECT run, data, split, part, pair_id, attribute, head::INTEGER AS head, margin, weight

@@ -17,6 +17,8 @@ from heads.settings import PairTensors
 SCAN_ROWS = 4096
 RESIDENT_SHARE = 0.6
 """Of an accelerator's free memory: features that need less move there once, others batch by batch."""
+CONVERTED_BYTES = 4 << 30
+"""Inputs that take less in the compute dtype are converted once on the CPU too, others batch by batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class _Column:
 
     def __init__(self, rows: torch.Tensor, size: int, dtype: torch.dtype, device: torch.device, inputs: int) -> None:
         needed = rows.numel() * dtype.itemsize * inputs
-        if device.type == "cuda" and needed < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        accelerated = device.type == "cuda"
+        if needed < (RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if accelerated else CONVERTED_BYTES):
             rows = rows.to(device, dtype)
         self._rows = rows
         self._gathered = torch.empty((size, rows.shape[1]), dtype=rows.dtype, device=rows.device)

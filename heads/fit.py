@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +21,7 @@ from heads.settings import Execution, FitPlan, FitProgress, FitSetting, Fitted, 
 from heads.solvers import AdamW, Lbfgs, Optimizer
 from heads.stack import Parts, Stack, as_mixture, initial_weights
 
-__all__ = ["FitPlan", "FitProgress", "FitSetting", "Fitted", "PairTensors", "fit", "mean_nll"]
+__all__ = ["FitPlan", "FitProgress", "FitSetting", "Fitted", "PairTensors", "fit", "fit_in_chunks", "mean_nll"]
 
 CHUNK_SETTINGS = 16
 """Settings fitted together at most: more do not make the products faster, and hold more memory."""
@@ -40,6 +40,24 @@ def fit(
     on its company beyond rounding. Raises BadInput for features that do not fit the settings, and Failure
     when a setting's loss is never finite.
     """
+    fitted: dict[int, Fitted] = {}
+    for chunk in fit_in_chunks(train, validation, settings, plan, progress):
+        fitted |= chunk
+    return [fitted[g] for g in range(len(settings))]
+
+
+def fit_in_chunks(
+    train: PairTensors,
+    validation: PairTensors,
+    settings: Sequence[FitSetting],
+    plan: FitPlan,
+    progress: Callable[[FitProgress], None] | None = None,
+    done: Collection[int] = (),
+) -> Iterator[dict[int, Fitted]]:
+    """Do what `fit` does and yield every chunk as it is finished, by the settings' places in the list.
+
+    A chunk whose places are all in `done` is passed over; the others are those of a call without `done`.
+    """
     _check(train, validation, settings)
     device = resolve_device(plan.device)
     shared = _Shared(
@@ -47,11 +65,10 @@ def fit(
     )
     order = sorted(range(len(settings)), key=lambda g: (settings[g].routed, settings[g].hidden, settings[g].k))
     chunks = _chunks(order, 1 if plan.solver == "lbfgs" else CHUNK_SETTINGS)
-    fitted: dict[int, Fitted] = {}
     for number, chunk in enumerate(chunks, 1):
-        results = _fit_chunk(shared, [settings[g] for g in chunk], (number, len(chunks)), progress)
-        fitted |= dict(zip(chunk, results, strict=True))
-    return [fitted[g] for g in range(len(settings))]
+        if not set(chunk).issubset(done):
+            results = _fit_chunk(shared, [settings[g] for g in chunk], (number, len(chunks)), progress)
+            yield dict(zip(chunk, results, strict=True))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
 LONGEST = 4096
 """Default limit of a text in tokens, where the backbone would take more."""
 _POSITION_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+_LENGTH_DEPENDENT = ("dynamic", "longrope")
 _CAUSAL_CLASSES = ("ForCausalLM", "LMHeadModel")
 
 
@@ -48,3 +49,19 @@ def position_limit(config: PretrainedConfig, offset: int) -> int | None:
     text = config.get_text_config()
     limits = [getattr(text, field, None) for field in _POSITION_FIELDS]
     return next((int(limit) - offset for limit in limits if limit), None)
+
+
+def fixed_positions(config: PretrainedConfig) -> int | None:
+    """Return the longest text up to which a token's position means the same in every text; None: in all texts.
+
+    Beyond it rotary embeddings of some kinds turn all tokens of a batch by what its longest text needs.
+    """
+    text = config.get_text_config()
+    own: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    kinds = [own, *(kind for kind in own.values() if isinstance(kind, dict))]
+    limits = [
+        kind.get("original_max_position_embeddings") or text.max_position_embeddings
+        for kind in kinds
+        if kind.get("rope_type") in _LENGTH_DEPENDENT
+    ]
+    return min(map(int, limits), default=None)

@@ -6,7 +6,7 @@ Letters: B texts of a batch, T tokens of the longest of them, D width of the tru
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -20,13 +20,14 @@ from transformers.utils import logging
 from cache.errors import BadInput, Failure
 from pipeline.architecture import LONGEST, is_causal, position_limit, position_offset
 from pipeline.checkpoint import Checkpoint, find_checkpoint
-from pipeline.devices import DeviceName, DtypeName, choose_device, choose_dtype
+from pipeline.devices import DeviceName, DtypeName, choose_device, choose_dtype, free_memory, lacks_memory
+from pipeline.packing import Packed
 from pipeline.pooling import Pooling, PoolingName, choose_pooling
 from pipeline.tokens import PairTokenizer, Tokenizing, Tokens
+from pipeline.tree_attention import Layout, NotFollowedError, attending_to_trees
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError)
 _reports: Any = logging  # its functions carry no types
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _UNUSED_WEIGHTS = ("pooler.",)
 """Weights a checkpoint may lack: they come after the hidden states."""
 
@@ -143,7 +144,7 @@ class Backbone:
         try:
             return self._forward(batch, padding_side)
         except RuntimeError as error:
-            if not _lacks_memory(error):
+            if not lacks_memory(error):
                 raise
             if len(batch) == 1:
                 raise Failure(
@@ -151,17 +152,36 @@ class Backbone:
                     "lower the max length, or use a smaller backbone"
                 ) from None
         # Out of the handler, whose traceback holds the tensors that did not fit.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(self.device)
         half = len(batch) // 2
         halves = [self.embed(part, padding_side=padding_side) for part in (batch[:half], batch[half:])]
         return torch.cat(halves)
 
     @torch.inference_mode()
+    def embed_packed(self, packed: Packed) -> Tensor:
+        """Return the vectors [B, D] of packed texts, float32 on the CPU.
+
+        Raises NotFollowedError where this trunk cannot read them, and torch's RuntimeError where they do not fit.
+        """
+        accepted = inspect.signature(self.trunk.forward).parameters
+        if "position_ids" not in accepted:
+            raise NotFollowedError(f"{type(self.trunk).__name__} counts positions itself")
+        inputs = {"input_ids": packed.ids, "position_ids": packed.positions + self.first_position}
+        if packed.type_ids is not None and self._has_segments(accepted):
+            inputs["token_type_ids"] = packed.type_ids
+        placed = {name: tensor[None].to(self.device) for name, tensor in inputs.items()}
+        layout = Layout(packed.segments, self.causal, self.device)
+        with attending_to_trees(self.trunk):
+            hidden = self.trunk(**placed, layout=layout).last_hidden_state[0]
+        return self.pooling(hidden, packed.rows.to(self.device), packed.lengths.to(self.device)).cpu()
+
+    @torch.inference_mode()
     def _forward(self, batch: Sequence[Tokens], padding_side: str) -> Tensor:
         inputs = self._pad(batch, padding_side)
-        hidden = self.trunk(**inputs).last_hidden_state
-        return self.pooling(hidden, inputs["attention_mask"]).cpu()
+        rows = inputs["attention_mask"].flatten().nonzero().flatten().to(self.device)
+        lengths = inputs["attention_mask"].sum(1).to(self.device)
+        hidden = self.trunk(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).last_hidden_state
+        return self.pooling(hidden.flatten(0, 1), rows, lengths).cpu()
 
     def _pad(self, batch: Sequence[Tokens], padding_side: str) -> dict[str, Tensor]:
         """Return the trunk's arguments, [B, T] each. Padding is known by the mask alone: its id never matters."""
@@ -178,11 +198,14 @@ class Backbone:
                 types[row, span] = torch.from_numpy(tokens.type_ids)
         inputs = {"input_ids": ids, "attention_mask": mask}
         accepted = inspect.signature(self.trunk.forward).parameters
-        if "token_type_ids" in accepted and getattr(self.trunk.config, "type_vocab_size", 0) > 1:
+        if self._has_segments(accepted):
             inputs["token_type_ids"] = types
         if "position_ids" in accepted and padding_side == "left":
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0) + self.first_position
-        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        return inputs
+
+    def _has_segments(self, accepted: Mapping[str, inspect.Parameter]) -> bool:
+        return "token_type_ids" in accepted and getattr(self.trunk.config, "type_vocab_size", 0) > 1
 
     def _padding_id(self) -> int:
         # RoBERTa and kin count positions by their own padding id, so it is used where there is a usable one.
@@ -191,15 +214,11 @@ class Backbone:
         return own if isinstance(own, int) and 0 <= own < config.vocab_size else 0
 
 
-def _lacks_memory(error: RuntimeError) -> bool:
-    return any(sign in str(error) for sign in _OUT_OF_MEMORY)
-
-
 def _move(name: str, trunk: nn.Module, device: torch.device) -> None:
     try:
         nn.Module.to(trunk, device)
     except RuntimeError as error:
-        if not _lacks_memory(error):
+        if not lacks_memory(error):
             raise
         raise Failure(
             f"backbone {name} does not fit into the memory of {device.type}: use a smaller one or another device"

@@ -22,9 +22,10 @@ from heads.settings import FitPlan, FitProgress, FitSetting
 from pipeline.demo_data import generate, write
 from pipeline.embed import EmbedOptions, embed
 from pipeline.evaluate import evaluate, prompt_clusters
+from pipeline.fit_data import load_parts, tensors
 from pipeline.ingest import SourceOptions
 from pipeline.progress import Announce
-from pipeline.train import TrainOptions, load_parts, tensors, train
+from pipeline.train import TrainOptions, train
 
 NAME = "demo"
 HEADS = 5

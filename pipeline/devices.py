@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +13,8 @@ from cache.errors import BadInput
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 _CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -34,6 +38,27 @@ def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may keep busy: those it is bound to, and no more than its quota allows."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text(encoding="ascii").split()
+        return max(1, min(bound, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or `max`: no quota
+        return bound
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Return whether an error of torch says that a tensor did not fit."""
+    return any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what torch holds of a device's memory without using it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

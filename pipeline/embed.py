@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
+import torch
 
 from cache.commits import Commit, commit, write_table
 from cache.datasets import KEY_COLUMNS, Dataset, read_table
 from cache.errors import BadInput
 from cache.store import Store, check_name
-from cache.vectors import Features, planned_features
+from cache.vectors import ROLE, Features, planned_features
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import MINILM
-from pipeline.devices import DeviceName, DtypeName
+from pipeline.devices import DeviceName, DtypeName, usable_cores
 from pipeline.embed_report import EmbedReport, make_report
-from pipeline.forward import forward_shards, missing_texts
+from pipeline.forward import Forwarded, forward_shards, missing_texts
 from pipeline.ingest import Incoming, SourceOptions, covered, number_pairs, read_sources, write_part
+from pipeline.pass_check import choose_pass
+from pipeline.passes import PassName
 from pipeline.pooling import PoolingName
 from pipeline.progress import Announce, progress_bar
+from pipeline.splits import TEST, TRAIN
 from pipeline.templates import TemplateName
 from pipeline.text_plan import TextPlan, link_table, plan_texts
 from pipeline.tokens import CONTEXT_TEMPLATE, PINNED_DATE, PairTokenizer, Responses, Tokenizing
@@ -58,8 +62,10 @@ class EmbedOptions:
     """auto: float16 for vectors computed in 16 bits, else float32."""
     device: DeviceName = "auto"
     """Where the backbone computes."""
+    packing: PassName = "auto"
+    """How texts are put together for the backbone; the vectors are the same."""
     tokens_per_batch: int | None = None
-    """Padded tokens of a batch; None: a size that is near the best on CPUs."""
+    """Tokens of a batch, padding included; None: a size that is near the best on CPUs."""
     trust_remote_code: bool = False
     """Whether the checkpoint's own Python code may run."""
 
@@ -98,13 +104,16 @@ def embed(
     pairs = [pair for one in incoming for pair in one.pairs]
     with progress_bar(len(pairs), "tokenizing", "pair") as advance:
         plan = plan_texts(pairs, tokenizer, features.id, responses, advance)
+    if pairs and plan.overlong.all():
+        raise BadInput(f"no pair fits {tokenizer.options.max_length} tokens: give a larger --max-length")
     todo = missing_texts(features, plan)
     forwarded = None
     if not plan_only:
         for shard, _ in damaged:
-            shard.remove()
+            if shard.problem(ROLE, digest=True):  # still: another writer may have mended it
+                shard.remove()
         features.create(backbone.description(), None if backbone.reward_head is None else backbone.reward_head.numpy())
-        forwarded = forward_shards(backbone, features, plan, todo, options.tokens_per_batch)
+        forwarded = _forward(backbone, features, plan, todo, options, announce)
         retired = _retired(dataset, sources, incoming, finished)
         _commit_parts(dataset, features, incoming, plan, responses, retired)
     settled = [part for parts in finished.values() for part in parts]
@@ -134,6 +143,28 @@ def _load(options: EmbedOptions) -> tuple[Backbone, PairTokenizer]:
     return backbone, backbone.pair_tokenizer(tokenizing)
 
 
+def _forward(
+    backbone: Backbone,
+    features: Features,
+    plan: TextPlan,
+    todo: list[list[int]],
+    options: EmbedOptions,
+    announce: Announce,
+) -> Forwarded:
+    # More threads than cores wait for each other at the end of every product.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+    texts = [text for shard in todo for text in shard]
+    chosen = choose_pass(
+        backbone,
+        options.packing,
+        options.tokens_per_batch,
+        [plan.tokens[text] for text in texts],
+        [plan.groups[text] for text in texts],
+        announce,
+    )
+    return forward_shards(chosen, features, plan, todo)
+
+
 def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:
     """Return everything that changes a vector."""
     settings = {**backbone.settings(), **tokenizer.settings(), "width": backbone.width}
@@ -154,6 +185,8 @@ def _linked(dataset: Dataset, features: Features, parts: list[Commit], responses
         links = dataset.links(part, features.id)
         if links is None or links.record["responses"] != responses or links.problem("links", digest=True):
             return False
+        if any(part.problem(role, digest=True) for role in part.files):
+            return False
         table = read_table(links, "links", list(KEY_COLUMNS))
         keys = pl.concat([table[column].drop_nulls() for column in KEY_COLUMNS]).unique()
         if (features.locate(keys) < 0).any():
@@ -167,6 +200,9 @@ def _read(unread: dict[Path, list[Commit]], sources: SourceOptions, announce: An
     for path, parts in unread.items():
         limits = sources if not parts else replace(sources, limit=parts[0].record["limit"])
         incoming += read_sources([path], limits)
+    for path in unread if sources.split_by_prompt is not None else ():
+        if {one.split for one in incoming if one.path == str(path)} != {TRAIN, TEST}:
+            announce(f"warning: {path}: too few prompts for --split-by-prompt, one split is empty")
     for one in incoming:
         losses = "".join(f", {count:,} {reason}" for reason, count in one.dropped.items())
         announce(f"{one.path}: {one.shape} rows; {len(one.pairs):,} pairs for split {one.split}{losses}")
@@ -176,12 +212,26 @@ def _read(unread: dict[Path, list[Commit]], sources: SourceOptions, announce: An
 def _retired(
     dataset: Dataset, sources: SourceOptions, incoming: list[Incoming], finished: dict[Path, list[Commit]]
 ) -> list[Commit]:
-    """Return the parts that `--replace` puts an end to: those of the splits whose source was not given again."""
+    """Return the parts that `--replace` puts an end to.
+
+    Those are the parts of these splits whose source was not given again, and what an earlier `--split-by-prompt`
+    dealt from a given source to a split that it does not fill now.
+    """
     if not sources.replace:
         return []
-    given = {one.digest for one in incoming} | {part.record["digest"] for parts in finished.values() for part in parts}
-    in_splits = [part for part in dataset.parts if part.record["split"] in sources.splits]
-    return [part for part in in_splits if part.record["digest"] not in given]
+    settled = [part for parts in finished.values() for part in parts]
+    given = {one.digest for one in incoming} | {part.record["digest"] for part in settled}
+    filled = {(one.digest, one.split) for one in incoming}
+    filled |= {(part.record["digest"], part.record["split"]) for part in settled}
+
+    def ends(part: Commit) -> bool:
+        digest, split = part.record["digest"], part.record["split"]
+        if digest in given:
+            dealt = part.record["identity"]["split_by_prompt"] is not None
+            return (digest, split) not in filled and (dealt or split in sources.splits)
+        return split in sources.splits
+
+    return [part for part in dataset.parts if ends(part)]
 
 
 def _commit_parts(

@@ -13,7 +13,7 @@ from cache.datasets import KEY_COLUMNS, Dataset, read_table
 from cache.layout import KEY_BYTES
 from cache.vectors import Features
 from pipeline.backbone import Backbone
-from pipeline.forward import Forwarded
+from pipeline.forward import Forwarded, needed_tokens
 from pipeline.ingest import Incoming
 from pipeline.text_plan import TextPlan
 
@@ -38,10 +38,12 @@ class EmbedReport:
     """Texts forwarded now; with `--plan`, to be forwarded."""
     texts_reused: int
     """Texts whose vectors were there already."""
+    pass_name: str | None
+    """Pass that forwarded them: tree, packed or padded; None with `--plan`."""
     tokens_unique: int
-    """Tokens of the texts forwarded."""
+    """Tokens that have to be read for them: distinct prefixes within a prompt for causal backbones, else all."""
     tokens_forwarded: int
-    """The same with the padding the batches needed; 0 with `--plan`."""
+    """Tokens read, padding included; 0 with `--plan`."""
     dropped: dict[str, int]
     """Rows and pairs left out, by reason; `overlong` for this backbone only."""
     trimmed: int
@@ -63,9 +65,9 @@ class EmbedReport:
     store_bytes: int
     """Size of these texts' vectors as stored."""
     forward_flops: float
-    """2 x trunk parameters without embeddings x tokens forwarded or to be forwarded; attention scores not counted."""
+    """2 x trunk parameters without embeddings x `tokens_unique`; attention scores not counted."""
     tokens_per_second: float
-    """Of forward and writing, padding not counted; 0 where nothing was forwarded."""
+    """`tokens_unique` by the time of forward and writing; 0 where nothing was forwarded."""
     seconds: float
     """Wall time of the command, loading included."""
 
@@ -96,7 +98,11 @@ def make_report(
         dropped["overlong"] += overlong
     old = _facts(settled, links)
     texts = len(set(plan.keys) | old.keys)
-    tokens = sum(len(plan.tokens[text]) for shard in todo for text in shard)
+    tokens = (
+        sum(needed_tokens(plan, shard, causal=backbone.causal) for shard in todo)
+        if forwarded is None
+        else forwarded.tokens
+    )
     embedded = sum(map(len, todo)) if forwarded is None else forwarded.texts
     pairs_now = [pair for one in incoming for pair in one.pairs]
     return EmbedReport(
@@ -108,8 +114,9 @@ def make_report(
         texts=texts,
         texts_embedded=embedded,
         texts_reused=texts - embedded,
-        tokens_unique=tokens if forwarded is None else forwarded.tokens,
-        tokens_forwarded=0 if forwarded is None else forwarded.padded_tokens,
+        pass_name=None if forwarded is None else forwarded.pass_name,
+        tokens_unique=tokens,
+        tokens_forwarded=0 if forwarded is None else forwarded.forwarded_tokens,
         dropped=dict(dropped),
         trimmed=int(plan.trimmed.sum()) + sum(item.record["trimmed"] for item in links),
         indistinguishable=int(plan.indistinguishable.sum()) + sum(item.record["indistinguishable"] for item in links),

@@ -1,19 +1,21 @@
-"""The forward pass: shards of texts through the backbone, in length-sorted batches, each stored when it is done."""
+"""The forward pass: shards of texts through the backbone by the pass chosen, each stored while the next is read."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.errors import Interrupted
 from cache.vectors import Features
-from pipeline.backbone import Backbone
-from pipeline.batches import TOKENS_PER_BATCH, length_sorted_batches, require_finite
+from pipeline.batches import require_finite
+from pipeline.passes import Pass
+from pipeline.prefix_tree import distinct_prefixes
 from pipeline.progress import progress_bar
 from pipeline.text_plan import TextPlan
 from pipeline.tokens import ROLES
@@ -23,13 +25,15 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Forwarded:
-    """What a pass did."""
+    """What forwarding did."""
 
+    pass_name: str
+    """Which pass it took."""
     texts: int
     tokens: int
-    """Tokens of those texts."""
-    padded_tokens: int
-    """The same with the padding the batches needed."""
+    """Tokens that had to be read for those texts: distinct prefixes for causal backbones, all of them for encoders."""
+    forwarded_tokens: int
+    """Tokens that were read."""
     seconds: float
     delta_error: float | None
     """Median relative error of Δ by the storage dtype on the first shard; None where nothing was stored."""
@@ -42,54 +46,81 @@ def missing_texts(features: Features, plan: TextPlan) -> list[list[int]]:
     return [texts for texts in wanted if texts]
 
 
-def forward_shards(
-    backbone: Backbone,
-    features: Features,
-    plan: TextPlan,
-    shards: Sequence[Sequence[int]],
-    tokens_per_batch: int | None = None,
-) -> Forwarded:
+def needed_tokens(plan: TextPlan, texts: Sequence[int], *, causal: bool) -> int:
+    """Return how many tokens a backbone has to read to know all of some texts."""
+    tokens = [plan.tokens[text] for text in texts]
+    if causal:
+        return distinct_prefixes([one.ids for one in tokens], [plan.groups[text] for text in texts])
+    return sum(map(len, tokens))
+
+
+def forward_shards(chosen: Pass, features: Features, plan: TextPlan, shards: Sequence[Sequence[int]]) -> Forwarded:
     """Forward and store the texts of each shard. An interrupt loses the shard under way and nothing else.
 
     Raises Failure naming the row whose vector is not finite, or where the disk refuses, Interrupted on Ctrl-C.
     """
     start = time.monotonic()
     done: list[Sequence[int]] = []
-    padded, error = 0, None
+    forwarded, error = 0, None
     total = sum(len(plan.tokens[text]) for shard in shards for text in shard)
-    with progress_bar(total, "embedding", "tok") as advance:
+    with progress_bar(total, "embedding", "tok") as advance, _Writer(features) as writer:
         for number, shard in enumerate(shards):
             keys = [plan.keys[text] for text in shard]
             if features.has_shard(keys):  # another writer was faster
                 continue
             try:
-                vectors, size = _forward(backbone, plan, shard, tokens_per_batch or TOKENS_PER_BATCH, advance)
-                features.write_shard(keys, vectors, {"padded_tokens": size})
+                vectors, size = _forward(chosen, plan, shard, features.width, advance)
+                writer.write(keys, vectors, {"forwarded_tokens": size})
             except KeyboardInterrupt:
+                writer.wait()
                 kept = f"{number} of {len(shards)} shards are stored"
                 raise Interrupted(f"interrupted: {kept}; the same command again goes on from there") from None
             done.append(shard)
-            padded += size
+            forwarded += size
             if error is None:
                 error = _delta_error(plan, shard, vectors, vectors.astype(features.dtype))
-    tokens = sum(len(plan.tokens[text]) for shard in done for text in shard)
-    return Forwarded(sum(map(len, done)), tokens, padded, time.monotonic() - start, error)
+    tokens = sum(needed_tokens(plan, shard, causal=chosen.backbone.causal) for shard in done)
+    return Forwarded(chosen.name, sum(map(len, done)), tokens, forwarded, time.monotonic() - start, error)
 
 
 def _forward(
-    backbone: Backbone, plan: TextPlan, shard: Sequence[int], tokens_per_batch: int, advance: Callable[[int], None]
+    chosen: Pass, plan: TextPlan, shard: Sequence[int], width: int, advance: Callable[[int], None]
 ) -> tuple[Vectors, int]:
-    """Return the vectors [n, D] of a shard's texts, and how many tokens that took, padding included."""
-    lengths = np.array([len(plan.tokens[text]) for text in shard])
-    vectors = np.empty((len(shard), backbone.width), dtype=np.float32)
-    padded = 0
-    for batch in length_sorted_batches(lengths, tokens_per_batch):
-        texts = [shard[at] for at in batch]
-        vectors[batch] = backbone.embed([plan.tokens[text] for text in texts]).numpy()
-        require_finite(vectors[batch], _Names(plan, texts))
-        padded += int(lengths[batch].max()) * len(batch)
-        advance(int(lengths[batch].sum()))
-    return vectors, padded
+    """Return the vectors [n, D] of a shard's texts, and how many tokens were read for them."""
+    tokens = [plan.tokens[text] for text in shard]
+    vectors = np.empty((len(shard), width), dtype=np.float32)
+    forwarded = 0
+    for batch in chosen.run(tokens, [plan.groups[text] for text in shard]):
+        vectors[batch.places] = batch.vectors.numpy()
+        require_finite(vectors[batch.places], _Names(plan, [shard[at] for at in batch.places]))
+        forwarded += batch.forwarded
+        advance(sum(len(tokens[at]) for at in batch.places))
+    return vectors, forwarded
+
+
+class _Writer:
+    """Writes one shard while the next is forwarded; an error shows at the next shard, or at the end."""
+
+    def __init__(self, features: Features) -> None:
+        self._features = features
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[Any] | None = None
+
+    def write(self, keys: list[bytes], vectors: Vectors, record: dict[str, Any]) -> None:
+        self.wait()
+        self._pending = self._thread.submit(self._features.write_shard, keys, vectors, record)
+
+    def wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self.wait()
 
 
 @dataclass(frozen=True)

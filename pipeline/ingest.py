@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -86,9 +86,21 @@ def read_sources(paths: Sequence[Path], options: SourceOptions) -> list[Incoming
     found: list[Incoming] = []
     for path in paths:
         source = read_source(path, shape=options.shape, limit=options.limit, on_bad=options.on_bad)
+        if contexts is not None:
+            _check_contexts(source, contexts, options.contexts)
         pairs = with_contexts(source.pairs, contexts) if contexts is not None else source.pairs
         found += _by_split(source, pairs, options)
     return found
+
+
+def _check_contexts(source: Source, contexts: Mapping[str, tuple[str, ...]], path: Path | None) -> None:
+    """Raise BadInput where a contexts file says nothing of any of the source's attributes."""
+    attributes = {pair.attribute for pair in source.pairs if pair.attribute is not None}
+    if not attributes & set(contexts):
+        there = ", ".join(sorted(attributes)[:8]) or "none"
+        raise BadInput(
+            f"{path}: none of its attributes ({', '.join(contexts)}) is one of {source.path} (there: {there})"
+        )
 
 
 def covered(dataset: Dataset, path: Path, options: SourceOptions) -> list[Commit]:
@@ -107,13 +119,17 @@ def covered(dataset: Dataset, path: Path, options: SourceOptions) -> list[Commit
                 f"{path}: already in data set {dataset.name!r}, split {part.record['split']!r}, with another "
                 f"--{differs.replace('_', '-').replace('shape', 'format')}; give the same again, or --replace"
             )
-    enough = [part for part in parts if part.record["identity"] == options.identity() and _reaches(part, options.limit)]
-    return enough if len(enough) == len(parts) else []
+    return parts if all(_suffices(part, options) for part in parts) else []
 
 
-def _reaches(part: Commit, limit: int | None) -> bool:
+def _suffices(part: Commit, options: SourceOptions) -> bool:
+    """Say whether a part holds what a source would give now; a smaller limit cuts only what `--replace` starts over."""
     before = part.record["limit"]
-    return before is None or (limit is not None and limit <= before)
+    reaches = before is None or (options.limit is not None and options.limit <= before)
+    if options.replace:
+        reaches = before == options.limit
+    passed_over = options.on_bad == "stop" and part.record["dropped"].get("malformed", 0) > 0
+    return reaches and not passed_over and part.record["identity"] == options.identity()
 
 
 def _by_split(source: Source, pairs: Iterable[PreferencePair], options: SourceOptions) -> list[Incoming]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.datasets import Dataset, open_dataset
-from cache.errors import BadInput
-from cache.runs import Run, all_runs
+from cache.errors import BadInput, Failure
+from cache.runs import open_run
 from cache.store import Store
 from cache.vectors import ROLE, open_features
 
@@ -32,7 +32,7 @@ def list_store(store: Store) -> Listing:
     return Listing(
         [_features(store, name) for name in store.names("features")],
         [row for dataset in datasets.values() for row in _sources(dataset)],
-        [_run(run, datasets.get(run.record["data"])) for run in all_runs(store)],
+        [_run(store, name, datasets) for name in store.names("runs")],
     )
 
 
@@ -65,7 +65,13 @@ def _sources(dataset: Dataset) -> list[dict[str, Any]]:
     ]
 
 
-def _run(run: Run, dataset: Dataset | None) -> dict[str, Any]:
+def _run(store: Store, name: str, datasets: dict[str, Dataset]) -> dict[str, Any]:
+    """Return a run's row; one that cannot be read is listed with its damage, and the others are shown."""
+    keys = ("run", "method", "data", "features", "k", "lam", "validation_nll", "validation_accuracy", "created")
+    try:
+        run = open_run(store, name)
+    except Failure as error:
+        return {**dict.fromkeys(keys), "run": name, "data_changed": None, "damage": str(error)}
+    dataset = datasets.get(run.record["data"])
     changed = dataset is None or "train" not in dataset.splits() or dataset.digest("train") != run.record["data_digest"]
-    keys = ("run", "method", "data", "features", "k", "lam", "validation_nll", "validation_accuracy")
-    return {**{key: run.record[key] for key in keys}, "data_changed": changed, "created": run.record["created"]}
+    return {**{key: run.record[key] for key in keys}, "data_changed": changed, "damage": None}

@@ -19,11 +19,13 @@ Overlong = Literal["trim-prompt", "drop"]
 Template = Literal["auto", "plain", "chat"]
 Responses = Literal["plain", "context", "both"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Pass = Literal["auto", "tree", "packed", "padded"]
 EmbedDtype = Literal["auto", "float32", "bfloat16", "float16"]
 StoreDtype = Literal["auto", "float16", "float32"]
 Shape = Literal["auto", "preference", "hh", "ratings", "reversals"]
 OnBad = Literal["stop", "skip"]
 Method = Literal["mixture", "static", "single"]
+SweptMethod = Literal["mixture", "static"]
 RouterInput = Literal["auto", "prompt", "context"]
 RewardInput = Literal["plain", "context"]
 Prior = Literal["example", "batch"]
@@ -39,5 +41,28 @@ FeaturesOption = Annotated[
     str | None, typer.Option("--features", metavar="ID", help="Features id; default: the only one there is.")
 ]
 DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Where to compute.")]
+RouterInputOption = Annotated[RouterInput, typer.Option("--router-input", help="auto: the context where there is one.")]
+RewardInputOption = Annotated[RewardInput, typer.Option("--reward-input", help="What stands before responses.")]
+HiddenOption = Annotated[int, typer.Option("--hidden", help="Units of the router; 0: linear.")]
+PriorOption = Annotated[Prior, typer.Option("--prior", help="Pull each pair's weights, or the batch mean.")]
+LrOption = Annotated[float, typer.Option("--lr", help="Peak learning rate.")]
+BatchOption = Annotated[int, typer.Option("--batch", help="Pairs of a minibatch.")]
+WeightDecayOption = Annotated[float, typer.Option("--wd", help="Weight decay.")]
+EpochsOption = Annotated[int, typer.Option("--epochs", help="Passes over the pairs at most.")]
+PatienceOption = Annotated[
+    int, typer.Option("--patience", help="Epochs without a better validation NLL; 0: never stop.")
+]
+DataSeedOption = Annotated[int, typer.Option("--data-seed", min=0, help="Seed of the order of the pairs.")]
+FitDtypeOption = Annotated[FitDtype, typer.Option("--dtype", help="Of the large products.")]
+ProjectionOption = Annotated[
+    str,
+    typer.Option(
+        "--projection", metavar="none|N|auto", help="Fit on N principal components; auto: as few as validation allows."
+    ),
+]
+PruneOption = Annotated[
+    float | None,
+    typer.Option("--prune", metavar="R", help="Remove heads whose predictions correlate above R, such as 0.95."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the first restart's initial weights.")]
 DEFAULT_STORE = Path("data")

@@ -1,6 +1,6 @@
 """Pooling: from the hidden states of a text's tokens to the vector of the text.
 
-Letters: B texts, T tokens of the longest, D width.
+Letters: B texts, T rows of hidden states, M tokens of all texts, D width.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class Pooling:
         """Return the fields as JSON."""
         return asdict(self)
 
-    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Return [B, D] float32 vectors from hidden states [B, T, D] and the attention mask [B, T].
+    def __call__(self, hidden: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Return [B, D] float32 vectors from hidden states [T, D].
 
-        First and last token are the first and last set bits of the mask, so either side may be padded.
+        `rows` [M] are the places of each text's tokens in them, text after text; `lengths` [B] those of the texts.
         """
-        rows = torch.arange(len(mask), device=mask.device)
+        ends = lengths.cumsum(0)
         if self.mode == "last":
-            vectors = hidden[rows, mask.shape[1] - 1 - mask.flip(1).argmax(1)].float()
+            vectors = hidden[rows[ends - 1]].float()
         elif self.mode == "cls":
-            vectors = hidden[rows, mask.argmax(1)].float()
+            vectors = hidden[rows[ends - lengths]].float()
         else:
             # Summed in float32: a long sum in bfloat16 would lose its later terms.
-            vectors = torch.einsum("bt,btd->bd", mask.float(), hidden.float()) / mask.sum(1, keepdim=True)
+            vectors = torch.segment_reduce(hidden[rows].float(), "mean", lengths=lengths)
         return functional.normalize(vectors, dim=1) if self.normalize else vectors
 
 

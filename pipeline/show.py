@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,13 @@ def show_embedding(report: EmbedReport, *, planned: bool) -> str:
     if planned:
         lines.append(f"{report.tokens_unique:,} tokens to forward, {report.forward_flops / 1e12:,.1f} TFLOP")
     elif report.texts_embedded:
-        padding = report.tokens_forwarded / report.tokens_unique - 1
+        more = report.tokens_forwarded / report.tokens_unique - 1
         rate = f"{report.tokens_per_second:,.0f} tokens/s"
-        lines.append(f"{report.tokens_unique:,} tokens at {rate}, {padding:.1%} padding beside them")
+        lines.append(f"{report.tokens_unique:,} tokens at {rate} ({report.pass_name} pass, which read {more:.1%} more)")
     notes = {
         "left out": ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items()),
-        "prompts cut to fit": report.trimmed,
+        "pairs whose prompt was cut to fit": report.trimmed,
+        "pairs without a context": report.without_context if report.without_context < report.pairs else 0,
         "pairs this backbone cannot tell apart": report.indistinguishable,
         "pairs that repeat an earlier vote": report.repeated,
         "users": report.users,
@@ -63,8 +65,7 @@ def show_training(trained: Trained) -> str:
     record = trained.record
     nlls = sorted(restart["validation_nll"] for restart in trained.restarts)
     lines = [
-        f"run {trained.run}: {record['method']}, K = {record['k']}, λ = {record['lam']}, "
-        f"router reads the {record['settings']['router_input']}",
+        f"run {trained.run}: {record['method']}, K = {record['k']}, λ = {record['lam']}, {_reads(record)}",
         f"{record['train_pairs']:,} pairs to fit, {record['validation_pairs']:,} to validate "
         f"({record['pairs_without_context']:,} without context)",
         f"validation NLL {record['validation_nll']:.4f} ± {record['validation_nll_se']:.4f}, "
@@ -74,9 +75,17 @@ def show_training(trained: Trained) -> str:
     return "\n".join([*lines, *_about_heads(record)]) + "\n"
 
 
+def _reads(record: dict[str, Any]) -> str:
+    if record["method"] != "mixture" or record["k"] == 1:
+        return "no router"
+    return f"router reads the {record['settings']['router_input']}"
+
+
 def _about_heads(record: dict[str, Any]) -> list[str]:
     """Return what a person should know of a saved run's width and heads, nothing where all is well."""
     lines = []
+    if record["validation_nll"] > math.log(2):
+        lines.append("warning: worse than a coin (NLL ln 2 = 0.6931): too high an lr, too little data, or no signal")
     if record["widths_tried"]:
         tried = ", ".join(f"{width}: {value:.4f}" for width, value in record["widths_tried"].items())
         lines.append(f"fitted on {record['fit_width']} components (validation NLL by width: {tried})")
@@ -108,11 +117,11 @@ def show_sweep(swept: Swept) -> str:
         }
         for row in swept.leaderboard
     ]
-    behind = ", ".join(f"{one.size}: {one.behind:.4f} ± {one.behind_se:.4f}" for one in swept.by_k)
+    by_k = ", ".join(f"{one.size}: {one.nll:.4f} ± {one.nll_se:.4f}" for one in swept.by_k)
     record = swept.record
     lines = [
-        f"behind the best by K, nats per pair and standard error over prompts: {behind}",
-        f"run {swept.run}: K = {record['k']}, the smallest within one standard error, λ = {record['lam']}, "
+        f"validation NLL by K, with its standard error over prompts: {by_k}",
+        f"run {swept.run}: K = {record['k']}, the smallest within one standard error of the best, λ = {record['lam']}, "
         f"seed {record['seed']}, of {swept.settings:,} settings",
         *_about_heads(record),
     ]
@@ -125,10 +134,13 @@ def show_evaluation(evaluation: Evaluation) -> str:
     heads = evaluation.head_accuracy.pivot(on="head", index=["part", "attribute"], values="accuracy")
     numbers = [name for name in heads.columns if name not in ("part", "attribute")]
     table = mixture.select("part", "attribute", "n", pl.col("accuracy").alias("mixture"), interval("95 %"))
-    for chosen_on, label in (("validation", "head by validation"), ("oracle", "oracle (test)")):
+    evaluated = pl.col("part") != "validation"  # best heads are not judged on what chose them
+    for chosen_on, label in (("validation", "head by validation"), ("oracle", f"oracle ({evaluation.split})")):
         best = evaluation.best_head.filter(pl.col("chosen_on") == chosen_on)
         columns = ["attribute", pl.col("accuracy").alias(label), interval(f"95 % {chosen_on}")]
         table = table.join(best.select(columns), on="attribute", how="left", nulls_equal=True, maintain_order="left")
+        shown = [pl.when(evaluated).then(pl.col(name)) for name in (label, f"95 % {chosen_on}")]
+        table = table.with_columns(shown)
     renamed = heads.rename({name: f"head {name}" for name in numbers})
     table = table.join(renamed, on=["part", "attribute"], how="left", nulls_equal=True, maintain_order="left")
     note = f", {evaluation.without_context:,} read by their prompt alone" if evaluation.without_context else ""
@@ -149,7 +161,9 @@ def show_listing(listing: Listing) -> str:
     """Return three tables, or what to do where there is nothing."""
     blocks = []
     for title, rows in (("features", listing.features), ("data sets", listing.datasets), ("runs", listing.runs)):
-        blocks.append(f"{title}\n{show_rows(rows)}" if rows else f"{title}: none yet\n")
+        shown = [{name: value for name, value in row.items() if name != "damage"} for row in rows]
+        blocks.append(f"{title}\n{show_rows(shown)}" if rows else f"{title}: none yet\n")
+    blocks += [f"{row['damage']}\n" for row in listing.runs if row["damage"]]
     return "\n".join(blocks)
 
 

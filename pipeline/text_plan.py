@@ -22,7 +22,7 @@ from pipeline.tokens import ROLES, PairTokenizer, Responses, Tokens
 
 CHUNK_PAIRS = 2048
 """Pairs tokenized in one call."""
-SHARD_TOKENS = 1 << 18
+SHARD_TOKENS = 1 << 17
 """Tokens of a shard at most: what a kill can cost, and far more than any batch."""
 SHARD_TEXTS = 8192
 
@@ -37,6 +37,8 @@ class TextPlan:
     """What the backbone reads of each."""
     first_use: list[tuple[Origin, str]]
     """Row and role that first used each text, to name it in an error."""
+    groups: list[int]
+    """Prompt group of each text; those of one group are neighbours, and begin with much the same tokens."""
     shards: list[range]
     """Consecutive texts that are stored together: whole prompt groups in source order."""
     roles: npt.NDArray[np.int64]
@@ -103,18 +105,18 @@ def plan_texts(
         rows = order[start : start + CHUNK_PAIRS]
         found = tokenizer.encode([pairs[row] for row in rows], responses)
         local = np.stack([getattr(found, role) for role in ROLES])
-        numbers = np.empty(len(found.texts), dtype=np.int64)
+        numbers = np.full(len(found.texts) + 1, -1, dtype=np.int64)  # the last one is found by -1, no text
         uses = zip(_first_uses(local, len(found.texts)), found.texts, strict=True)
         for number, ((role, place), tokens) in enumerate(uses):
             row = rows[place]
             first_use = (pairs[row].origin, ROLES[role])
             numbers[number] = texts.add(text_key(features_id, tokens), tokens, first_use, int(groups[row]))
-        roles[:, rows] = np.where(local >= 0, numbers[local], -1)
+        roles[:, rows] = numbers[local]
         trimmed[rows], overlong[rows] = found.trimmed, found.overlong
         if progress is not None:
             progress(len(rows))
     shards = list(_cut(texts))
-    return TextPlan(texts.keys, texts.tokens, texts.first_use, shards, roles, trimmed, overlong)
+    return TextPlan(texts.keys, texts.tokens, texts.first_use, texts.group, shards, roles, trimmed, overlong)
 
 
 def _prompt_groups(pairs: Sequence[PreferencePair]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
-import polars as pl
-
-from cache.datasets import Dataset, open_dataset
 from cache.errors import BadInput
 from cache.keys import short_id
-from cache.pair_features import PairFeatures, RewardInput, RouterInput, has_contexts, load_pairs
-from cache.runs import save_run
+from cache.pair_features import RewardInput
 from cache.store import Store
-from cache.vectors import Features, only_features
 from heads.fit import fit
-from heads.metrics import accuracy, effective_heads, nll, standard_error
-from heads.mixture import pair_log_probability
-from heads.settings import FitPlan, FitProgress, FitSetting, Fitted, PairTensors
-from pipeline.evaluate import prompt_clusters
-
-SPLIT = "train"
-PACKAGES = ("torch", "numpy", "polars", "pyarrow")
+from heads.settings import FitPlan, FitProgress, FitSetting
+from pipeline.fit_data import FitData, WantedRouterInput, open_fit_data
+from pipeline.outcomes import save_outcome
+from pipeline.projecting import parse_width, project
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `train` is told beside the model's setting and the plan of the fit."""
+    """What `train` and `sweep` are told beside the model's settings and the plan of the fit."""
 
-    router_input: Literal["auto", "prompt", "context"] = "auto"
+    router_input: WantedRouterInput = "auto"
     """What the router reads; auto: the context where the data has any."""
     reward_input: RewardInput = "plain"
     """Behind which prompt the responses were embedded."""
@@ -40,10 +29,43 @@ class TrainOptions:
     """Initialisations fitted together, seeds counting up from the setting's; the best by validation NLL is kept."""
     features: str | None = None
     """Features id; None: the only one the data set is embedded with."""
+    projection: str = "none"
+    """Principal components the fit works on: none (all), a number, or auto (as few as validation allows)."""
+    prune: float | None = None
+    """Correlation of two heads' validation predictions above which one of them is removed; None: never."""
 
     def __post_init__(self) -> None:
         if self.restarts < 1:
             raise BadInput(f"restarts is {self.restarts}: expected at least 1")
+        if self.prune is not None and not 0 < self.prune < 1:
+            raise BadInput(f"prune is {self.prune}: expected a correlation between 0 and 1, for example 0.95")
+        parse_width(self.projection)
+
+    def open(self, store: Store, name: str, setting: FitSetting) -> FitData:
+        """Load the pairs that a setting is fitted and validated on."""
+        return open_fit_data(
+            store,
+            name,
+            setting,
+            features=self.features,
+            router_input=self.router_input,
+            reward_input=self.reward_input,
+        )
+
+    def restarted(self, setting: FitSetting) -> list[FitSetting]:
+        """Return a setting with each of its seeds; one head is a convex problem and needs one."""
+        seeds = range(setting.seed, setting.seed + (self.restarts if setting.k > 1 else 1))
+        return [replace(setting, seed=seed) for seed in seeds]
+
+    def record(self, data: FitData) -> dict[str, Any]:
+        """Return what run.json says of the options, those left to the data resolved."""
+        return {
+            "restarts": self.restarts,
+            "router_input": data.router_input,
+            "reward_input": data.reward_input,
+            "projection": self.projection,
+            "prune": self.prune,
+        }
 
 
 @dataclass(frozen=True)
@@ -70,103 +92,17 @@ def train(
 
     Raises BadInput where the data set lacks what the options ask for or has no validation prompt.
     """
-    dataset = open_dataset(store, name)
-    features = only_features(store, options.features, dataset.linked_features())
-    router_input = resolve_router_input(dataset, features, options.router_input, setting)
-    fitting, validation = load_parts(dataset, features, router_input, options.reward_input)
-    restarts = options.restarts if setting.k > 1 else 1  # one head is a convex problem
-    settings = [replace(setting, seed=setting.seed + offset) for offset in range(restarts)]
-    fitted = fit(tensors(fitting), tensors(validation), settings, plan, progress)
-    best = min(fitted, key=lambda one: one.validation_nll)
-    record: dict[str, Any] = {
-        "parent": None,
-        "method": setting.method,
-        "data": dataset.name,
-        "data_digest": dataset.digest(SPLIT),
-        "features": features.id,
-        "k": setting.k,
-        "lam": setting.lam,
-        "seed": best.setting.seed,
-        "settings": {
-            **asdict(setting),
-            **asdict(plan),
-            "restarts": options.restarts,
-            "router_input": router_input,
-            "reward_input": options.reward_input,
-        },
-        "train_pairs": len(fitting),
-        "validation_pairs": len(validation),
-        "pairs_without_context": fitting.without_context if router_input == "context" else 0,
-    }
-    run_id = f"{setting.method}-{short_id(record, 8)}"
-    record |= validation_figures(best, validation) | _provenance(best)
-    outcomes = [
-        {"seed": one.setting.seed, "validation_nll": one.validation_nll, "epochs": one.epochs_run} for one in fitted
+    data = options.open(store, name, setting)
+    projected = project(data, parse_width(options.projection), setting, plan, progress)
+    settings = options.restarted(setting)
+    fitted = fit(projected.train, projected.validation, projected.scaled(settings), plan, progress)
+    outcomes = [projected.outcome(one, asked, data) for one, asked in zip(fitted, settings, strict=True)]
+    best = min(outcomes, key=lambda one: one.nll)
+    asked = {"parent": None, "settings": asdict(setting) | asdict(plan) | options.record(data), **data.record()}
+    run_id = f"{setting.method}-{short_id(asked, 8)}"
+    restarts = [
+        {"seed": one.setting.seed, "validation_nll": one.nll, "epochs": one.fit["epochs_run"]} for one in outcomes
     ]
-    record["restarts"] = outcomes
-    run = save_run(store, run_id, record, best.mixture.state())
-    return Trained(run.id, run.record, outcomes)
-
-
-def resolve_router_input(
-    dataset: Dataset, features: Features, wanted: Literal["auto", "prompt", "context"], setting: FitSetting
-) -> RouterInput:
-    """Return what the router reads; a model without a router reads no context.
-
-    Raises BadInput where contexts are asked for and the data has none.
-    """
-    there = wanted != "prompt" and has_contexts(dataset, features, SPLIT)
-    if wanted == "context" and not there:
-        raise BadInput(
-            f"data set {dataset.name!r}, split {SPLIT!r}: no pair has a context for --router-input context; "
-            "embed with --contexts FILE, or train with --router-input prompt"
-        )
-    return "context" if there and setting.routed else "prompt"
-
-
-def load_parts(
-    dataset: Dataset, features: Features, router_input: RouterInput, reward_input: RewardInput = "plain"
-) -> tuple[PairFeatures, PairFeatures]:
-    """Return the fit and the validation pairs of the train split. Raises BadInput where one of them is empty."""
-    fitting, validation = (
-        load_pairs(
-            dataset, features, SPLIT, router_input=router_input, reward_input=reward_input, only=pl.col("part") == part
-        )
-        for part in ("fit", "validation")
-    )
-    if not len(fitting) or not len(validation):
-        prompts = pl.concat([fitting.table, validation.table])["prompt_id"].n_unique()
-        raise BadInput(
-            f"data set {dataset.name!r}: the train pairs of {prompts} prompts leave {len(fitting)} to fit and "
-            f"{len(validation)} to validate on; 10 % of prompts are set aside, so embed more prompts"
-        )
-    return fitting, validation
-
-
-def tensors(pairs: PairFeatures) -> PairTensors:
-    """Return the pairs as the fit takes them."""
-    return PairTensors(pairs.delta, pairs.router)
-
-
-def validation_figures(one: Fitted, validation: PairFeatures) -> dict[str, float]:
-    """Return NLL with its standard error over prompts, accuracy and effective number of heads on validation pairs."""
-    log_weights = one.mixture.log_weights(validation.router, len(validation))
-    log_probability = pair_log_probability(one.mixture.margins(validation.delta), log_weights)
-    return {
-        "validation_nll": nll(log_probability),
-        "validation_nll_se": float(standard_error(log_probability[:, None], prompt_clusters(validation.table))[0]),
-        "validation_accuracy": accuracy(log_probability),
-        "effective_heads": effective_heads(log_weights),
-    }
-
-
-def _provenance(best: Fitted) -> dict[str, Any]:
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "execution": asdict(best.execution),
-        "best_epoch": best.best_epoch,
-        "epochs_run": best.epochs_run,
-        "train_history": list(best.train_history),
-        "validation_history": list(best.validation_history),
-    }
+    record = asked | projected.record() | {"restarts": restarts}
+    run = save_outcome(store, run_id, record, best, data, options.prune)
+    return Trained(run.id, run.record, restarts)

@@ -7,21 +7,29 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from cache.store import Store
 
-# Test modules do not import one another; the builders of tiny models become fixtures of all of them here.
-_spec = importlib.util.spec_from_file_location("models", Path(__file__).parent / "models.py")
-assert _spec is not None
-assert _spec.loader is not None
-_models = importlib.util.module_from_spec(_spec)
-sys.modules["models"] = _models
-_spec.loader.exec_module(_models)
+
+def _shared(name: str) -> ModuleType:
+    """Load a module beside this one: test modules do not import one another, its builders become fixtures here."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+_models = _shared("models")
 tiny_backbone = _models.tiny_backbone
 make_backbone = _models.make_backbone
+synthetic = _shared("stores").synthetic
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from cache.errors import BadInput, Failure
 from pipeline.architecture import is_causal
 from pipeline.backbone import Backbone
 from pipeline.batches import length_sorted_batches, require_finite
+from pipeline.devices import usable_cores
 from pipeline.pairs import Origin, PreferencePair
 from pipeline.tokens import Tokenizing, Tokens
 from tests.models import SHAPE, VOCABULARY, byte_tokenizer
@@ -327,6 +328,19 @@ def test_options_that_do_not_fit_are_named(tiny_backbone: Make, monkeypatch: pyt
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(BadInput, match=r"device cuda: .* it sees .*cpu"):
         Backbone.load(folder, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("150000 100000", 1), ("max 100000", 8), ("1600000 100000", 8), (None, 8)]
+)
+def test_threads_keep_to_the_quota_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str | None, cores: int
+) -> None:
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr("pipeline.devices._QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert usable_cores() == cores
 
 
 def test_a_missing_minilm_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

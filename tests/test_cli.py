@@ -111,6 +111,23 @@ def test_damage_is_found_and_mended(
     assert invoke("verify").exit_code == 0
 
 
+def test_one_broken_run_hides_no_other(invoke: Invoke, embedded: str, tmp_path: Path) -> None:
+    assert embedded
+    words = ["train", "mine", "--restarts", "1", "--epochs", "1", "--json"]
+    runs = [json.loads(invoke(*words, "--k", k).stdout)["run"] for k in ("2", "3")]
+    (tmp_path / "store" / "runs" / runs[0] / "run.json").write_text("{")
+    with (tmp_path / "store" / "runs" / runs[1] / "heads.safetensors").open("ab") as file:
+        file.write(b"x")
+    listing = invoke("ls")
+    assert listing.exit_code == 0
+    assert all(run in listing.stdout for run in runs)
+    found = invoke("verify", "--json")
+    assert found.exit_code == 1
+    problems = json.loads(found.stdout)["problems"]
+    assert len(problems) == 2
+    assert all(any(run in line for line in problems) for run in runs)
+
+
 GOOD = '{"prompt": "p", "chosen": "a", "rejected": "b"}\n'
 BAD_FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "empty.jsonl": (b"", ("empty.jsonl",)),

@@ -109,8 +109,17 @@ class FaultyFile(io.FileIO):
 @pytest.fixture
 def run_embed(tiny_backbone: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Return `run(store, source, name, tokens_per_batch)`: the real embed, its backbone loaded once."""
-    backbone = Backbone.load(str(tiny_backbone("bert")), device="cpu", dtype="float32")
-    monkeypatch.setattr("pipeline.embed.Backbone.load", lambda *_, **__: backbone)
+    load = Backbone.load
+    loaded: dict[int, Backbone] = {}
+
+    def load_once(*_: object, **__: object) -> Backbone:
+        """Load one backbone for each thread: a trunk forwards one batch at a time."""
+        thread = threading.get_ident()
+        if thread not in loaded:
+            loaded[thread] = load(str(tiny_backbone("bert")), device="cpu", dtype="float32")
+        return loaded[thread]
+
+    monkeypatch.setattr("pipeline.embed.Backbone.load", load_once)
     monkeypatch.setattr("pipeline.text_plan.SHARD_TOKENS", SHARD_TOKENS)
 
     def run(store: Store, source: Path, name: str = "mine", tokens_per_batch: int | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,36 @@ def test_again_forwards_nothing(
     assert (again.texts_embedded, again.tokens_forwarded, again.texts_reused) == (0, 0, first.texts)
     assert again.pairs == first.pairs
     assert files == sorted((file, file.stat().st_mtime_ns) for file in store.root.rglob("*") if file.is_file())
+
+
+def test_all_passes_store_the_same_vectors_under_the_same_keys(
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+) -> None:
+    path = write_rows(rows)
+    first = run(path, packing="tree", store_dtype="float32")
+    assert (first.pass_name, first.tokens_forwarded) == ("tree", first.tokens_unique)
+    features = open_features(store, first.features)
+    keys = pl.Series(features.keys().to_pylist(), dtype=pl.Binary).sort()
+    expected = features.gather(features.locate(keys))
+    for packing in ("packed", "padded"):
+        for folder in ("features", "datasets"):
+            shutil.rmtree(store.root / folder)
+        report = run(path, packing=packing, store_dtype="float32")
+        assert (report.pass_name, report.features) == (packing, first.features)
+        assert report.tokens_forwarded > report.tokens_unique == first.tokens_unique
+        features = open_features(store, first.features)
+        assert len(features.keys()) == len(keys)
+        np.testing.assert_allclose(features.gather(features.locate(keys)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_missing_from_a_group_are_read_with_what_they_share(
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]]
+) -> None:
+    path = write_rows(rows)
+    run(path)
+    both = run(path, responses="context")
+    assert both.pass_name == "tree"
+    assert both.tokens_forwarded == both.tokens_unique > 0
 
 
 def test_plan_says_the_same_and_writes_nothing(
@@ -202,6 +233,63 @@ def test_responses_behind_contexts_are_added_to_the_plain_ones(
     assert frame.null_count().row(0) == (0,) * len(KEY_COLUMNS)
 
 
+def test_contexts_that_say_nothing_of_the_data_are_refused(
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    contexts = tmp_path / "contexts.json"
+    contexts.write_text('{"zzz": "Be zzz."}')
+    with pytest.raises(BadInput, match=r"none of its attributes \(zzz\) is one of .*there: cold, warm"):
+        run(write_rows(rows), contexts=contexts)
+
+
+def test_replace_takes_a_smaller_limit_and_undoes_a_split(
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+) -> None:
+    path = write_rows(rows)
+    run(path)
+    assert run(path, limit=30, replace=True).pairs == 30
+    assert len(pairs_of(store, "mine")) == 30
+    run(path, split_by_prompt=0.3, replace=True)
+    assert open_dataset(store, "mine").splits() == ["test", "train"]
+    report = run(path, replace=True)
+    assert open_dataset(store, "mine").splits() == ["train"]
+    assert (report.pairs, report.shared_prompts) == (120, 0)
+    assert verify(store).problems == []
+
+
+def test_rows_passed_over_once_still_stop_who_asks_to_stop(run: Callable[..., EmbedReport], write_rows: Write) -> None:
+    good = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    path = write_rows([good, {**good, "chosen": 3}])
+    assert run(path, on_bad="skip").dropped == {"malformed": 1}
+    assert run(path, on_bad="skip").texts_embedded == 0
+    with pytest.raises(BadInput, match=r"rows\.jsonl:2: "):
+        run(path)
+
+
+def test_a_damaged_table_is_mended(
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+) -> None:
+    path = write_rows(rows)
+    run(path)
+    whole = pairs_of(store, "mine")
+    for role in ("pairs", "links"):
+        table = next((store.root / "datasets").rglob(f"*.{role}.*.parquet"))
+        data = bytearray(table.read_bytes())
+        data[len(data) // 2] ^= 1
+        table.write_bytes(data)
+        assert len(verify(store).problems) >= 1
+        assert run(path).texts_embedded == 0
+        assert verify(store).problems == []
+        assert pairs_of(store, "mine").equals(whole)
+
+
+def test_nothing_that_fits_is_bad_input(
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(BadInput, match="no pair fits 8 tokens"):
+        run(write_rows(rows), max_length=8)
+
+
 def test_ratings_leave_out_unanimous_pairs_in_train_only(
     run: Callable[..., EmbedReport], write_rows: Write, store: Store
 ) -> None:
@@ -265,7 +353,7 @@ def test_a_vector_that_is_not_finite_names_its_row(
 
     monkeypatch.setattr(Backbone, "embed", broken)
     with pytest.raises(Failure, match=r"rows\.jsonl:\d+ \(\w+\): 1 of 32 values"):
-        run(write_rows(rows))
+        run(write_rows(rows), packing="padded")
     assert list(store.root.rglob("*.parquet")) == []
 
 
@@ -291,7 +379,7 @@ def test_an_interrupt_keeps_whole_shards_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Backbone, "embed", interrupted)
         with pytest.raises(forward.Interrupted, match="3 of 5 shards are stored; the same command again goes on"):
-            run(path)
+            run(path, packing="padded")
     assert not (store.root / "datasets").exists()
     report = run(path)
     assert 0 < report.texts_reused < report.texts == 200

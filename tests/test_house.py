@@ -61,7 +61,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
     from cache import sql_render
     from heads import settings
-    from pipeline import devices, embed, options, pooling, shapes, sources, templates, tokens, train
+    from pipeline import devices, embed, options, passes, pooling, shapes, sources, templates, tokens, train
 
     def choices(kind: object) -> set[str]:
         return set(typing.get_args(kind))
@@ -71,11 +71,13 @@ def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
     assert choices(options.Responses) == choices(tokens.Responses)
     assert choices(options.Overlong) == choices(typing.get_type_hints(tokens.Tokenizing)["overlong"])
     assert choices(options.DeviceName) == choices(devices.DeviceName)
+    assert choices(options.Pass) == choices(passes.PassName)
     assert choices(options.EmbedDtype) == choices(devices.DtypeName)
     assert choices(options.StoreDtype) == choices(embed.StoreDtype)
     assert choices(options.Shape) == {"auto", *shapes.COLUMNS}
     assert choices(options.OnBad) == choices(sources.OnBad)
     assert choices(options.Method) == choices(settings.Method)
+    assert choices(options.SweptMethod) == choices(settings.Method) - {"single"}
     assert choices(options.Prior) == choices(settings.Prior)
     assert choices(options.Solver) == choices(settings.Solver)
     assert choices(options.FitDtype) == choices(settings.ComputeDtype)
@@ -101,8 +103,25 @@ def test_the_defaults_of_train_are_those_of_the_modules() -> None:
     assert told["wd"] == setting.weight_decay
     for name in ("epochs", "batch", "data_seed", "dtype", "device", "patience", "solver"):
         assert told[name] == getattr(plan, name), name
-    for name in ("router_input", "reward_input", "restarts", "features"):
+    for name in ("router_input", "reward_input", "restarts", "features", "projection", "prune"):
         assert told[name] == getattr(options, name), name
+
+
+def test_the_defaults_of_sweep_are_those_of_the_modules_and_of_train() -> None:
+    import inspect
+
+    import cli
+    from pipeline.sweep import Grid, parse_values
+    from pipeline.train import TrainOptions
+
+    train, told = (
+        {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
+        for command in (cli.train, cli.sweep)
+    )
+    assert Grid(parse_values("k", told["k"], int), parse_values("lam", told["lam"], float)) == Grid()
+    assert told["seeds"] == TrainOptions().restarts
+    own = ("k", "lam", "seeds")
+    assert {name: value for name, value in told.items() if name not in own}.items() <= train.items()
 
 
 def test_every_command_has_an_example() -> None:

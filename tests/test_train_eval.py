@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 import torch
 
-from cache.commits import commit, write_table
-from cache.datasets import LINK_SCHEMA, PAIR_SCHEMA, open_dataset
+from cache.datasets import open_dataset
 from cache.errors import BadInput, Failure
 from cache.pair_features import load_pairs
 from cache.runs import open_run
@@ -24,68 +22,12 @@ from cache.vectors import planned_features
 from heads.mixture import Mixture
 from heads.settings import FitPlan, FitSetting
 from pipeline.evaluate import evaluate
-from pipeline.splits import part_of
 from pipeline.train import TrainOptions, train
 
+Synthetic = Callable[..., str]
 WIDTH = 16
 GROUPS = ("a", "b", None)
 PLAN = FitPlan(epochs=15, batch=256, dtype="float32")
-
-
-def synthetic(store: Store, name: str = "toy", prompts: int = 400, seed: int = 0, context: bool = True) -> str:
-    """Write vectors, pairs and links of two opposite groups and some unlabelled pairs; return the features id."""
-    draw = np.random.default_rng(seed)
-    taste = draw.normal(size=WIDTH)
-    wording = {"a": draw.normal(size=WIDTH), "b": draw.normal(size=WIDTH), None: draw.normal(size=WIDTH)}
-    features = planned_features(store, {"width": WIDTH, "store_dtype": "float32", "max_length": 8})
-    features.create({"name": "synthetic"}, None)
-    keys: list[bytes] = []
-    vectors: list[np.ndarray] = []
-
-    def add(vector: np.ndarray) -> bytes:
-        keys.append(len(keys).to_bytes(16, "big"))
-        vectors.append(vector)
-        return keys[-1]
-
-    pairs: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
-    links: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
-    for prompt in range(prompts):
-        split = "test" if prompt % 4 == 0 else "train"
-        prompt_id = f"{prompt * 2654435761 % 2**32:032x}"
-        for group in GROUPS:
-            first, second = draw.normal(size=(2, WIDTH))
-            sign = -1 if group == "b" else 1
-            likes_first = draw.random() < 1 / (1 + math.exp(-3 * sign * float((first - second) @ taste)))
-            chosen, rejected = (first, second) if likes_first else (second, first)
-            pair_id = f"{len(keys):032x}-0"
-            pairs[split].append(
-                {
-                    "data": name, "split": split, "part": part_of(split, prompt_id), "pair_id": pair_id,
-                    "prompt_id": prompt_id, "attribute": group, "context": group if context else None, "user": None,
-                    "prompt": "p", "chosen": "c", "rejected": "r", "margin": None,
-                }
-            )  # fmt: skip
-            links[split].append(
-                {
-                    "pair_id": pair_id, "prompt_key": add(draw.normal(size=WIDTH)),
-                    "context_key": add(wording[group] + draw.normal(size=WIDTH) / 4) if context and group else None,
-                    "chosen_key": add(chosen), "rejected_key": add(rejected), "chosen_context_key": None,
-                    "rejected_context_key": None, "prompt_tokens": 1, "chosen_tokens": 2, "rejected_tokens": 2,
-                    "trimmed": False,
-                }
-            )  # fmt: skip
-    features.write_shard(keys, np.array(vectors), {})
-    folder = store.dataset(name)
-    for split in pairs:
-        table = pa.Table.from_pylist(pairs[split], PAIR_SCHEMA)
-        file = write_table(folder / "pairs", f"{split}-0001-x", "pairs", table)
-        record = {"split": split, "ordinal": 1, "source": "made.jsonl", "digest": "0", "shape": "preference",
-                  "limit": None}  # fmt: skip
-        part = commit(folder / "pairs", f"{split}-0001-x", {"pairs": file}, record)
-        links_folder = folder / "links" / features.id
-        linked = write_table(links_folder, part.stem, "links", pa.Table.from_pylist(links[split], LINK_SCHEMA))
-        commit(links_folder, part.stem, {"links": linked}, {"pairs_digest": file.digest, "responses": "plain"})
-    return features.id
 
 
 def fit(store: Store, method: str = "mixture", k: int = 3, **options: Any) -> str:
@@ -93,7 +35,7 @@ def fit(store: Store, method: str = "mixture", k: int = 3, **options: Any) -> st
     return train(store, "toy", setting, PLAN, TrainOptions(restarts=3, **options)).run
 
 
-def test_the_router_with_contexts_finds_the_groups_and_single_does_not(store: Store) -> None:
+def test_the_router_with_contexts_finds_the_groups_and_single_does_not(store: Store, synthetic: Synthetic) -> None:
     synthetic(store, prompts=1200)
     mixture, single = evaluate(store, fit(store)), evaluate(store, fit(store, "single", 1))
     labelled = pl.col("attribute").is_not_null()
@@ -102,7 +44,7 @@ def test_the_router_with_contexts_finds_the_groups_and_single_does_not(store: St
     assert mixture.best_head.filter(labelled)["accuracy"].min() > 0.8  # type: ignore[operator]
 
 
-def test_scores_are_those_of_a_slow_loop(store: Store) -> None:
+def test_scores_are_those_of_a_slow_loop(store: Store, synthetic: Synthetic) -> None:
     features_id = synthetic(store, prompts=40)
     run = open_run(store, fit(store))
     evaluation = evaluate(store, run.id)
@@ -130,7 +72,7 @@ def test_scores_are_those_of_a_slow_loop(store: Store) -> None:
     assert evaluation.without_context == 10
 
 
-def test_best_heads_are_chosen_on_validation_and_the_oracle_is_called_one(store: Store) -> None:
+def test_best_heads_are_chosen_on_validation_and_the_oracle_is_called_one(store: Store, synthetic: Synthetic) -> None:
     synthetic(store)
     evaluation = evaluate(store, fit(store))
     oracle = evaluation.best_head.filter(pl.col("chosen_on") == "oracle")
@@ -146,7 +88,7 @@ def test_best_heads_are_chosen_on_validation_and_the_oracle_is_called_one(store:
     assert chosen["head"].item() == best
 
 
-def test_intervals_hold_the_accuracy_and_narrow_with_more_prompts(store: Store) -> None:
+def test_intervals_hold_the_accuracy_and_narrow_with_more_prompts(store: Store, synthetic: Synthetic) -> None:
     synthetic(store)
     table = evaluate(store, fit(store)).head_accuracy
     assert (table["low"] <= table["accuracy"]).all()
@@ -155,7 +97,7 @@ def test_intervals_hold_the_accuracy_and_narrow_with_more_prompts(store: Store) 
     assert width == pytest.approx(2 * 1.96 * 0.4 / math.sqrt(100), rel=0.35)
 
 
-def test_eval_scores_only_what_has_no_scores(store: Store) -> None:
+def test_eval_scores_only_what_has_no_scores(store: Store, synthetic: Synthetic) -> None:
     synthetic(store)
     run = fit(store)
     first = evaluate(store, run)
@@ -167,7 +109,7 @@ def test_eval_scores_only_what_has_no_scores(store: Store) -> None:
     assert evaluate(store, run, split="train").scored == 900 - validation
 
 
-def test_the_same_fit_is_the_same_run_to_the_bit(store: Store, tmp_path: Path) -> None:
+def test_the_same_fit_is_the_same_run_to_the_bit(store: Store, tmp_path: Path, synthetic: Synthetic) -> None:
     synthetic(store)
     other = Store(tmp_path / "other")
     synthetic(other)
@@ -177,7 +119,7 @@ def test_the_same_fit_is_the_same_run_to_the_bit(store: Store, tmp_path: Path) -
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in open_run(other, second).tensors().items())
 
 
-def test_runs_record_what_they_were_told(store: Store) -> None:
+def test_runs_record_what_they_were_told(store: Store, synthetic: Synthetic) -> None:
     synthetic(store)
     setting = FitSetting("mixture", 3, lr=2e-2, hidden=16)
     trained = train(store, "toy", setting, PLAN, TrainOptions(restarts=3))
@@ -193,7 +135,7 @@ def test_runs_record_what_they_were_told(store: Store) -> None:
         assert train(store, "toy", replace(setting, **change), PLAN, TrainOptions(restarts=1)).run != trained.run
 
 
-def test_changed_weights_are_refused(store: Store) -> None:
+def test_changed_weights_are_refused(store: Store, synthetic: Synthetic) -> None:
     synthetic(store)
     run = fit(store)
     path = store.run(run) / "heads.safetensors"
@@ -218,20 +160,20 @@ def test_changed_weights_are_refused(store: Store) -> None:
         (lambda store: TrainOptions(restarts=0), "restarts is 0"),
     ],
 )
-def test_bad_requests(store: Store, call: Callable[[Store], Any], message: str) -> None:
+def test_bad_requests(store: Store, call: Callable[[Store], Any], message: str, synthetic: Synthetic) -> None:
     synthetic(store, context=False)
     with pytest.raises(BadInput, match=message) as caught:
         call(store)
     assert "\n" not in str(caught.value)
 
 
-def test_too_few_prompts_to_validate(store: Store) -> None:
+def test_too_few_prompts_to_validate(store: Store, synthetic: Synthetic) -> None:
     synthetic(store, prompts=2)
     with pytest.raises(BadInput, match="embed more prompts"):
         fit(store)
 
 
-def test_two_features_ids_need_a_choice(store: Store) -> None:
+def test_two_features_ids_need_a_choice(store: Store, synthetic: Synthetic) -> None:
     synthetic(store)
     (store.dataset("toy") / "links" / "otherid").mkdir()
     with pytest.raises(BadInput, match=r"2 features ids \(.*\): choose one with --features"):

@@ -1,0 +1,116 @@
+"""Passes: ways to forward many texts. All give the same vectors, they differ in the tokens they read.
+
+`tree` reads every distinct prefix of a prompt group once (causal backbones), `packed` every token of every text once,
+`padded` length-sorted batches with their padding, by the model's own attention.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from cache.errors import Failure
+from pipeline.backbone import Backbone
+from pipeline.batches import TOKENS_PER_BATCH, length_sorted_batches
+from pipeline.devices import free_memory, lacks_memory
+from pipeline.packing import cut_packs, pack
+from pipeline.tokens import Tokens
+
+PassName = Literal["auto", "tree", "packed", "padded"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Texts that were forwarded together."""
+
+    places: Sequence[int]
+    """[B] which of the texts given."""
+    vectors: Tensor
+    """[B, D] float32 on the CPU."""
+    forwarded: int
+    """Tokens that the backbone read for them, padding included."""
+
+
+class Pass(Protocol):
+    """A way to forward texts."""
+
+    @property
+    def name(self) -> str:
+        """Return what `--pass` calls it."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """Return what reads the texts."""
+
+    def run(self, texts: Sequence[Tokens], groups: Sequence[int]) -> Iterator[Batch]:
+        """Yield batches that hold every text once; texts of one prompt group have equal `groups` and are neighbours.
+
+        Raises Failure where not even one text fits into memory.
+        """
+
+
+@dataclass(frozen=True)
+class PaddedPass:
+    """Length-sorted batches, padded to their longest text; any architecture."""
+
+    backbone: Backbone
+    tokens_per_batch: int = TOKENS_PER_BATCH
+    name: str = "padded"
+
+    def run(self, texts: Sequence[Tokens], groups: Sequence[int]) -> Iterator[Batch]:  # noqa: ARG002 - any order will do
+        """Yield the longest texts first."""
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        for batch in length_sorted_batches(lengths, self.tokens_per_batch):
+            vectors = self.backbone.embed([texts[at] for at in batch])
+            yield Batch(batch.tolist(), vectors, int(lengths[batch].max()) * len(batch))
+
+
+@dataclass
+class PackedPass:
+    """Packs without padding; on lack of memory it goes on with half as many tokens in each."""
+
+    backbone: Backbone
+    share: bool
+    """Whether texts of a group share what they begin with: causal backbones only."""
+    tokens_per_batch: int = TOKENS_PER_BATCH
+
+    @property
+    def name(self) -> str:
+        """Return what `--pass` calls it."""
+        return "tree" if self.share else "packed"
+
+    def run(self, texts: Sequence[Tokens], groups: Sequence[int]) -> Iterator[Batch]:
+        """Yield trees in the order given, or without sharing the longest texts first."""
+        order = range(len(texts)) if self.share else np.argsort([-len(text) for text in texts], kind="stable").tolist()
+        trees = groups if self.share else range(len(texts))
+        packs = self._cut(order, texts, trees)
+        while packs:
+            places = packs.popleft()
+            packed = pack([texts[at] for at in places], [trees[at] for at in places])
+            try:
+                vectors = self.backbone.embed_packed(packed)
+            except RuntimeError as error:
+                if not lacks_memory(error):
+                    raise
+            else:
+                yield Batch(places, vectors, packed.tokens)
+                continue
+            # Out of the handler, whose traceback holds the tensors that did not fit.
+            free_memory(self.backbone.device)
+            if len(places) == 1:
+                raise Failure(
+                    f"out of memory on {self.backbone.device.type} for one text of {packed.tokens} tokens: "
+                    "lower the max length, or use a smaller backbone"
+                )
+            self.tokens_per_batch = packed.tokens // 2
+            packs = self._cut([*places, *chain.from_iterable(packs)], texts, trees)
+
+    def _cut(self, order: Sequence[int], texts: Sequence[Tokens], trees: Sequence[int]) -> deque[list[int]]:
+        packs = cut_packs([texts[at] for at in order], [trees[at] for at in order], self.tokens_per_batch)
+        return deque([order[at] for at in places] for places in packs)
