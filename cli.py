@@ -297,7 +297,7 @@ def sql(
     if query is not None:
         limits = SqlLimits(memory_mb, timeout, threads, limit_vectors)
         typer.echo(render(run_query(store, query, limits), chosen, out), nl=False)
-    elif query is None and chosen == "table":
+    elif chosen == "table":
         typer.echo("\n".join(str(view) for view in view_examples()), nl=False)
     else:
         typer.echo(render(view_table(), chosen, out), nl=False)
