@@ -140,6 +140,16 @@ class Stack:
             self._router_gradients(batch.router, act.hidden, d_logits)
         return result
 
+    def curvature(self, batch: Batch) -> torch.Tensor:
+        """Return the second derivatives [D, D] of one head's whole loss on all pairs of a fit."""
+        assert self.params["heads"].shape[:2] == (1, 1)
+        margins = self.forward(batch).margins.flatten()
+        weights = torch.sigmoid(margins) * torch.sigmoid(-margins) / (len(margins) * self.scales.delta**2)
+        matrix = batch.delta.T @ (batch.delta * weights.to(self.dtype)[:, None])
+        if self._ridge is not None:
+            matrix.diagonal().add_(self._ridge.flatten().to(self.dtype))
+        return matrix
+
     def _router_gradients(self, router: torch.Tensor, hidden: torch.Tensor, d_logits: torch.Tensor) -> None:
         v1 = self.grads["v1"]
         self.grads["v2"].copy_(torch.bmm(d_logits, hidden.transpose(1, 2)))

@@ -132,6 +132,22 @@ def test_one_head_equals_scikit_learn(c: float) -> None:
     assert fitted.epochs_run < 30, "it should stop when converged"
 
 
+def test_one_head_equals_scikit_learn_on_features_of_condition_1000() -> None:
+    """Along flat directions the loss says nothing below its rounding, the gradient does."""
+    generator = torch.Generator().manual_seed(5)
+    sizes = torch.logspace(0, -3, 128)
+    rows = torch.randn(4000, 128, generator=generator) * sizes
+    margin = rows @ (torch.randn(128, generator=generator) / sizes) * 2 / 128**0.5
+    signs = torch.where(torch.rand(4000, generator=generator) < torch.sigmoid(margin), 1.0, -1.0)
+    pairs = PairTensors(rows * signs[:, None], None)
+    plan = FitPlan(epochs=60, device="cpu", patience=0, solver="lbfgs")
+    ours = fit(pairs, pairs, [FitSetting("single", 1, l2=1.0)], plan)[0].mixture.heads[0].double().numpy()
+    flips = np.where(np.random.default_rng(0).random(4000) < 0.5, -1.0, 1.0)
+    reference = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-12, solver="newton-cholesky")
+    theirs = reference.fit(pairs.delta.double().numpy() * flips[:, None], flips).coef_[0]
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
 VALIDATION_30 = noisy_pairs(90, 3, width=30)
 
 
