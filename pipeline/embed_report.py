@@ -15,6 +15,7 @@ from cache.vectors import Features
 from pipeline.backbone import Backbone
 from pipeline.forward import Forwarded, needed_tokens
 from pipeline.ingest import Incoming
+from pipeline.pricing import Lengths, Price, linked_lengths, planned_lengths, price
 from pipeline.text_plan import TextPlan
 
 
@@ -66,6 +67,8 @@ class EmbedReport:
     """Size of these texts' vectors as stored."""
     forward_flops: float
     """2 x trunk parameters without embeddings x `tokens_unique`; attention scores not counted."""
+    price: Price | None
+    """With `--plan`: what forwarding would cost, attention scores counted."""
     tokens_per_second: float
     """`tokens_unique` by the time of forward and writing; 0 where nothing was forwarded."""
     seconds: float
@@ -128,9 +131,20 @@ def make_report(
         delta_storage_error=None if forwarded is None else forwarded.delta_error,
         store_bytes=texts * (features.width * features.dtype.itemsize + KEY_BYTES),
         forward_flops=2.0 * backbone.trunk.num_parameters(exclude_embeddings=True) * tokens,
+        price=price(backbone, plan, todo, tokens, _loops(incoming, plan, links)) if forwarded is None else None,
         tokens_per_second=forwarded.tokens / forwarded.seconds if forwarded and forwarded.texts else 0.0,
         seconds=0.0,
     )
+
+
+def _loops(incoming: Sequence[Incoming], plan: TextPlan, links: Sequence[Commit]) -> list[Lengths]:
+    """Return what padded loops over the same pairs would read, one loop for each source of a split."""
+    loops = [linked_lengths(item) for item in links]
+    start = 0
+    for one in incoming:
+        loops.append(planned_lengths(plan, range(start, start + len(one.pairs))))
+        start += len(one.pairs)
+    return loops
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from pipeline.embed_report import EmbedReport
     from pipeline.evaluate import Evaluation
     from pipeline.listing import Listing
+    from pipeline.pricing import Price
     from pipeline.sweep import Swept
     from pipeline.train import Trained
 
@@ -36,8 +37,8 @@ def show_embedding(report: EmbedReport, *, planned: bool) -> str:
         f"{report.texts:,} distinct texts: {report.texts_embedded:,} {'to embed' if planned else 'embedded'}, "
         f"{report.texts_reused:,} already stored ({report.store_bytes / 1e6:,.1f} MB in all)",
     ]
-    if planned:
-        lines.append(f"{report.tokens_unique:,} tokens to forward, {report.forward_flops / 1e12:,.1f} TFLOP")
+    if report.price is not None:
+        lines += _price(report.tokens_unique, report.price)
     elif report.texts_embedded:
         more = report.tokens_forwarded / report.tokens_unique - 1
         rate = f"{report.tokens_per_second:,.0f} tokens/s"
@@ -58,6 +59,16 @@ def show_embedding(report: EmbedReport, *, planned: bool) -> str:
     if report.shared_prompts:
         lines.append(f"warning: {report.shared_prompts:,} prompts are in another split as well: test is not held out")
     return "\n".join(lines) + "\n"
+
+
+def _price(tokens: int, price: Price) -> list[str]:
+    """Return what forwarding would cost, and what the usual loop would read for the same pairs."""
+    hours = ", ".join(f"{name} {f'{value:,.2f}' if value >= 0.01 else '< 0.01'}" for name, value in price.hours.items())
+    return [
+        f"{tokens:,} unique tokens to forward, {price.flops / 1e12:,.1f} TFLOP; a padded loop over all pairs "
+        f"(batch {price.padded_batch}, nothing reused) would forward {price.padded_tokens:,}",
+        *([f"hours at {price.utilisation:.0%} of the published bf16 peak: {hours}"] if tokens else []),
+    ]
 
 
 def show_training(trained: Trained) -> str:

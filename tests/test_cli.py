@@ -80,6 +80,23 @@ def test_the_main_job_end_to_end(invoke: Invoke, embedded: str) -> None:
         assert shown.stdout.strip()
 
 
+def test_a_plan_prices_the_pass_and_writes_nothing(
+    invoke: Invoke, tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path], rows: list[Any], tmp_path: Path
+) -> None:
+    words = ["embed", write_rows(rows), "--name", "mine", "--backbone", tiny_backbone("llama"), "--plan"]
+    report = json.loads(invoke(*words, "--json").stdout)
+    assert {"tokens_unique", "store_bytes", "price"} <= set(report)
+    assert set(report["price"]) == {"padded_tokens", "padded_batch", "flops", "utilisation", "hours"}
+    assert set(report["price"]["hours"]) == {"A100", "H100 SXM", "H200", "RTX 4090"}
+    shown = invoke(*words)
+    assert shown.exit_code == 0, shown.output
+    assert f"{report['tokens_unique']:,} unique tokens to forward" in shown.stdout
+    assert f"(batch 16, nothing reused) would forward {report['price']['padded_tokens']:,}" in shown.stdout
+    assert "hours at 40% of the published bf16 peak: A100 < 0.01" in shown.stdout
+    assert f"{report['store_bytes'] / 1e6:,.1f} MB in all" in shown.stdout
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_run_whose_training_data_changed_says_so(
     invoke: Invoke, embedded: str, write_rows: Callable[..., Path], tiny_backbone: Callable[..., Path]
 ) -> None:
