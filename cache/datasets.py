@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -139,7 +138,7 @@ def open_dataset(store: Store, name: str) -> Dataset:
     return Dataset(name, store.existing("datasets", name))
 
 
-def source_record(part: Commit) -> dict[str, Any]:
-    """Return what `ls` says of a part: where it came from and what became of its rows."""
-    keys = ("source", "split", "shape", "rows", "limit", "dropped", "rejected_rows")
-    return {"pairs": part.files["pairs"].rows, **{key: part.record.get(key) for key in keys}}
+def linked_keys(links: Commit) -> pl.Series:
+    """Return the distinct keys of all vectors that a part's texts became. Raises Failure on damage."""
+    table = read_table(links, "links", list(KEY_COLUMNS))
+    return pl.concat([table[column].drop_nulls() for column in KEY_COLUMNS]).unique()

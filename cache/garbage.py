@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from cache.atomic import TEMP_NAME
 from cache.commits import FILE_NAME, Commit, read_commit
-from cache.datasets import KEY_COLUMNS, open_dataset, read_table
+from cache.datasets import linked_keys, open_dataset
 from cache.errors import Failure
 from cache.store import Store
 from cache.vectors import ROLE, Features, open_features
@@ -75,8 +74,7 @@ def _needed_keys(store: Store, features_id: str) -> set[bytes]:
         for part in dataset.parts:
             links = dataset.links(part, features_id)
             if links is not None:
-                table = read_table(links, "links", list(KEY_COLUMNS))
-                needed.update(pl.concat([table[column].drop_nulls() for column in KEY_COLUMNS]).unique())
+                needed.update(linked_keys(links))
     return needed
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from cache.commits import Commit
-from cache.datasets import KEY_COLUMNS, Dataset, open_dataset, read_table
+from cache.datasets import Dataset, linked_keys, open_dataset
 from cache.errors import Failure
 from cache.layout import open_vectors
 from cache.runs import Run, open_run, sweep_leaderboards
@@ -110,9 +110,7 @@ def _dataset_problems(store: Store, name: str) -> tuple[int, list[str]]:
 def _link_problems(store: Store, dataset: Dataset, features_id: str, item: Commit) -> list[str]:
     try:
         features = open_features(store, features_id)
-        table = read_table(item, "links", list(KEY_COLUMNS))
-        keys = pl.concat([table[name].drop_nulls() for name in KEY_COLUMNS]).unique()
-        lost = int((features.locate(keys) < 0).sum())
+        lost = int((features.locate(linked_keys(item)) < 0).sum())
     except Exception as error:  # noqa: BLE001 - whatever makes the vectors unreadable is what verify reports
         return [f"data set {dataset.name!r}: its vectors of features {features_id} cannot be read: {_line(error)}"]
     if lost:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import polars as pl
 import torch
 
 from cache.commits import Commit, commit, write_table
-from cache.datasets import KEY_COLUMNS, Dataset, read_table
+from cache.datasets import Dataset, linked_keys
 from cache.errors import BadInput
 from cache.store import Store, check_name
 from cache.vectors import ROLE, Features, planned_features
@@ -187,9 +186,7 @@ def _linked(dataset: Dataset, features: Features, parts: list[Commit], responses
             return False
         if any(part.problem(role, digest=True) for role in part.files):
             return False
-        table = read_table(links, "links", list(KEY_COLUMNS))
-        keys = pl.concat([table[column].drop_nulls() for column in KEY_COLUMNS]).unique()
-        if (features.locate(keys) < 0).any():
+        if (features.locate(linked_keys(links)) < 0).any():
             return False
     return True
 

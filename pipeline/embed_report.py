@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import polars as pl
-
 from cache.commits import Commit
-from cache.datasets import KEY_COLUMNS, Dataset, read_table
+from cache.datasets import Dataset, linked_keys, read_table
 from cache.layout import KEY_BYTES
 from cache.vectors import Features
 from pipeline.backbone import Backbone
@@ -159,8 +157,7 @@ class _Facts:
 def _facts(settled: Sequence[Commit], links: Sequence[Commit]) -> _Facts:
     keys: set[bytes] = set()
     for item in links:
-        table = read_table(item, "links", list(KEY_COLUMNS))
-        keys.update(pl.concat([table[column].drop_nulls() for column in KEY_COLUMNS]).unique())
+        keys.update(linked_keys(item))
     users: set[str] = set()
     without = 0
     for part in settled:
