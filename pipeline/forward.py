@@ -69,7 +69,7 @@ def forward_shards(chosen: Pass, features: Features, plan: TextPlan, shards: Seq
             if features.has_shard(keys):  # another writer was faster
                 continue
             try:
-                vectors, size = _forward(chosen, plan, shard, features.width, advance)
+                vectors, size = _forward(chosen, plan, shard, features, advance)
                 writer.write(keys, vectors, {"forwarded_tokens": size})
             except KeyboardInterrupt:
                 writer.wait()
@@ -84,15 +84,17 @@ def forward_shards(chosen: Pass, features: Features, plan: TextPlan, shards: Seq
 
 
 def _forward(
-    chosen: Pass, plan: TextPlan, shard: Sequence[int], width: int, advance: Callable[[int], None]
+    chosen: Pass, plan: TextPlan, shard: Sequence[int], features: Features, advance: Callable[[int], None]
 ) -> tuple[Vectors, int]:
     """Return the vectors [n, D] of a shard's texts, and how many tokens were read for them."""
     tokens = [plan.tokens[text] for text in shard]
-    vectors = np.empty((len(shard), width), dtype=np.float32)
+    vectors = np.empty((len(shard), features.width), dtype=np.float32)
     forwarded = 0
     for batch in chosen.run(tokens, [plan.groups[text] for text in shard]):
         vectors[batch.places] = batch.vectors.numpy()
-        require_finite(vectors[batch.places], _Names(plan, [shard[at] for at in batch.places]))
+        with np.errstate(over="ignore"):  # what the storage dtype cannot hold becomes infinite, and is told by its row
+            stored = vectors[batch.places].astype(features.dtype, copy=False)
+        require_finite(stored, _Names(plan, [shard[at] for at in batch.places]))
         forwarded += batch.forwarded
         advance(sum(len(tokens[at]) for at in batch.places))
     return vectors, forwarded

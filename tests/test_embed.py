@@ -337,23 +337,26 @@ def test_pairs_the_backbone_cannot_tell_apart_are_counted(
     assert (report.indistinguishable, report.pairs, report.texts) == (1, 2, 4)
 
 
-def test_a_vector_that_is_not_finite_names_its_row(
+@pytest.mark.parametrize(("value", "store_dtype"), [(float("nan"), "float32"), (1e6, "float16")])
+def test_a_vector_that_is_not_finite_as_stored_names_its_row(
     run: Callable[..., EmbedReport],
     write_rows: Write,
     rows: list[dict[str, Any]],
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
+    value: float,
+    store_dtype: str,
 ) -> None:
     real = Backbone.embed
 
     def broken(self: Backbone, batch: Any, **kwargs: Any) -> torch.Tensor:
         vectors = real(self, batch, **kwargs).clone()
-        vectors[-1, 3] = float("nan")
+        vectors[-1, 3] = value
         return vectors
 
     monkeypatch.setattr(Backbone, "embed", broken)
     with pytest.raises(Failure, match=r"rows\.jsonl:\d+ \(\w+\): 1 of 32 values"):
-        run(write_rows(rows), packing="padded")
+        run(write_rows(rows), packing="padded", store_dtype=store_dtype)
     assert list(store.root.rglob("*.parquet")) == []
 
 
