@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
 LONGEST = 4096
 """Default limit of a text in tokens, where the backbone would take more."""
 _POSITION_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+_WINDOW_FIELDS = ("sliding_window", "local_attention", "attention_window", "attention_chunk_size")
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 _CAUSAL_CLASSES = ("ForCausalLM", "LMHeadModel")
 
@@ -65,3 +66,10 @@ def fixed_positions(config: PretrainedConfig) -> int | None:
         if kind.get("rope_type") in _LENGTH_DEPENDENT
     ]
     return min(map(int, limits), default=None)
+
+
+def length_limits(config: PretrainedConfig) -> list[int]:
+    """Return the lengths beyond which a backbone reads texts in another way: its windows, and its fixed positions."""
+    text = config.get_text_config()
+    limits = [getattr(text, field, None) for field in _WINDOW_FIELDS]
+    return [limit for limit in (*limits, fixed_positions(config)) if isinstance(limit, int)]

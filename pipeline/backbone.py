@@ -23,6 +23,7 @@ from pipeline.checkpoint import Checkpoint, find_checkpoint
 from pipeline.devices import DeviceName, DtypeName, choose_device, choose_dtype, free_memory, lacks_memory
 from pipeline.packing import Packed
 from pipeline.pooling import Pooling, PoolingName, choose_pooling
+from pipeline.products import fast_products
 from pipeline.tokens import PairTokenizer, Tokenizing, Tokens
 from pipeline.tree_attention import Layout, NotFollowedError, attending_to_trees
 
@@ -72,21 +73,23 @@ class Backbone:
         max_length: int | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        weights: bool = True,
     ) -> Self:
         """Load a backbone from `minilm`, a folder, or a hub id; only safetensors weights are read.
 
         `dtype` auto is bfloat16 where the device multiplies in it, else float32; `pooling` auto is the last token for
         causal backbones, what an encoder's own modules.json asks for otherwise; `max_length` None is the backbone's
         position limit, at most 4096; `revision` is a branch, tag or commit of a hub id; `trust_remote_code` lets the
-        checkpoint's own Python code run.
+        checkpoint's own Python code run. Without `weights` the trunk is an outline on the meta device that embeds
+        nothing but knows all the rest; the weights need not be there.
 
         Raises BadInput where nothing can be loaded under that name, or where this backbone or this machine cannot
         follow an option.
         """
-        checkpoint = find_checkpoint(name, revision)
-        where = choose_device(device)
+        checkpoint = find_checkpoint(name, revision, weights=weights)
+        where = choose_device(device) if weights else torch.device("meta")
         number = choose_dtype(dtype, where)
-        trunk, tokenizer = _load_parts(checkpoint, number, trust_remote_code=trust_remote_code)
+        trunk, tokenizer = _load_parts(checkpoint, number, trust_remote_code=trust_remote_code, weights=weights)
         _move(name, trunk, where)
         causal = is_causal(trunk.config)
         offset = position_offset(trunk)
@@ -169,10 +172,10 @@ class Backbone:
         inputs = {"input_ids": packed.ids, "position_ids": packed.positions + self.first_position}
         if packed.type_ids is not None and self._has_segments(accepted):
             inputs["token_type_ids"] = packed.type_ids
-        placed = {name: tensor[None].to(self.device) for name, tensor in inputs.items()}
-        layout = Layout(packed.segments, self.causal, self.device)
-        with attending_to_trees(self.trunk):
-            hidden = self.trunk(**placed, layout=layout).last_hidden_state[0]
+        placed: dict[str, Any] = {name: tensor[None].to(self.device) for name, tensor in inputs.items()}
+        placed["layout"] = Layout(packed.segments, self.causal, self.device)
+        with attending_to_trees(self.trunk), fast_products(torch.float32):
+            hidden = self.trunk(**placed).last_hidden_state[0]
         return self.pooling(hidden, packed.rows.to(self.device), packed.lengths.to(self.device)).cpu()
 
     @torch.inference_mode()
@@ -180,7 +183,8 @@ class Backbone:
         inputs = self._pad(batch, padding_side)
         rows = inputs["attention_mask"].flatten().nonzero().flatten().to(self.device)
         lengths = inputs["attention_mask"].sum(1).to(self.device)
-        hidden = self.trunk(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).last_hidden_state
+        with fast_products(torch.float32):
+            hidden = self.trunk(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).last_hidden_state
         return self.pooling(hidden.flatten(0, 1), rows, lengths).cpu()
 
     def _pad(self, batch: Sequence[Tokens], padding_side: str) -> dict[str, Tensor]:
@@ -226,7 +230,7 @@ def _move(name: str, trunk: nn.Module, device: torch.device) -> None:
 
 
 def _load_parts(
-    checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: bool
+    checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: bool, weights: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
@@ -239,6 +243,10 @@ def _load_parts(
                 )
             config.use_cache = False
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
+            if not weights:
+                with torch.device("meta"):
+                    outline = AutoModel.from_config(config, dtype=dtype, **options)  # type: ignore[no-untyped-call]
+                return outline.eval(), tokenizer
             trunk, report = AutoModel.from_pretrained(
                 checkpoint.folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,15 @@ class Checkpoint:
     revision: str | None
     """The hub's commit; None for a folder."""
 
+    @property
+    def has_weights(self) -> bool:
+        """Return whether all safetensors files are there: a plan needs none, and a stopped download leaves some."""
+        index = self.folder / "model.safetensors.index.json"
+        if index.is_file():
+            names = set(json.loads(index.read_bytes())["weight_map"].values())
+            return all((self.folder / name).is_file() for name in names)
+        return any(self.folder.glob("*.safetensors"))
+
     def digest(self) -> str:
         """Return the sha256 of the names and contents of the files that make the model."""
         return _digest(self.folder, _MODEL_FILES)
@@ -42,8 +52,10 @@ class Checkpoint:
         return _digest(self.folder, _TOKENIZER_FILES)
 
 
-def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
     """Return the checkpoint that a name stands for, fetched from the hub if it is neither `minilm` nor a folder.
+
+    Without `weights` they are not fetched, and need not be there.
 
     Raises BadInput where nothing is there, or nothing that can be loaded without running pickled code, and Failure
     where the packaged MiniLM's weights are not the known ones.
@@ -56,11 +68,11 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     if folder.is_dir():
         found = Checkpoint(name, folder, None)
     elif _HUB_ID.fullmatch(name):
-        fetched = _fetch(name, revision)
+        fetched = _fetch(name, revision, weights=weights)
         found = Checkpoint(name, fetched, fetched.name)
     else:
         raise BadInput(f"backbone {name}: no such folder; give {MINILM}, a folder, or a hub id such as owner/model")
-    _check_files(found)
+    _check_files(found, weights=weights)
     return found
 
 
@@ -79,13 +91,13 @@ def _find_minilm() -> Path:
     return folder
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py"]
+    left_out = ["*/*.safetensors" if weights else "*.safetensors"]  # those in subfolders are other formats of the same
     try:
-        # Weights in subfolders are other formats of the same model.
-        folder = snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*.safetensors"])
+        folder = snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=left_out)
     except (OSError, ValueError) as error:
         at = f" at revision {revision}" if revision else ""
         raise BadInput(
@@ -95,11 +107,11 @@ def _fetch(name: str, revision: str | None) -> Path:
     return Path(folder)
 
 
-def _check_files(checkpoint: Checkpoint) -> None:
+def _check_files(checkpoint: Checkpoint, *, weights: bool) -> None:
     names = {path.name for path in checkpoint.folder.iterdir()}
     if "config.json" not in names:
         raise BadInput(f"backbone {checkpoint.name}: no config.json in {checkpoint.folder}; expected a model folder")
-    if not any(name.endswith(".safetensors") for name in names):
+    if weights and not any(name.endswith(".safetensors") for name in names):
         raise BadInput(
             f"backbone {checkpoint.name}: no *.safetensors in {checkpoint.folder}; pickled weights (*.bin, *.pt) can "
             "run code and are never loaded: convert them once with transformers' save_pretrained"

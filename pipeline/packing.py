@@ -15,6 +15,8 @@ from torch import Tensor
 from pipeline.prefix_tree import grouped, prefix_tree, sorted_with_shared
 from pipeline.tokens import Tokens
 
+_SHAPES = 64
+"""Numbers of rows that packs may have between powers of two: a library builds kernels for each, and keeps many."""
 Span = tuple[int, int]
 """Packed rows from the first to behind the last."""
 
@@ -47,7 +49,7 @@ class Packed:
     type_ids: Tensor | None
     """[T] segment of each token, for encoders with segments."""
     segments: list[Segment]
-    """Who attends to whom; every row is in exactly one."""
+    """Who attends to whom; every row is in exactly one, and the few that only fill up are one of their own."""
     rows: Tensor
     """[M] packed row of every token of every text, text after text."""
     lengths: Tensor
@@ -55,7 +57,7 @@ class Packed:
 
     @property
     def tokens(self) -> int:
-        """Return T."""
+        """Return T, all that is read."""
         return len(self.ids)
 
 
@@ -82,6 +84,11 @@ def pack(texts: Sequence[Tokens], groups: Sequence[int]) -> Packed:
             rows += [np.arange(starts[at], starts[at] + length) for at, length in tree.path(*place)]
         if len(members) == 1 and (own := texts[members[0]].type_ids) is not None:
             types.append(own)
+    if filling := -end % max(1, (1 << end.bit_length()) // (2 * _SHAPES)):
+        segments.append(Segment(end, end + filling, ()))
+        ids.append(np.zeros(filling, dtype=np.int32))
+        positions.append(np.arange(filling))
+        types += [np.zeros(filling, dtype=np.int32)] if types else []
     return Packed(
         ids=torch.from_numpy(np.concatenate(ids)).long(),
         positions=torch.from_numpy(np.concatenate(positions)),
@@ -92,25 +99,25 @@ def pack(texts: Sequence[Tokens], groups: Sequence[int]) -> Packed:
     )
 
 
-def cut_packs(texts: Sequence[Tokens], groups: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield which texts go into one pack: whole groups, in order, as many as `budget` tokens allow and at least one.
+def cut_packs(texts: Sequence[Tokens], groups: Sequence[int], aim: int, most: int) -> Iterator[list[int]]:
+    """Yield which texts go into one pack: whole groups, in order, as many as `aim` tokens allow and at least one.
 
-    A group beyond the budget is cut, and what its parts share is read once for each of them.
+    A group beyond `most` tokens is cut, and what its parts share is read once for each of them.
     """
     pack: list[int] = []
-    room = budget
+    held = 0
     for members in grouped(groups):
         order, shared = sorted_with_shared([texts[at].ids for at in members])
         sizes = [len(texts[members[at]]) for at in order]
-        if pack and sum(sizes) - sum(shared) > room:
+        if pack and held + sum(sizes) - sum(shared) > aim:
             yield pack
-            pack, room = [], budget
+            pack, held = [], 0
         for place, at in enumerate(order):
             cost = sizes[place] - shared[place]
-            if pack and cost > room:
+            if pack and held + cost > most:
                 yield pack
-                pack, room, cost = [], budget, sizes[place]
+                pack, held, cost = [], 0, sizes[place]
             pack.append(members[at])
-            room -= cost
+            held += cost
     if pack:
         yield pack

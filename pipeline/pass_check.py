@@ -11,7 +11,6 @@ from torch import Tensor
 from cache.errors import BadInput
 from pipeline.architecture import fixed_positions
 from pipeline.backbone import Backbone
-from pipeline.batches import TOKENS_PER_BATCH
 from pipeline.devices import lacks_memory
 from pipeline.passes import PackedPass, PaddedPass, Pass, PassName
 from pipeline.progress import Announce
@@ -39,22 +38,21 @@ def choose_pass(
     `auto` is `tree` for causal backbones and `packed` for encoders where the check holds, else `padded`, and says so.
     Raises BadInput where a pass chosen by hand does not suit the backbone.
     """
-    budget = tokens_per_batch or TOKENS_PER_BATCH
     if name == "tree" and not backbone.causal:
         raise BadInput(
             f"--pass tree: backbone {backbone.checkpoint.name} is an encoder, whose tokens see the whole text and can "
             "share nothing: use packed or auto"
         )
     if name == "padded":
-        return PaddedPass(backbone, budget)
-    chosen = PackedPass(backbone, share=backbone.causal and name != "packed", tokens_per_batch=budget)
+        return PaddedPass(backbone, tokens_per_batch)
+    chosen = PackedPass(backbone, share=backbone.causal and name != "packed", tokens_per_batch=tokens_per_batch)
     reason = objection(chosen, texts, groups)
     if reason is None:
         return chosen
     if name != "auto":
         raise BadInput(f"--pass {name}: {reason}: use auto or padded")
     announce(f"not the {chosen.name} pass: {reason}; length-sorted padded batches instead")
-    return PaddedPass(backbone, budget)
+    return PaddedPass(backbone, tokens_per_batch)
 
 
 def objection(chosen: PackedPass, texts: Sequence[Tokens], groups: Sequence[int]) -> str | None:

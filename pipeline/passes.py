@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Protocol
@@ -17,12 +18,14 @@ from torch import Tensor
 
 from cache.errors import Failure
 from pipeline.backbone import Backbone
-from pipeline.batches import TOKENS_PER_BATCH, length_sorted_batches
+from pipeline.batches import TOKENS_PER_BATCH, good_batch, length_sorted_batches
 from pipeline.devices import free_memory, lacks_memory
 from pipeline.packing import cut_packs, pack
+from pipeline.readers import readers
 from pipeline.tokens import Tokens
 
 PassName = Literal["auto", "tree", "packed", "padded"]
+_Read = tuple[Tensor | None, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +63,14 @@ class PaddedPass:
     """Length-sorted batches, padded to their longest text; any architecture."""
 
     backbone: Backbone
-    tokens_per_batch: int = TOKENS_PER_BATCH
+    tokens_per_batch: int | None = None
+    """Most tokens of a batch, padding included; None: what is good for the device."""
     name: str = "padded"
 
     def run(self, texts: Sequence[Tokens], groups: Sequence[int]) -> Iterator[Batch]:  # noqa: ARG002 - any order will do
         """Yield the longest texts first."""
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        for batch in length_sorted_batches(lengths, self.tokens_per_batch):
+        for batch in length_sorted_batches(lengths, self.tokens_per_batch or good_batch(self.backbone.device)):
             vectors = self.backbone.embed([texts[at] for at in batch])
             yield Batch(batch.tolist(), vectors, int(lengths[batch].max()) * len(batch))
 
@@ -78,7 +82,8 @@ class PackedPass:
     backbone: Backbone
     share: bool
     """Whether texts of a group share what they begin with: causal backbones only."""
-    tokens_per_batch: int = TOKENS_PER_BATCH
+    tokens_per_batch: int | None = None
+    """Most tokens of a pack; None: what is good for the device, in a prompt group up to TOKENS_PER_BATCH."""
 
     @property
     def name(self) -> str:
@@ -89,28 +94,41 @@ class PackedPass:
         """Yield trees in the order given, or without sharing the longest texts first."""
         order = range(len(texts)) if self.share else np.argsort([-len(text) for text in texts], kind="stable").tolist()
         trees = groups if self.share else range(len(texts))
-        packs = self._cut(order, texts, trees)
-        while packs:
-            places = packs.popleft()
-            packed = pack([texts[at] for at in places], [trees[at] for at in places])
-            try:
-                vectors = self.backbone.embed_packed(packed)
-            except RuntimeError as error:
-                if not lacks_memory(error):
-                    raise
-            else:
-                yield Batch(places, vectors, packed.tokens)
-                continue
-            # Out of the handler, whose traceback holds the tensors that did not fit.
-            free_memory(self.backbone.device)
-            if len(places) == 1:
-                raise Failure(
-                    f"out of memory on {self.backbone.device.type} for one text of {packed.tokens} tokens: "
-                    "lower the max length, or use a smaller backbone"
-                )
-            self.tokens_per_batch = packed.tokens // 2
-            packs = self._cut([*places, *chain.from_iterable(packs)], texts, trees)
+        waiting = self._cut(order, texts, trees)
+        with readers(self.backbone, len(waiting)) as pool:
+            under_way: deque[tuple[list[int], Future[_Read]]] = deque()
+            while waiting or under_way:
+                while waiting and len(under_way) < pool.most:
+                    places = waiting.popleft()
+                    some = [texts[at] for at in places], [trees[at] for at in places]
+                    under_way.append((places, pool.submit(self._read, *some)))
+                places, future = under_way.popleft()
+                vectors, tokens = future.result()
+                if vectors is not None:
+                    yield Batch(places, vectors, tokens)
+                    continue
+                free_memory(self.backbone.device)
+                if len(places) == 1:
+                    raise Failure(
+                        f"out of memory on {self.backbone.device.type} for one text of {tokens} tokens: "
+                        "lower the max length, or use a smaller backbone"
+                    )
+                self.tokens_per_batch = min(self.tokens_per_batch or tokens, tokens // 2)
+                waiting = self._cut([*places, *chain.from_iterable(waiting)], texts, trees)
+
+    def _read(self, texts: Sequence[Tokens], trees: Sequence[int]) -> _Read:
+        """Return the vectors of texts, None where memory lacks, and how many tokens were read."""
+        packed = pack(texts, trees)
+        try:
+            return self.backbone.embed_packed(packed), packed.tokens
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+        # Out of the handler, whose traceback holds the tensors that did not fit.
+        return None, packed.tokens
 
     def _cut(self, order: Sequence[int], texts: Sequence[Tokens], trees: Sequence[int]) -> deque[list[int]]:
-        packs = cut_packs([texts[at] for at in order], [trees[at] for at in order], self.tokens_per_batch)
+        aim = self.tokens_per_batch or good_batch(self.backbone.device)
+        most = self.tokens_per_batch or TOKENS_PER_BATCH
+        packs = cut_packs([texts[at] for at in order], [trees[at] for at in order], aim, most)
         return deque([order[at] for at in places] for places in packs)

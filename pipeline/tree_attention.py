@@ -16,17 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from pipeline.packing import Segment
+from pipeline.products import fast_products
+from pipeline.tiles import Tiles, cut_tiles
 
 ATTENTION_NAME = "micropref_tree"
 _VARIABLE_LENGTH_DTYPES = (torch.bfloat16, torch.float16)
 _VARIABLE_LENGTH_WIDTH = 256
 """Widest head of the variable-length kernel."""
-_BLOCK = 128
-"""Queries at a time where scores are written out, or those of a long text would fill the memory."""
 _NOT_FOLLOWED = ("s_aux", "position_bias")
 """Arguments that change attention in a way that is not followed here: sinks, learned biases."""
 
@@ -43,35 +42,16 @@ class Layout:
     causal: bool
     """Whether a token sees only those before it; else all of its segment."""
     device: torch.device
-    _masks: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+    _tiles: dict[tuple[int | None, int, int], list[Tiles]] = field(default_factory=dict, repr=False)
 
-    def mask(
-        self, segment: Segment, window: int | None, dtype: torch.dtype, *, explicit: bool = False
-    ) -> Tensor | None:
-        """Return 0 where a key is seen and -inf where not [n, L].
-
-        None where all keys are seen, and, unless `explicit`, where all up to the query's own are: SDPA's `is_causal`.
-        """
-        n, length = segment.stop - segment.start, _length(segment)
-        if window is None or length <= window:
-            if not self.causal or (n == length and not explicit):
-                return None
-            window = None
-        # The last n rows of the square over all keys: cut out of one square for all segments.
-        return self._square(window, dtype)[length - n : length, :length]
-
-    def _square(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        if (window, dtype) not in self._masks:
-            key = torch.arange(max(map(_length, self.segments)), device=self.device)
-            query = key[:, None]
-            hidden = key > (query if self.causal else len(key))
-            if window is not None:
-                hidden = hidden | (key <= query - window)
-                if not self.causal:
-                    hidden = hidden | (key >= query + window)
-            blank = torch.zeros((len(key), len(key)), dtype=dtype, device=self.device)
-            self._masks[window, dtype] = blank.masked_fill_(hidden, float("-inf"))
-        return self._masks[window, dtype]
+    def tiles(self, window: int | None, heads: int, shared: int) -> list[Tiles]:
+        """Return all attention in rectangles, for G `heads` of keys that `shared` heads of queries have in common."""
+        how = window, heads, shared
+        if how not in self._tiles:
+            self._tiles[how] = cut_tiles(
+                self.segments, causal=self.causal, window=window, heads=heads, shared=shared, device=self.device
+            )
+        return self._tiles[how]
 
     @cached_property
     def key_rows(self) -> Tensor:
@@ -119,32 +99,23 @@ def tree_attention(
     if layout is None or attention_mask is not None or asked:
         what = asked[0] if asked else "a mask of its own" if layout else "attention without a layout"
         raise NotFollowedError(f"{type(module).__name__} asks for {what}")
+    if sliding_window is not None and sliding_window >= layout.longest[1]:
+        sliding_window = None
     if softcap is None and _has_variable_length(query):
         return _variable_length(query, key, value, scaling, sliding_window, layout), None
-    grouped = query.shape[1] != key.shape[1]
-    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-    for segment in layout.segments:
-        own = query[:, :, segment.start : segment.stop]
-        keys, values = _gather(key, segment), _gather(value, segment)
-        mask = layout.mask(segment, sliding_window, query.dtype, explicit=softcap is not None)
-        if softcap is None:
-            causal = layout.causal and mask is None
-            found = functional.scaled_dot_product_attention(
-                own, keys, values, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=grouped
-            )
-        else:
-            found = _soft_capped(own, keys, values, mask, scaling, softcap, causal=layout.causal)
-        out[:, segment.start : segment.stop] = found.transpose(1, 2)
-    return out, None
+    return _tile_by_tile(query, key, value, scaling, sliding_window, softcap, layout), None
 
 
 @contextmanager
 def attending_to_trees(trunk: PreTrainedModel) -> Iterator[None]:
-    """Let a trunk attend by `tree_attention`, which then needs `layout=`, until the end of the block.
+    """Let a trunk attend by `tree_attention`, which then needs `layout=`, until the end of the outermost such block.
 
     Raises NotFollowedError where its code does not ask for an attention function by name.
     """
     before = trunk.config._attn_implementation
+    if before == ATTENTION_NAME:
+        yield
+        return
     if not trunk._can_set_attn_implementation():
         raise NotFollowedError(f"{type(trunk).__name__} has attention of its own")
     trunk.set_attn_implementation(ATTENTION_NAME)
@@ -158,42 +129,57 @@ def _length(segment: Segment) -> int:
     return sum(stop - start for start, stop in segment.spans)
 
 
-def _gather(tensor: Tensor, segment: Segment) -> Tensor:
-    pieces = [tensor[:, :, start:stop] for start, stop in segment.spans]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
-
-
-def _soft_capped(
+def _tile_by_tile(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
     scaling: float | None,
-    softcap: float,
-    *,
-    causal: bool,
+    window: int | None,
+    softcap: float | None,
+    layout: Layout,
 ) -> Tensor:
-    """Return attention [1, H, n, E] with capped scores, which no fused kernel knows; scores in float32.
+    """Return attention [1, T, H, E] by plain products; scores and their softmax in float32.
 
-    A block of queries at a time; those of the heads that share a key head are rows of one product.
+    The heads of queries that have a head of keys in common are rows of one product.
     """
-    n, heads, length = query.shape[2], key.shape[1], key.shape[2]
-    scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    for start in range(0, n, _BLOCK):
-        stop = min(n, start + _BLOCK)
-        seen = length - n + stop if causal else length  # no query of the block sees a later key
-        rows = query[0, :, start:stop].reshape(heads, -1, query.shape[3])
-        scores = (rows @ key[0, :, :seen].transpose(1, 2)).float().mul_(scale / softcap).tanh_().mul_(softcap)
-        if mask is not None:
-            scores.view(heads, -1, stop - start, seen).add_(mask[start:stop, :seen])
-        found = scores.softmax(-1).to(query.dtype) @ value[0, :, :seen]
-        out[0, :, start:stop] = found.view(query.shape[1], stop - start, -1)
-    return out
+    _, heads, tokens, width = query.shape
+    groups = key.shape[1]
+    shared = heads // groups
+    scale = width**-0.5 if scaling is None else scaling
+    # Each head's rows together: to gather some from between those of others, torch would copy all, for every tile.
+    queries, keys, values = (tensor[0].contiguous().float() for tensor in (query, key, value))
+    queries = queries.view(groups, shared * tokens, width)
+    out = query.new_empty(groups, shared * tokens + 1, width)
+    for tiles in layout.tiles(window, groups, shared):
+        count, last = len(tiles.hidden), tiles.hidden.shape[3]
+        own = queries.index_select(1, tiles.queries).view(groups * count, -1, width)
+        seen = keys.index_select(1, tiles.keys).view(groups * count, -1, width)
+        read = values.index_select(1, tiles.keys).view(groups * count, -1, width)
+        # Copies of the model's own numbers, and weights that every kernel rounds to them.
+        with fast_products(query.dtype):
+            scores = torch.baddbmm(_nothing(own, seen), own, seen.transpose(1, 2), beta=0, alpha=scale)
+            if softcap is not None:
+                scores.div_(softcap).tanh_().mul_(softcap)
+            scores.view(groups, count, shared, -1, seen.shape[1])[..., -last:] += tiles.hidden
+            found = torch.bmm(scores.softmax(-1), read)
+        out.index_copy_(1, tiles.results, found.view(groups, -1, width).to(out.dtype))
+    kept = out[:, :-1].view(groups, shared, tokens, width)
+    return kept.permute(2, 0, 1, 3).reshape(1, tokens, heads, width)
+
+
+def _nothing(own: Tensor, seen: Tensor) -> Tensor:
+    return own.new_empty(()).expand(len(own), own.shape[1], seen.shape[1])
 
 
 def _has_variable_length(query: Tensor) -> bool:
-    return query.is_cuda and query.dtype in _VARIABLE_LENGTH_DTYPES and query.shape[3] <= _VARIABLE_LENGTH_WIDTH
+    """Return whether the variable-length kernel takes these queries: half precision on a GPU from Ampere on."""
+    return (
+        query.is_cuda
+        and query.dtype in _VARIABLE_LENGTH_DTYPES
+        and query.shape[3] <= _VARIABLE_LENGTH_WIDTH
+        and query.shape[3] % 8 == 0
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
 
 
 def _variable_length(
@@ -201,12 +187,13 @@ def _variable_length(
 ) -> Tensor:
     """Return attention [1, T, H, E] by one kernel for all segments, each with a copy of the keys before it.
 
-    Where a segment has more keys than queries the kernel counts both from the end, as a path does.
+    Where a segment has more keys than queries the kernel counts both from the end, as a path does: query i of n sees
+    key j of L where i + L - n - left <= j <= i + L - n + right, for a window (left, right); -1 is without end.
     """
     from torch.nn.attention.varlen import varlen_attn
 
     left = -1 if window is None else window - 1
-    keys, values = (tensor[0].transpose(0, 1)[layout.key_rows] for tensor in (key, value))
+    keys, values = (tensor[0].transpose(0, 1).index_select(0, layout.key_rows) for tensor in (key, value))
     found = varlen_attn(
         query[0].transpose(0, 1).contiguous(),
         keys,

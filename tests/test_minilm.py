@@ -15,7 +15,8 @@ from cache.vectors import open_features
 from heads.fit import fit
 from heads.settings import FitPlan, FitSetting
 from pipeline.demo_data import generate, write
-from pipeline.embed import EmbedOptions, embed
+from pipeline.embed import embed
+from pipeline.embed_options import EmbedOptions
 from pipeline.fit_data import tensors
 from pipeline.ingest import SourceOptions
 

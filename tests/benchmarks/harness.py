@@ -9,14 +9,17 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 BUILD = Path(__file__).parents[2] / "build" / "bench"
-PACKAGES = ("torch", "numpy", "pyarrow", "polars", "safetensors", "scikit-learn")
+PACKAGES = (
+    "torch", "numpy", "pyarrow", "polars", "safetensors", "scikit-learn", "transformers", "sentence-transformers",
+)  # fmt: skip
+"""Whose versions are written down, of those that are there."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,15 @@ def machine() -> dict[str, Any]:
         "accelerator": accelerator,
         "load": os.getloadavg(),
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **{name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def report(path: Path, rows: list[dict[str, Any]], bars: list[Bar], **more: Any) -> None:
