@@ -34,6 +34,8 @@ PAIR_SCHEMA = pa.schema(
         pa.field("chosen", _TEXT, nullable=False),
         pa.field("rejected", _TEXT, nullable=False),
         pa.field("margin", pa.float64()),
+        pa.field("chosen_id", _TEXT),
+        pa.field("rejected_id", _TEXT),
     ]
 )
 RATING_SCHEMA = pa.schema(
@@ -131,6 +133,14 @@ def read_table(part: Commit, role: str, columns: list[str] | None = None) -> pl.
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def has_response_ids(part: Commit) -> bool:
+    """Say whether a part's pairs name their responses as the ratings do; those of the first versions do not.
+
+    A damaged part passes: whoever reads it is told, and `embed` mends it as it was.
+    """
+    return part.problem("pairs", digest=True) is not None or "rejected_id" in pq.read_schema(part.path("pairs")).names
 
 
 def open_dataset(store: Store, name: str) -> Dataset:

@@ -30,6 +30,7 @@ from cache.layout import (
     edge_digests,
     open_vectors,
     read_keys,
+    segments,
     write_vectors,
 )
 from cache.store import Store
@@ -68,6 +69,11 @@ class Features:
         dtype: np.dtype[Any] = np.dtype(str(self.settings["store_dtype"]))
         return dtype
 
+    @property
+    def row_bytes(self) -> int:
+        """Return the size of a stored vector."""
+        return self.width * self.dtype.itemsize
+
     @cached_property
     def commits(self) -> list[Commit]:
         """Return the committed shards by name, sizes not yet checked."""
@@ -100,6 +106,10 @@ class Features:
             self._files[number] = opened
         return self._files[number]
 
+    def __len__(self) -> int:
+        """Return the number of rows, duplicates included."""
+        return int(self._starts[-1])
+
     def keys(self) -> pa.Array:
         """Return the keys of all rows [rows], duplicates included, in order of position."""
         parts = [read_keys(item.checked_path(ROLE)) for item in self.commits]
@@ -123,19 +133,25 @@ class Features:
 
     def gather(self, positions: Rows) -> Vectors:
         """Return the vectors at positions [n] as an aligned array [n, D]; each shard's digest is checked first."""
-        assert len(positions) == 0 or int(positions.min()) >= 0, "locate() gave -1: check before gathering"
-        out = np.empty((len(positions), self.width * self.dtype.itemsize), dtype=np.uint8)
-        shard = np.searchsorted(self._starts, positions, side="right") - 1
-        for number in np.unique(shard).tolist():
-            wanted = np.flatnonzero(shard == number)
-            rows = positions[wanted] - self._starts[number]
-            if len(wanted) == len(positions):
-                self._file(number).gather(rows, out)
-            else:
-                part = np.empty((len(wanted), out.shape[1]), dtype=np.uint8)
-                self._file(number).gather(rows, part)
-                out[wanted] = part
+        out = np.empty((len(positions), self.row_bytes), dtype=np.uint8)
+        if (positions[1:] >= positions[:-1]).all():
+            assert len(positions) == 0 or positions[0] >= 0, "locate() gave -1: check before gathering"
+            for number, part in segments(positions, self._starts):
+                self._file(number).gather(positions[part] - self._starts[number], out[part])
+        else:
+            order = np.argsort(positions)
+            out[order] = self.gather(positions[order]).view(np.uint8)
         vectors: Vectors = out.view(self.dtype)
+        return vectors
+
+    def read(self, positions: Rows, out: npt.NDArray[np.uint8]) -> Vectors:
+        """Read the vectors at ascending positions [n] into the first rows of `out` [m, row_bytes]; map no page.
+
+        Returns them as [n, D] of the same memory. Each shard's digest is checked before its first use.
+        """
+        for number, part in segments(positions, self._starts):
+            self._file(number).read(positions[part] - self._starts[number], out[part])
+        vectors: Vectors = out[: len(positions)].view(self.dtype)
         return vectors
 
     def write_shard(self, keys: list[bytes], vectors: npt.NDArray[Any], record: dict[str, Any]) -> Commit:

@@ -6,7 +6,7 @@ A reader of such a row returns its pairs, none where the two responses are ident
 from __future__ import annotations
 
 from pipeline import fields
-from pipeline.pairs import PreferencePair, Text
+from pipeline.pairs import PreferencePair, Rating, Text
 from pipeline.prompts import behind_prompt, split_messages, split_texts, turns
 from pipeline.rows import Row, RowError
 
@@ -52,6 +52,16 @@ def reversals(row: Row) -> list[PreferencePair]:
     return [
         _pair(row, prompt, a, b, category_x, criteria_x, user),
         _pair(row, prompt, b, a, category_y, criteria_y, user),
+    ]
+
+
+def ratings(row: Row, pair: PreferencePair) -> list[Rating]:
+    """Return how a row rates the two responses it compares, attribute by attribute; mostly not at all."""
+    rated = {"chosen_ratings": pair.chosen, "rejected_ratings": pair.rejected}
+    return [
+        Rating(pair.prompt, response, row.shared(attribute), rating, row.origin)
+        for field, response in rated.items()
+        for attribute, rating in fields.ratings(row, field).items()
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -38,6 +38,16 @@ def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
+
+
+def device_name(device: torch.device) -> DeviceName:
+    """Return the name of a device."""
+    return cast("DeviceName", device.type)
+
+
+def dtype_name(dtype: torch.dtype) -> DtypeName:
+    """Return the name of a compute dtype."""
+    return cast("DtypeName", str(dtype).removeprefix("torch."))
 
 
 def usable_cores() -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from cache.commits import Commit, commit, write_table
 from cache.datasets import Dataset, linked_keys
@@ -16,61 +15,19 @@ from cache.errors import BadInput
 from cache.store import Store, check_name
 from cache.vectors import ROLE, Features, planned_features
 from pipeline.backbone import Backbone
-from pipeline.checkpoint import MINILM
-from pipeline.devices import DeviceName, DtypeName, usable_cores
+from pipeline.checkpoint import find_checkpoint
+from pipeline.embed_options import EmbedOptions, EngineOptions
 from pipeline.embed_report import EmbedReport, make_report
-from pipeline.forward import Forwarded, forward_shards, missing_texts
+from pipeline.engine import Engine, choose_engine, drive
+from pipeline.forward import Forwarded, Job, summary
 from pipeline.ingest import Incoming, SourceOptions, covered, number_pairs, read_sources, write_part
-from pipeline.pass_check import choose_pass
-from pipeline.passes import PassName
-from pipeline.pooling import PoolingName
 from pipeline.progress import Announce, progress_bar
+from pipeline.shards import Demand, Shard, demand
 from pipeline.splits import TEST, TRAIN
-from pipeline.templates import TemplateName
-from pipeline.text_plan import TextPlan, link_table, plan_texts
-from pipeline.tokens import CONTEXT_TEMPLATE, PINNED_DATE, PairTokenizer, Responses, Tokenizing
+from pipeline.text_plan import TextPlan, link_table
+from pipeline.tokens import PairTokenizer, Responses, Tokenizing
 
-StoreDtype = Literal["auto", "float16", "float32"]
-
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """What `embed` is told of backbone and texts; sources have options of their own."""
-
-    backbone: str = MINILM
-    """`minilm`, a folder, or a hub id."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    pooling: PoolingName = "auto"
-    """How a text's vector is made; see Backbone.load."""
-    max_length: int | None = None
-    """Most tokens of a text; None: the backbone's positions, at most 4096."""
-    overlong: Literal["trim-prompt", "drop"] = "trim-prompt"
-    """What becomes of pairs that do not fit."""
-    template: TemplateName = "auto"
-    """How prompt and response become one text."""
-    date: str = PINNED_DATE
-    """Today, to chat templates that ask."""
-    context_template: str = CONTEXT_TEMPLATE
-    """How a context goes before a prompt."""
-    responses: Responses = "plain"
-    """Behind which prompt responses are embedded."""
-    dtype: DtypeName = "auto"
-    """Compute dtype."""
-    store_dtype: StoreDtype = "auto"
-    """auto: float16 for vectors computed in 16 bits, else float32."""
-    device: DeviceName = "auto"
-    """Where the backbone computes."""
-    packing: PassName = "auto"
-    """How texts are put together for the backbone; the vectors are the same."""
-    tokens_per_batch: int | None = None
-    """Tokens of a batch, padding included; None: a size that is near the best on CPUs."""
-    trust_remote_code: bool = False
-    """Whether the checkpoint's own Python code may run."""
-
-    def __post_init__(self) -> None:
-        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
-            raise BadInput(f"--tokens-per-batch {self.tokens_per_batch}: expected at least 1")
+_LOCAL = EngineOptions()
 
 
 def embed(
@@ -79,19 +36,22 @@ def embed(
     name: str,
     sources: SourceOptions,
     options: EmbedOptions,
+    engine: EngineOptions = _LOCAL,
     *,
     plan_only: bool = False,
     announce: Announce = lambda _: None,
 ) -> EmbedReport:
     """Embed sources into a data set. What is stored is never computed again, and a stopped run goes on.
 
-    Pairs and links are committed when all their vectors are there; `plan_only` forwards and writes nothing.
-    Raises BadInput for unusable sources, names and options before anything is written.
+    Pairs and links are committed when all their vectors are there; `plan_only` forwards and writes nothing, and needs
+    no weights. Raises BadInput for unusable sources, names and options before anything is written.
     """
     start = time.monotonic()
     dataset = Dataset(check_name("data set", name), store.dataset(name))
     known = {path: covered(dataset, path, sources) for path in dict.fromkeys(paths)}
-    backbone, tokenizer = _load(options)
+    place = choose_engine(engine, options)
+    options = place.resolve(options)
+    backbone, tokenizer = _load(options, place, plan_only=plan_only)
     features = planned_features(store, _settings(backbone, tokenizer, options))
     damaged = features.damaged()
     features = replace(features, skip=frozenset(item.stem for item, _ in damaged))
@@ -100,38 +60,31 @@ def embed(
     incoming = _read({path: parts for path, parts in known.items() if path not in finished}, sources, announce)
     for _, line in damaged:
         announce(f"{line}; its vectors are embedded again")
-    pairs = [pair for one in incoming for pair in one.pairs]
-    with progress_bar(len(pairs), "tokenizing", "pair") as advance:
-        plan = plan_texts(pairs, tokenizer, features.id, responses, advance)
-    if pairs and plan.overlong.all():
-        raise BadInput(f"no pair fits {tokenizer.options.max_length} tokens: give a larger --max-length")
-    todo = missing_texts(features, plan)
+    plan = TextPlan([pair for one in incoming for pair in one.pairs], tokenizer, features.id, responses)
+    missing = _missing(plan, features, tokenizer.options.max_length)
     forwarded = None
-    if not plan_only:
+    if plan_only:
+        wanted = _wanted(plan, missing, causal=backbone.causal)
+    else:
         for shard, _ in damaged:
             if shard.problem(ROLE, digest=True):  # still: another writer may have mended it
                 shard.remove()
-        features.create(backbone.description(), None if backbone.reward_head is None else backbone.reward_head.numpy())
-        forwarded = _forward(backbone, features, plan, todo, options, announce)
-        retired = _retired(dataset, sources, incoming, finished)
-        _commit_parts(dataset, features, incoming, plan, responses, retired)
+        about = {**backbone.description(), "device": options.device}
+        features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
+        forwarded = _forward(place, Job(features.folder, features.settings, options), backbone, plan, missing, announce)
+        wanted = forwarded.demand
+        _commit_parts(dataset, features, incoming, plan, responses, _retired(dataset, sources, incoming, finished))
     settled = [part for parts in finished.values() for part in parts]
     links = [item for part in settled if (item := dataset.links(part, features.id))]
     after = Dataset(name, dataset.folder)
-    report = make_report(after, features, backbone, incoming, plan, todo, forwarded, settled, links)
+    report = make_report(after, features, backbone, incoming, plan, wanted, forwarded, settled, links)
     return replace(report, seconds=time.monotonic() - start)
 
 
-def _load(options: EmbedOptions) -> tuple[Backbone, PairTokenizer]:
-    backbone = Backbone.load(
-        options.backbone,
-        dtype=options.dtype,
-        device=options.device,
-        pooling=options.pooling,
-        max_length=options.max_length,
-        revision=options.revision,
-        trust_remote_code=options.trust_remote_code,
-    )
+def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> tuple[Backbone, PairTokenizer]:
+    if not plan_only and not place.in_process:  # the workers load what the features id is made of
+        find_checkpoint(options.backbone, options.revision)
+    backbone = options.load(weights=place.in_process and not plan_only)
     tokenizing = Tokenizing(
         max_length=backbone.max_length,
         template=options.template,
@@ -142,26 +95,50 @@ def _load(options: EmbedOptions) -> tuple[Backbone, PairTokenizer]:
     return backbone, backbone.pair_tokenizer(tokenizing)
 
 
+def _missing(plan: TextPlan, features: Features, max_length: int) -> Iterator[Shard]:
+    """Return the shards of a plan without the texts that have a vector. Raises BadInput where no pair fits."""
+    stored = set(features.keys().to_pylist())
+    shards = (missing for shard in plan.shards() if (missing := shard.without(stored)))
+    first = next(shards, None)  # now, before anything is written
+    if first is None and len(plan.overlong) and plan.overlong.all():
+        raise BadInput(f"no pair fits {max_length} tokens: give a larger --max-length")
+    return shards if first is None else chain([first], shards)
+
+
+def _wanted(plan: TextPlan, missing: Iterator[Shard], *, causal: bool) -> Demand:
+    """Return what forwarding would ask for."""
+    wanted, counted = Demand(), 0
+    with progress_bar(len(plan.overlong), "tokenizing", "pair") as advance:
+        for shard in missing:
+            wanted += demand(shard, causal=causal)
+            advance(plan.planned - counted)
+            counted = plan.planned
+    return wanted
+
+
 def _forward(
-    backbone: Backbone,
-    features: Features,
-    plan: TextPlan,
-    todo: list[list[int]],
-    options: EmbedOptions,
-    announce: Announce,
+    place: Engine, job: Job, backbone: Backbone, plan: TextPlan, missing: Iterator[Shard], announce: Announce
 ) -> Forwarded:
-    # More threads than cores wait for each other at the end of every product.
-    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    texts = [text for shard in todo for text in shard]
-    chosen = choose_pass(
-        backbone,
-        options.packing,
-        options.tokens_per_batch,
-        [plan.tokens[text] for text in texts],
-        [plan.groups[text] for text in texts],
-        announce,
-    )
-    return forward_shards(chosen, features, plan, todo)
+    """Have the missing texts forwarded and stored while the others are still tokenized."""
+    first = next(missing, None)
+    if first is None:
+        return summary([], 0.0)
+    handed_out = 0
+
+    def counted(shards: Iterator[Shard]) -> Iterator[Shard]:
+        nonlocal handed_out
+        for shard in shards:
+            handed_out += shard.size
+            yield shard
+
+    with progress_bar(None, "embedding", "tok") as count, place.hire(job, backbone) as crew:
+
+        def advance(tokens: int) -> None:
+            count(tokens)
+            share = plan.planned / len(plan.overlong)  # what is not tokenized is taken to be like what is
+            count.expect(int(handed_out / share), f"{share:.0%} tokenized" if share < 1 else "")
+
+        return drive(crew, counted(chain([first], missing)), advance, announce)
 
 
 def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:

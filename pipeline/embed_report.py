@@ -11,9 +11,10 @@ from cache.datasets import Dataset, linked_keys, read_table
 from cache.layout import KEY_BYTES
 from cache.vectors import Features
 from pipeline.backbone import Backbone
-from pipeline.forward import Forwarded, needed_tokens
+from pipeline.forward import Forwarded
 from pipeline.ingest import Incoming
-from pipeline.pricing import Lengths, Price, linked_lengths, planned_lengths, price
+from pipeline.pricing import Lengths, Price, forward_flops, linked_lengths, planned_lengths, price
+from pipeline.shards import Demand
 from pipeline.text_plan import TextPlan
 
 
@@ -24,7 +25,8 @@ class EmbedReport:
     data: str
     """Data set."""
     features: str
-    """Features id, the name of this backbone's vectors under these settings."""
+    """Features id, the name of this backbone's vectors under these settings; empty where it is not known: with
+    `--plan` of a backbone whose weights are not here."""
     backbone: str
     """What the user called it."""
     pairs: int
@@ -38,7 +40,7 @@ class EmbedReport:
     texts_reused: int
     """Texts whose vectors were there already."""
     pass_name: str | None
-    """Pass that forwarded them: tree, packed or padded; None with `--plan`."""
+    """Pass that forwarded them: tree, packed or padded, or several; None where nothing was forwarded."""
     tokens_unique: int
     """Tokens that have to be read for them: distinct prefixes within a prompt for causal backbones, else all."""
     tokens_forwarded: int
@@ -64,11 +66,11 @@ class EmbedReport:
     store_bytes: int
     """Size of these texts' vectors as stored."""
     forward_flops: float
-    """2 x trunk parameters without embeddings x `tokens_unique`; attention scores not counted."""
+    """Operations that the texts forwarded now take, with `--plan` would take; see pricing.forward_flops."""
     price: Price | None
-    """With `--plan`: what forwarding would cost, attention scores counted."""
+    """With `--plan`: what that would cost."""
     tokens_per_second: float
-    """`tokens_unique` by the time of forward and writing; 0 where nothing was forwarded."""
+    """`tokens_unique` by the time of forwarding, and of tokenizing and writing beside it; 0 where there were none."""
     seconds: float
     """Wall time of the command, loading included."""
 
@@ -79,12 +81,15 @@ def make_report(
     backbone: Backbone,
     incoming: Sequence[Incoming],
     plan: TextPlan,
-    todo: Sequence[Sequence[int]],
+    wanted: Demand,
     forwarded: Forwarded | None,
     settled: Sequence[Commit],
     links: Sequence[Commit],
 ) -> EmbedReport:
-    """Count what was read and embedded now together with the parts that were settled before, and their links."""
+    """Count what was read and embedded now together with the parts that were settled before, and their links.
+
+    `wanted` is what was forwarded, or would be.
+    """
     splits = Counter[str]()
     dropped = Counter[str]()
     rejected = 0
@@ -99,24 +104,19 @@ def make_report(
         dropped["overlong"] += overlong
     old = _facts(settled, links)
     texts = len(set(plan.keys) | old.keys)
-    tokens = (
-        sum(needed_tokens(plan, shard, causal=backbone.causal) for shard in todo)
-        if forwarded is None
-        else forwarded.tokens
-    )
-    embedded = sum(map(len, todo)) if forwarded is None else forwarded.texts
+    flops = forward_flops(backbone, wanted)
     pairs_now = [pair for one in incoming for pair in one.pairs]
     return EmbedReport(
         data=dataset.name,
-        features=features.id,
+        features=features.id if backbone.checkpoint.has_weights else "",
         backbone=backbone.checkpoint.name,
         pairs=sum(splits.values()),
         splits=dict(splits),
         texts=texts,
-        texts_embedded=embedded,
-        texts_reused=texts - embedded,
-        pass_name=None if forwarded is None else forwarded.pass_name,
-        tokens_unique=tokens,
+        texts_embedded=wanted.texts,
+        texts_reused=texts - wanted.texts,
+        pass_name=None if forwarded is None else ", ".join(forwarded.pass_names) or None,
+        tokens_unique=wanted.tokens,
         tokens_forwarded=0 if forwarded is None else forwarded.forwarded_tokens,
         dropped=dict(dropped),
         trimmed=int(plan.trimmed.sum()) + sum(item.record["trimmed"] for item in links),
@@ -128,9 +128,9 @@ def make_report(
         shared_prompts=_shared_prompts(dataset, tuple(splits)),
         delta_storage_error=None if forwarded is None else forwarded.delta_error,
         store_bytes=texts * (features.width * features.dtype.itemsize + KEY_BYTES),
-        forward_flops=2.0 * backbone.trunk.num_parameters(exclude_embeddings=True) * tokens,
-        price=price(backbone, plan, todo, tokens, _loops(incoming, plan, links)) if forwarded is None else None,
-        tokens_per_second=forwarded.tokens / forwarded.seconds if forwarded and forwarded.texts else 0.0,
+        forward_flops=flops,
+        price=price(flops, _loops(incoming, plan, links)) if forwarded is None else None,
+        tokens_per_second=wanted.tokens / forwarded.seconds if forwarded and wanted.tokens else 0.0,
         seconds=0.0,
     )
 

@@ -11,6 +11,7 @@ from pipeline.rows import Row, RowError, describe, is_blank
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 A_TEXT = "a non-empty text or a list of messages"
+A_NUMBER = "a finite number (null where there is none)"
 A_MESSAGE_CONTENT = "a text or a list of text parts"
 NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)", flags=re.ASCII | re.IGNORECASE)
 """The texts of a CSV cell that stand for a number; nan and inf are among them to be refused as numbers."""
@@ -62,19 +63,41 @@ def is_number(row: Row, field: str) -> bool:
 
 def number(row: Row, field: str) -> float:
     """Return a required finite number. Raises RowError."""
-    if is_number(row, field):
-        try:
-            value = float(row.values[field])
-        except OverflowError:
-            value = math.inf
-        if math.isfinite(value):
-            return value
-    raise RowError(field, _found(row, field), "a finite number (null where there is none)")
+    value = _finite(row.values[field]) if is_number(row, field) else None
+    if value is None:
+        raise RowError(field, _found(row, field), A_NUMBER)
+    return value
 
 
 def optional_number(row: Row, field: str) -> float | None:
     """Return a finite number, None where it is absent or null. Raises RowError."""
     return None if row.values.get(field) is None else number(row, field)
+
+
+def ratings(row: Row, field: str) -> dict[str, float]:
+    """Return optional ratings, attribute → finite number, without those that are null. Raises RowError."""
+    value = row.values.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RowError(field, describe(value), 'an object of numbers such as {"helpfulness": 4}')
+    found = {}
+    for attribute, rating in value.items():
+        finite = _finite(rating) if isinstance(rating, int | float) and not isinstance(rating, bool) else None
+        if finite is not None:
+            found[attribute] = finite
+        elif rating is not None:
+            raise RowError(f"{field}.{attribute}", describe(rating), A_NUMBER)
+    return found
+
+
+def _finite(value: float | str) -> float | None:
+    """Return a number as it is kept, None where it is too large, infinite or not a number."""
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _found(row: Row, field: str) -> str:

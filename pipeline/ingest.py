@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 
 from cache.commits import Commit, StoredFile, commit, write_file, write_table
-from cache.datasets import PAIR_SCHEMA, RATING_SCHEMA, Dataset, read_table
+from cache.datasets import PAIR_SCHEMA, RATING_SCHEMA, Dataset, has_response_ids, read_table
 from cache.errors import BadInput
 from cache.keys import digest_file
 from cache.store import check_name
@@ -129,7 +129,7 @@ def _suffices(part: Commit, options: SourceOptions) -> bool:
     if options.replace:
         reaches = before == options.limit
     passed_over = options.on_bad == "stop" and part.record["dropped"].get("malformed", 0) > 0
-    return reaches and not passed_over and part.record["identity"] == options.identity()
+    return reaches and not passed_over and part.record["identity"] == options.identity() and has_response_ids(part)
 
 
 def _by_split(source: Source, pairs: Iterable[PreferencePair], options: SourceOptions) -> list[Incoming]:
@@ -236,6 +236,8 @@ def _pair_table(name: str, incoming: Incoming, pair_ids: list[str]) -> pa.Table:
         "chosen": [display(pair.chosen) for pair in pairs],
         "rejected": [display(pair.rejected) for pair in pairs],
         "margin": [pair.margin for pair in pairs],
+        "chosen_id": [response_id(pair.prompt, pair.chosen) for pair in pairs],
+        "rejected_id": [response_id(pair.prompt, pair.rejected) for pair in pairs],
     }
     return pa.table(columns, schema=PAIR_SCHEMA)
 

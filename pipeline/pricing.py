@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 from cache.commits import Commit
 from cache.datasets import read_table
 from pipeline.backbone import Backbone
-from pipeline.prefix_tree import grouped, sorted_with_shared
+from pipeline.shards import Demand
 from pipeline.text_plan import TextPlan
 from pipeline.tokens import ROLES
 
@@ -37,6 +37,8 @@ class Device:
     """Where its maker says so."""
 
 
+# The datasheets of Hopper print 1,979 TFLOPS for the BFLOAT16 tensor core of H100 SXM and of H200, "with sparsity",
+# twice the dense figure; that of A100 prints 312 and, with sparsity, 624; the whitepaper of Ada 165.2 and 330.4.
 DEVICES = (
     Device("A100", 312, "NVIDIA A100 Tensor Core GPU datasheet"),
     Device("H100 SXM", 989, "NVIDIA H100 Tensor Core GPU datasheet, half of its figure with sparsity"),
@@ -47,42 +49,30 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Price:
-    """What forwarding would cost; the tokens to read and the size of the store are the report's own."""
+    """What forwarding would cost; tokens to read, operations and the size of the store are the report's own."""
 
     padded_tokens: int
     """Tokens, padding included, of three right-padded passes over all pairs, nothing reused; see `padded_tokens`."""
     padded_batch: int
     """Texts of a batch in those passes."""
-    flops: float
-    """Operations of reading what has no vector yet, each distinct token once; see `forward_flops`."""
     utilisation: float
     """Share of the peak that `hours` take a device to reach."""
     hours: dict[str, float]
-    """Device -> hours for `flops` in bfloat16, all of them in the forward pass."""
+    """Device -> hours for the report's `forward_flops` in bfloat16."""
 
 
-def price(
-    backbone: Backbone,
-    plan: TextPlan,
-    todo: Sequence[Sequence[int]],
-    tokens: int,
-    loops: Sequence[Lengths],
-    *,
-    utilisation: float = UTILISATION,
-) -> Price:
-    """Price the texts of `todo`, which take `tokens` tokens to read; `loops`: what each padded loop goes over."""
-    flops = forward_flops(backbone, tokens, sum(attended(plan, shard, causal=backbone.causal) for shard in todo))
+def price(flops: float, loops: Sequence[Lengths], *, utilisation: float = UTILISATION) -> Price:
+    """Price `flops` operations; `loops`: what each padded loop over the same pairs would go over."""
     return Price(
         padded_tokens=sum(map(padded_tokens, loops)),
         padded_batch=PADDED_BATCH,
-        flops=flops,
         utilisation=utilisation,
         hours={device.name: flops / (device.tflops * 1e12 * utilisation) / 3600 for device in DEVICES},
     )
 
 
-def forward_flops(backbone: Backbone, tokens: int, contexts: int) -> float:
-    """Return the floating-point operations of reading `tokens` that see `contexts` tokens, all of them added up.
+def forward_flops(backbone: Backbone, wanted: Demand) -> float:
+    """Return the floating-point operations of reading what texts ask for, each distinct token once.
 
     2 x parameters without embeddings for each token, and 4 x layers x width of attention for each token that one sees:
     a multiplication and an addition for the score and for the sum of values. That is an upper bound where layers see
@@ -93,24 +83,7 @@ def forward_flops(backbone: Backbone, tokens: int, contexts: int) -> float:
     layers, heads = _number(config, "num_hidden_layers"), _number(config, "num_attention_heads")
     width = heads * (_number(config, "head_dim") or backbone.width // max(1, heads))
     parameters = int(backbone.trunk.num_parameters(exclude_embeddings=True))
-    return 2.0 * parameters * tokens + 4.0 * layers * width * contexts
-
-
-def attended(plan: TextPlan, texts: Sequence[int], *, causal: bool) -> int:
-    """Return how many tokens each token read sees, itself included, added up over the tokens read.
-
-    An encoder's T tokens see all T; a causal backbone's token sees as many as its position, and is read once for all
-    texts of a prompt that begin alike up to it.
-    """
-    tokens = [plan.tokens[text].ids for text in texts]
-    if not causal:
-        return sum(len(ids) ** 2 for ids in tokens)
-    total = 0
-    for members in grouped([plan.groups[text] for text in texts]):
-        order, shared = sorted_with_shared([tokens[at] for at in members])
-        for place, common in zip(order, shared, strict=True):
-            total += _triangle(len(tokens[members[place]])) - _triangle(common)
-    return total
+    return 2.0 * parameters * wanted.tokens + 4.0 * layers * width * wanted.seen
 
 
 def padded_tokens(lengths: Lengths) -> int:
@@ -127,7 +100,7 @@ def padded_tokens(lengths: Lengths) -> int:
 
 def planned_lengths(plan: TextPlan, rows: range) -> Lengths:
     """Return the lengths of the pairs of `rows` that fit; behind their context where only such responses are wanted."""
-    sizes = np.array([len(tokens) for tokens in plan.tokens], dtype=np.int64)
+    sizes = np.array(plan.lengths, dtype=np.int64)
     numbers = {role: plan.roles[at, rows.start : rows.stop] for at, role in enumerate(ROLES)}
     sides = [np.where(numbers[side] >= 0, numbers[side], numbers[f"{side}_context"]) for side in ("chosen", "rejected")]
     texts = np.stack([numbers["prompt"], *sides])
@@ -144,7 +117,3 @@ def linked_lengths(links: Commit) -> Lengths:
 def _number(config: PretrainedConfig, name: str) -> int:
     value = getattr(config, name, None)
     return value if isinstance(value, int) else 0
-
-
-def _triangle(length: int) -> int:
-    return length * (length + 1) // 2

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from cache.errors import BadInput
-from pipeline.comparisons import hh, preference, reversals
-from pipeline.pairs import PreferencePair
+from pipeline.comparisons import hh, preference, ratings, reversals
+from pipeline.pairs import PreferencePair, Rating, Text
 from pipeline.prompts import TURN
 from pipeline.ratings import RatingsReader, has_ratings
 from pipeline.rows import Outcome, Row
@@ -42,17 +42,27 @@ class ComparisonReader:
     def __init__(self, read: RowReader, outcome: Outcome) -> None:
         self._read = read
         self._outcome = outcome
+        self._rated: set[tuple[Text, Text, str, float]] = set()
 
     def add(self, row: Row) -> None:
         """Take one row. Raises RowError for a malformed one."""
         pairs = self._read(row)
+        rated = [rating for pair in pairs[:1] for rating in ratings(row, pair)]
         if pairs:
             self._outcome.pairs.extend(pairs)
+            self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
         else:
             self._outcome.drop(row.origin, "identical responses")
 
     def finish(self) -> None:
         """Do nothing: every row stood alone."""
+
+    def _is_new(self, rating: Rating) -> bool:
+        """Say whether a rating was not met before: a response is in many pairs."""
+        content = (rating.prompt, rating.response, rating.attribute, rating.rating)
+        before = len(self._rated)
+        self._rated.add(content)
+        return len(self._rated) > before
 
 
 def shape_reader(shape: str, outcome: Outcome) -> ShapeReader:

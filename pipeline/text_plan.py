@@ -1,52 +1,57 @@
 """From pairs to shards: which distinct texts there are, which vector each pair needs, which shard holds it.
 
 The plan depends on the pairs and the tokenizer alone, never on what is stored or on batch sizes, so that a run
-after a kill, or a second writer, cuts the same shards and gives them the same names.
+after a kill, or a second writer, cuts the same shards and gives them the same names. A shard is there as soon as it is
+cut, while the pairs behind it are still text.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from cache.datasets import LINK_SCHEMA
 from cache.layout import KEY_BYTES, KEY_TYPE
-from pipeline.pairs import Origin, PreferencePair, prompt_id
+from pipeline.pairs import PreferencePair, prompt_id
+from pipeline.shards import Shard
 from pipeline.tokens import ROLES, PairTokenizer, Responses, Tokens
 
-CHUNK_PAIRS = 2048
-"""Pairs tokenized in one call."""
+CHUNK_PAIRS = 256
+"""Pairs tokenized in one call: few, so that the first shard is soon there; the plan does not depend on it."""
 SHARD_TOKENS = 1 << 17
 """Tokens of a shard at most: what a kill can cost, and far more than any batch."""
 SHARD_TEXTS = 8192
 
 
-@dataclass(frozen=True)
 class TextPlan:
-    """The distinct texts of some pairs, numbered in order of first use, and the texts of each pair."""
+    """The distinct texts of N pairs, numbered in order of first use. It is whole once its shards were read to the end.
 
-    keys: list[bytes]
-    """Content address of each distinct text."""
-    tokens: list[Tokens]
-    """What the backbone reads of each."""
-    first_use: list[tuple[Origin, str]]
-    """Row and role that first used each text, to name it in an error."""
-    groups: list[int]
-    """Prompt group of each text; those of one group are neighbours, and begin with much the same tokens."""
-    shards: list[range]
-    """Consecutive texts that are stored together: whole prompt groups in source order."""
-    roles: npt.NDArray[np.int64]
-    """[roles, N] text of each pair in each of tokens.ROLES, -1: none."""
-    trimmed: npt.NDArray[np.bool_]
-    """[N] pairs whose prompt was cut."""
-    overlong: npt.NDArray[np.bool_]
-    """[N] pairs that do not fit and have no texts."""
+    What the backbone reads of a text is kept no longer than it takes to hand out its shard.
+    """
+
+    def __init__(
+        self, pairs: Sequence[PreferencePair], tokenizer: PairTokenizer, features_id: str, responses: Responses
+    ) -> None:
+        """Take pairs, and which of their texts are wanted."""
+        self._pairs, self._tokenizer, self._features_id, self._responses = pairs, tokenizer, features_id, responses
+        self.keys: list[bytes] = []
+        """Content address of each text."""
+        self.lengths = array("i")
+        """Tokens of each text."""
+        self.planned = 0
+        """Pairs whose texts are known so far."""
+        self.roles: npt.NDArray[np.int64] = np.full((len(ROLES), len(pairs)), -1, dtype=np.int64)
+        """[roles, N] text of each pair in each of tokens.ROLES, -1: none."""
+        self.trimmed, self.overlong = np.zeros((2, len(pairs)), dtype=np.bool_)
+        """[N] pairs whose prompt was cut; pairs that do not fit and have no texts."""
+        self._numbers: dict[bytes, int] = {}
+        self._waiting: list[tuple[Tokens, int, str]] = []  # of the last texts: tokens, prompt group, name
+        self._order, self._groups = _prompt_groups(pairs)  # rows as they are planned, and the prompt group of each
 
     @property
     def indistinguishable(self) -> npt.NDArray[np.bool_]:
@@ -55,29 +60,69 @@ class TextPlan:
         same: npt.NDArray[np.bool_] = (chosen == rejected) & (chosen >= 0)
         return same
 
-    def key_series(self) -> pl.Series:
-        """Return the keys of the texts as the store looks them up."""
-        return pl.Series("key", self.keys, dtype=pl.Binary)
+    def shards(self) -> Iterator[Shard]:
+        """Tokenize pairs in order of their prompt's first appearance, and yield each shard as soon as it is cut."""
+        count = 0
+        for start in range(0, len(self._order), CHUNK_PAIRS):
+            self._read(slice(start, start + CHUNK_PAIRS))
+            self.planned = min(start + CHUNK_PAIRS, len(self._order))
+            last = self.planned == len(self._order)
+            for size in list(self._cut(int(self._groups[self.planned - 1]), last=last)):
+                yield self._shard(count, size)
+                count += 1
 
+    def _read(self, places: slice) -> None:
+        """Tokenize the pairs at some places of the order and number their texts."""
+        rows, groups = self._order[places], self._groups[places]
+        found = self._tokenizer.encode([self._pairs[row] for row in rows], self._responses)
+        local = np.stack([getattr(found, role) for role in ROLES])
+        numbers = np.full(len(found.texts) + 1, -1, dtype=np.int64)  # the last one is found by -1, no text
+        uses = zip(_first_uses(local, len(found.texts)), found.texts, strict=True)
+        for at, ((role, place), tokens) in enumerate(uses):
+            key = text_key(self._features_id, tokens)
+            numbers[at] = number = self._numbers.setdefault(key, len(self.keys))
+            if number == len(self.keys):
+                self.keys.append(key)
+                self.lengths.append(len(tokens))
+                name = f"{self._pairs[rows[place]].origin} ({ROLES[role]})"
+                self._waiting.append((tokens, int(groups[place]), name))
+        self.roles[:, rows] = numbers[local]
+        self.trimmed[rows], self.overlong[rows] = found.trimmed, found.overlong
 
-@dataclass
-class _Texts:
-    """Distinct texts while they are collected."""
+    def _cut(self, group: int, *, last: bool) -> Iterator[int]:
+        """Yield how many of the waiting texts each next shard takes.
 
-    keys: list[bytes] = field(default_factory=list)
-    tokens: list[Tokens] = field(default_factory=list)
-    first_use: list[tuple[Origin, str]] = field(default_factory=list)
-    group: list[int] = field(default_factory=list)
-    numbers: dict[bytes, int] = field(default_factory=dict)
+        It takes whole prompt groups, as many as its limits allow and at least one. Whether it ends is known when the
+        group behind it is complete; `group`, the last one read, may go on.
+        """
+        start = end = tokens = 0
+        while end < len(self._waiting) and (last or self._waiting[end][1] != group):
+            after, size = end, 0
+            while after < len(self._waiting) and self._waiting[after][1] == self._waiting[end][1]:
+                size += len(self._waiting[after][0])
+                after += 1
+            if end > start and (tokens + size > SHARD_TOKENS or after - start > SHARD_TEXTS):
+                yield end - start
+                start, tokens = end, 0
+            end, tokens = after, tokens + size
+        if last and end > start:
+            yield end - start
 
-    def add(self, key: bytes, tokens: Tokens, first_use: tuple[Origin, str], group: int) -> int:
-        number = self.numbers.setdefault(key, len(self.keys))
-        if number == len(self.keys):
-            self.keys.append(key)
-            self.tokens.append(tokens)
-            self.first_use.append(first_use)
-            self.group.append(group)
-        return number
+    def _shard(self, number: int, size: int) -> Shard:
+        """Return the next `size` of the waiting texts, which wait no longer."""
+        start = len(self.keys) - len(self._waiting)
+        taken, self._waiting = self._waiting[:size], self._waiting[size:]
+        tokens, groups, names = (list(column) for column in zip(*taken, strict=True))
+        return Shard(number, self.keys[start : start + size], tokens, groups, names, self._sides(start, size, groups))
+
+    def _sides(self, start: int, size: int, groups: list[int]) -> npt.NDArray[np.int64]:
+        """Return which texts of a shard [2, m] are the two responses of a pair."""
+        inside = np.searchsorted(self._groups, [groups[0], groups[-1] + 1])
+        rows = self._order[slice(*inside)]
+        sides = self.roles[[[ROLES.index("chosen")], [ROLES.index("rejected")]], rows] - start
+        here = ((sides >= 0) & (sides < size)).all(axis=0) & (sides[0] != sides[1])
+        both: npt.NDArray[np.int64] = sides[:, here]
+        return both
 
 
 def text_key(features_id: str, tokens: Tokens) -> bytes:
@@ -89,41 +134,12 @@ def text_key(features_id: str, tokens: Tokens) -> bytes:
     return digest.digest()[:KEY_BYTES]
 
 
-def plan_texts(
-    pairs: Sequence[PreferencePair],
-    tokenizer: PairTokenizer,
-    features_id: str,
-    responses: Responses,
-    progress: Callable[[int], None] | None = None,
-) -> TextPlan:
-    """Tokenize pairs in prompt groups, in order of a prompt's first appearance, and cut the texts into shards."""
-    texts = _Texts()
-    roles = np.full((len(ROLES), len(pairs)), -1, dtype=np.int64)
-    trimmed, overlong = np.zeros((2, len(pairs)), dtype=np.bool_)
-    order, groups = _prompt_groups(pairs)
-    for start in range(0, len(order), CHUNK_PAIRS):
-        rows = order[start : start + CHUNK_PAIRS]
-        found = tokenizer.encode([pairs[row] for row in rows], responses)
-        local = np.stack([getattr(found, role) for role in ROLES])
-        numbers = np.full(len(found.texts) + 1, -1, dtype=np.int64)  # the last one is found by -1, no text
-        uses = zip(_first_uses(local, len(found.texts)), found.texts, strict=True)
-        for number, ((role, place), tokens) in enumerate(uses):
-            row = rows[place]
-            first_use = (pairs[row].origin, ROLES[role])
-            numbers[number] = texts.add(text_key(features_id, tokens), tokens, first_use, int(groups[row]))
-        roles[:, rows] = numbers[local]
-        trimmed[rows], overlong[rows] = found.trimmed, found.overlong
-        if progress is not None:
-            progress(len(rows))
-    shards = list(_cut(texts))
-    return TextPlan(texts.keys, texts.tokens, texts.first_use, texts.group, shards, roles, trimmed, overlong)
-
-
 def _prompt_groups(pairs: Sequence[PreferencePair]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the rows ordered by their prompt's first appearance [N], and each row's group [N]."""
+    """Return the rows ordered by their prompt's first appearance [N], and the group of each, in this order [N]."""
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(prompt_id(pair.prompt), len(numbers)) for pair in pairs], dtype=np.int64)
-    return np.argsort(groups, kind="stable"), groups
+    order = np.argsort(groups, kind="stable")
+    return order, groups[order]
 
 
 def _first_uses(local: npt.NDArray[np.int64], count: int) -> list[tuple[int, int]]:
@@ -134,25 +150,9 @@ def _first_uses(local: npt.NDArray[np.int64], count: int) -> list[tuple[int, int
     return [(int(roles[at]), int(places[at])) for at in first]
 
 
-def _cut(texts: _Texts) -> Iterator[range]:
-    """Yield ranges of whole prompt groups, as many as a shard's limits allow and at least one."""
-    start = end = tokens = 0
-    while end < len(texts.keys):
-        after, size = end, 0
-        while after < len(texts.keys) and texts.group[after] == texts.group[end]:
-            size += len(texts.tokens[after])
-            after += 1
-        if end > start and (tokens + size > SHARD_TOKENS or after - start > SHARD_TEXTS):
-            yield range(start, end)
-            start, tokens = end, 0
-        end, tokens = after, tokens + size
-    if end > start:
-        yield range(start, end)
-
-
 def link_table(plan: TextPlan, rows: range, pair_ids: list[str]) -> pa.Table:
     """Return which vectors the pairs of `rows` became, in the store's schema."""
-    lengths = np.array([len(tokens) for tokens in plan.tokens] or [0], dtype=np.int32)
+    lengths = np.array(plan.lengths or [0], dtype=np.int32)
     keys = np.array([*plan.keys, None], dtype=object)  # number -1 finds the None at the end
     columns = {f"{role}_key": pa.array(keys[plan.roles[at, rows]], KEY_TYPE) for at, role in enumerate(ROLES)}
     for role in ("prompt", "chosen", "rejected"):

@@ -29,7 +29,8 @@ from cache.store import Store
 from cache.vectors import ROLE, Features, only_features
 from cache.verify import verify
 from pipeline.backbone import Backbone
-from pipeline.embed import EmbedOptions, embed
+from pipeline.embed import embed
+from pipeline.embed_options import EmbedOptions
 from pipeline.ingest import SourceOptions
 
 ROOT = Path(__file__).resolve().parents[1]

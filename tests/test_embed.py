@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from cache.datasets import KEY_COLUMNS, open_dataset, read_table
-from cache.errors import BadInput, Failure
+from cache.errors import BadInput, Failure, Interrupted
 from cache.store import Store
 from cache.vectors import open_features
 from cache.verify import verify
-from pipeline import forward
 from pipeline.backbone import Backbone
-from pipeline.embed import EmbedOptions, embed
+from pipeline.embed import embed
+from pipeline.embed_options import EmbedOptions
 from pipeline.embed_report import EmbedReport
 from pipeline.ingest import SourceOptions
 
@@ -100,7 +100,8 @@ def test_all_passes_store_the_same_vectors_under_the_same_keys(
 ) -> None:
     path = write_rows(rows)
     first = run(path, packing="tree", store_dtype="float32")
-    assert (first.pass_name, first.tokens_forwarded) == ("tree", first.tokens_unique)
+    assert first.pass_name == "tree"
+    assert first.tokens_unique <= first.tokens_forwarded <= 1.02 * first.tokens_unique  # packs are filled up
     features = open_features(store, first.features)
     keys = pl.Series(features.keys().to_pylist(), dtype=pl.Binary).sort()
     expected = features.gather(features.locate(keys))
@@ -122,7 +123,7 @@ def test_texts_missing_from_a_group_are_read_with_what_they_share(
     run(path)
     both = run(path, responses="context")
     assert both.pass_name == "tree"
-    assert both.tokens_forwarded == both.tokens_unique > 0
+    assert 0 < both.tokens_unique <= both.tokens_forwarded <= 1.02 * both.tokens_unique
 
 
 def test_plan_says_the_same_and_writes_nothing(
@@ -381,8 +382,8 @@ def test_an_interrupt_keeps_whole_shards_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Backbone, "embed", interrupted)
-        with pytest.raises(forward.Interrupted, match="3 of 5 shards are stored; the same command again goes on"):
-            run(path, packing="padded")
+        with pytest.raises(Interrupted, match="3 shards are stored; the same command again goes on"):
+            run(path, packing="padded", tokens_per_batch=8192)
     assert not (store.root / "datasets").exists()
     report = run(path)
     assert 0 < report.texts_reused < report.texts == 200

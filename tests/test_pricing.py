@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cache.errors import BadInput
 from cache.store import Store
 from pipeline.backbone import Backbone
-from pipeline.embed import EmbedOptions, embed
+from pipeline.checkpoint import find_checkpoint
+from pipeline.embed import embed
+from pipeline.embed_options import EmbedOptions
 from pipeline.embed_report import EmbedReport
 from pipeline.ingest import SourceOptions
-from pipeline.pricing import DEVICES, attended, forward_flops, padded_tokens
-from pipeline.text_plan import TextPlan
+from pipeline.pricing import DEVICES, forward_flops, padded_tokens
+from pipeline.shards import Demand, Shard, demand
 from pipeline.tokens import Tokens
 
 Plan = Callable[..., EmbedReport]
@@ -44,8 +48,7 @@ def test_a_causal_backbone_by_hand(plan: Plan) -> None:
     # <s>ab, <s>ab\n\n x, <s>ab\n\n yz: 5 + 1 + 2 distinct tokens; <s>abcd\n\n x, y: 7 + 1 + 1.
     assert report.tokens_unique == 8 + 9
     contexts = (1 + 2 + 3 + 4 + 5 + 6 + 6 + 7) + (1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 8)
-    assert report.price.flops == 2 * LLAMA * 17 + 4 * 2 * 32 * contexts
-    assert report.forward_flops == 2 * LLAMA * 17
+    assert report.forward_flops == 2 * LLAMA * 17 + 4 * 2 * 32 * contexts
     # One batch a pass: prompts of 3 and 5 tokens, chosen of 6 and 8, rejected of 7 and 8.
     assert report.price.padded_tokens == 2 * (5 + 8 + 8)
     assert report.store_bytes == 6 * (32 * 4 + 16)
@@ -56,7 +59,7 @@ def test_an_encoder_by_hand(plan: Plan) -> None:
     assert report.price is not None
     # [CLS]ab[SEP], [CLS]ab[SEP]x[SEP], [CLS]ab[SEP]yz[SEP], every token of a text sees all of it.
     assert report.tokens_unique == report.price.padded_tokens == 4 + 6 + 7
-    assert report.price.flops == 2 * BERT * 17 + 4 * 2 * 32 * (16 + 36 + 49)
+    assert report.forward_flops == 2 * BERT * 17 + 4 * 2 * 32 * (16 + 36 + 49)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -64,25 +67,27 @@ def test_each_distinct_prefix_sees_its_own_length(seed: int) -> None:
     generator = np.random.default_rng(seed)
     groups = np.sort(generator.integers(0, 3, 12)).tolist()
     tokens = [Tokens(generator.integers(0, 2, generator.integers(1, 8)).astype(np.int32)) for _ in groups]
-    none = np.zeros(0, dtype=np.int64)
-    plan = TextPlan([], tokens, [], groups, [], none, none > 0, none > 0)
+    shard = Shard(0, [], tokens, groups, [], np.zeros((2, 0), dtype=np.int64))
     ends = [(group, text.ids.tolist(), end) for group, text in zip(groups, tokens, strict=True) for end in range(8)]
     prefixes = {(group, tuple(ids[:end])) for group, ids, end in ends}
-    assert attended(plan, range(12), causal=True) == sum(len(prefix) for _, prefix in prefixes)
-    assert attended(plan, range(12), causal=False) == sum(len(text) ** 2 for text in tokens)
+    prefixes = {(group, prefix) for group, prefix in prefixes if prefix}
+    found, encoder = demand(shard, causal=True), demand(shard, causal=False)
+    assert (found.tokens, found.seen) == (len(prefixes), sum(len(prefix) for _, prefix in prefixes))
+    assert (encoder.tokens, encoder.seen) == (sum(map(len, tokens)), sum(len(text) ** 2 for text in tokens))
 
 
 def test_attention_is_as_wide_as_its_heads(make_backbone: Callable[..., Path]) -> None:
     backbone = Backbone.load(str(make_backbone("llama", head_dim=16)), dtype="float32")
-    assert forward_flops(backbone, 0, 10) == 4 * 2 * (4 * 16) * 10
+    assert forward_flops(backbone, Demand(0, 0, 10)) == 4 * 2 * (4 * 16) * 10
 
 
 def test_hours_are_flops_by_what_a_device_reaches(plan: Plan) -> None:
-    price = plan(PAIRS).price
+    report = plan(PAIRS)
+    price = report.price
     assert price is not None
     assert price.utilisation == 0.4
     for device in DEVICES:
-        assert price.hours[device.name] * 3600 * device.tflops * 0.4e12 == pytest.approx(price.flops)
+        assert price.hours[device.name] * 3600 * device.tflops * 0.4e12 == pytest.approx(report.forward_flops)
     assert price.hours["H100 SXM"] == price.hours["H200"] < price.hours["A100"] < price.hours["RTX 4090"]
 
 
@@ -104,9 +109,9 @@ def test_more_pairs_cost_more_and_repeated_ones_cost_the_loop_alone(plan: Plan, 
     assert twice.price is not None
     assert some.tokens_unique < some.price.padded_tokens
     assert some.tokens_unique < more.tokens_unique
-    assert some.price.flops < more.price.flops
+    assert some.forward_flops < more.forward_flops
     assert all(some.price.hours[name] < hours for name, hours in more.price.hours.items())
-    assert (twice.tokens_unique, twice.price.flops) == (some.tokens_unique, some.price.flops)
+    assert (twice.tokens_unique, twice.forward_flops) == (some.tokens_unique, some.forward_flops)
     assert twice.price.padded_tokens > 1.9 * some.price.padded_tokens
 
 
@@ -121,6 +126,53 @@ def test_what_is_stored_is_free_but_a_loop_reads_it_again(
     after = plan([*rows, overlong], **chosen)
     assert before.price is not None
     assert after.price is not None
-    assert (after.tokens_unique, after.price.flops, set(after.price.hours.values())) == (0, 0, {0})
+    assert (after.tokens_unique, after.forward_flops, set(after.price.hours.values())) == (0, 0, {0})
     assert after.price.padded_tokens == before.price.padded_tokens > before.tokens_unique
     assert after.store_bytes == before.store_bytes
+
+
+def test_a_plan_needs_no_weights(
+    store: Store, make_backbone: Callable[..., Path], write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_backbone("llama")
+    options = EmbedOptions(backbone=str(folder), dtype="float32")
+    arguments: Any = (store, [write_rows(PAIRS)], "mine", SourceOptions(), options)
+    monkeypatch.setattr("pipeline.backbone.AutoModel.from_pretrained", None)  # nothing reads a weight
+    whole = embed(*arguments, plan_only=True)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    outline = embed(*arguments, plan_only=True)
+    assert outline.price == whole.price
+    assert outline.forward_flops == whole.forward_flops > 0
+    assert whole.features
+    assert outline.features == ""  # it depends on weights that are not here
+    with pytest.raises(BadInput, match=r"no \*\.safetensors in"):
+        embed(*arguments)
+
+
+def test_a_plan_fetches_no_weights(
+    store: Store, make_backbone: Callable[..., Path], write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_backbone("llama")
+    fetched: list[list[str]] = []
+
+    def fetch(name: str, *, ignore_patterns: list[str], **_: Any) -> str:
+        fetched.append(ignore_patterns)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    options = EmbedOptions(backbone="owner/model", dtype="float32")
+    arguments: Any = (store, [write_rows(PAIRS)], "mine", SourceOptions(), options)
+    assert embed(*arguments, plan_only=True).features == embed(*arguments).features
+    assert fetched == [["*.safetensors"], ["*/*.safetensors"]]
+
+
+def test_a_download_that_stopped_is_not_taken_for_the_weights(make_backbone: Callable[..., Path]) -> None:
+    folder = make_backbone("llama")
+    checkpoint = find_checkpoint(str(folder))
+    assert checkpoint.has_weights
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert not checkpoint.has_weights
+    (folder / "model-2.safetensors").touch()
+    assert checkpoint.has_weights

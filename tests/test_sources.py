@@ -41,6 +41,26 @@ def texts(source: Source) -> list[tuple[Text, Text, Text]]:
     return [(pair.prompt, pair.chosen, pair.rejected) for pair in source.pairs]
 
 
+def test_a_comparison_may_carry_ratings_of_its_responses(tmp_path: Path) -> None:
+    first = {"prompt": "p", "chosen": "c", "rejected": "r"}
+    source = read(
+        tmp_path,
+        first | {"chosen_ratings": {"help": 4, "style": None}, "rejected_ratings": {"help": 1.5}},
+        first | {"chosen_ratings": {"help": 4, "style": 2}, "rejected_ratings": None},
+        first | {"chosen": "r", "rejected": "c", "rejected_ratings": {"help": 3}},
+        {"prompt": [ASKED], "chosen": [ASKED, RIGHT], "rejected": [ASKED, WRONG], "chosen_ratings": {"help": 0}},
+    )
+    rated = [(rating.prompt, rating.response, rating.attribute, rating.rating) for rating in source.ratings]
+    assert rated == [
+        ("p", "c", "help", 4.0),
+        ("p", "r", "help", 1.5),
+        ("p", "c", "style", 2.0),  # what was said before is not said again
+        ("p", "c", "help", 3.0),  # another rating of the same response is
+        ((USER,), (TWO,), "help", 0.0),
+    ]
+    assert len(source.pairs) == 4
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [

@@ -198,6 +198,10 @@ def test_bad_csv_rows_are_named(tmp_path: Path, content: bytes, message: str) ->
         ({"margin": float("inf")}, "field 'margin': found the number inf"),
         ({"margin": 10**400}, "field 'margin': found the number 1000"),
         ({"margin": False}, "field 'margin': found false"),
+        ({"chosen_ratings": 4}, "field 'chosen_ratings': found the number 4; expected an object of numbers"),
+        ({"rejected_ratings": {"help": "4"}}, "field 'rejected_ratings.help': found the text '4'; expected a finite"),
+        ({"rejected_ratings": {"help": 10**400}}, "field 'rejected_ratings.help': found the number 1000"),
+        ({"chosen_ratings": {"help": True}}, "field 'chosen_ratings.help': found true"),
     ],
     ids=str,
 )
