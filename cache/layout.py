@@ -10,6 +10,11 @@ n rows of a file, D embedding width.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import mmap
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -73,9 +78,16 @@ def _edge_digest(rows: npt.NDArray[np.uint8]) -> str:
     return hashlib.sha256(rows[0].tobytes() + rows[-1].tobytes()).hexdigest()[:16]
 
 
+def segments(rows: Rows, starts: Rows) -> Iterator[tuple[int, slice]]:
+    """Yield each part that ascending `rows` [m] lie in, and which of them do; part p begins at row starts[p]."""
+    for part, (start, stop) in enumerate(itertools.pairwise(rows.searchsorted(starts).tolist())):
+        if start < stop:
+            yield part, slice(start, stop)
+
+
 @dataclass(frozen=True)
 class VectorFile:
-    """One vector file open for gathering rows."""
+    """One vector file open for reading rows."""
 
     path: Path
     width: int
@@ -84,20 +96,63 @@ class VectorFile:
     """Per row group its values as bytes [n_g, D·itemsize]: views of the mapped file, or decoded copies."""
     starts: Rows
     """First row of each group, and the number of rows at the end [groups + 1]."""
-    mapped: bool
-    """False where the layout was not ours and the values had to be decoded."""
+    offsets: tuple[int, ...]
+    """Where each group's values begin in the file; none where the layout was not ours and had to be decoded."""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the values are those of the file itself."""
+        return bool(self.offsets)
 
     def gather(self, rows: Rows, out: npt.NDArray[np.uint8]) -> None:
-        """Copy rows [m] into `out` [m, D·itemsize] bytes. Bytes, since mapped values may start at any offset."""
-        group = np.searchsorted(self.starts, rows, side="right") - 1
-        for number in np.unique(group):
-            wanted = np.flatnonzero(group == number)
-            values, local = self.groups[number], rows[wanted] - self.starts[number]
-            if wanted[-1] - wanted[0] + 1 == len(wanted):
-                # Clipping changes no row that is there, and unlike the default it copies straight into `out`.
-                np.take(values, local, axis=0, out=out[wanted[0] : wanted[-1] + 1], mode="clip")
-            else:
-                out[wanted] = values[local]
+        """Copy ascending rows [m] into `out` [m, D·itemsize] bytes, since mapped values may start at any offset."""
+        for group, part in segments(rows, self.starts):
+            # Clipping changes no row that is there, and unlike the default it copies straight into `out`.
+            self.groups[group].take(rows[part] - self.starts[group], axis=0, out=out[part], mode="clip")
+
+    def read(self, rows: Rows, out: npt.NDArray[np.uint8]) -> None:
+        """Do what `gather` does by reading the file: mapped pages count as the process's memory, read ones do not.
+
+        Raises Failure where the file is gone, or shorter than it was.
+        """
+        if not self.mapped:
+            self.gather(rows, out)
+            return
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for group, part in segments(rows, self.starts):
+                    self._read_group(file.fileno(), group, rows[part] - self.starts[group], out[part])
+        except OSError as error:
+            raise Failure(f"{self.path}: cannot be read ({error.strerror}); run `micropref verify`") from error
+
+    def _read_group(self, file: int, group: int, places: Rows, out: npt.NDArray[np.uint8]) -> None:
+        """Read ascending rows of one group, those that lie side by side in one call."""
+        cuts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
+        runs = [(int(places[start]), int(places[stop - 1]) + 1) for start, stop in itertools.pairwise(cuts)]
+        self._announce(file, group, runs)
+        for (row, _), (start, stop) in zip(runs, itertools.pairwise(cuts), strict=True):
+            self._read_run(file, out[start:stop].reshape(-1), self.offsets[group] + row * out.shape[1])
+
+    def _announce(self, file: int, group: int, runs: list[tuple[int, int]]) -> None:
+        """Tell the kernel which rows of a group will be read: it then fetches them at once and not one by one.
+
+        Where most rows between the first and the last are wanted, all are announced, which is the faster read.
+        """
+        if sys.platform == "linux":
+            size = self.width * self.dtype.itemsize
+            span = runs[0][0], runs[-1][1]
+            dense = 2 * sum(stop - start for start, stop in runs) > span[1] - span[0]
+            for start, stop in [span] if dense else runs:
+                place = self.offsets[group] + start * size
+                os.posix_fadvise(file, place, (stop - start) * size, os.POSIX_FADV_WILLNEED)
+
+    def _read_run(self, file: int, out: npt.NDArray[np.uint8], offset: int) -> None:
+        done = 0
+        while done < len(out):
+            count = os.preadv(file, [out[done:].data], offset + done)
+            if count == 0:
+                raise Failure(f"{self.path}: ends before its last row; run `micropref verify`")
+            done += count
 
 
 def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
@@ -108,15 +163,15 @@ def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
     try:
         file = pq.ParquetFile(path)
         width, dtype = _shape(file.schema_arrow)
-        groups = _map_groups(path, file.metadata, width * dtype.itemsize) if edges else []
-        mapped = bool(groups) and [_edge_digest(group) for group in groups] == edges
-        if not mapped:
-            groups = _decode_groups(file, width, dtype)
+        offsets = _offsets(file.metadata, width * dtype.itemsize) if edges else ()
+        groups = _map_groups(path, file.metadata, offsets, edges or [], width * dtype.itemsize)
+        if not groups:
+            offsets, groups = (), _decode_groups(file, width, dtype)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Failure(f"{path}: not a vector file ({reason}); run `micropref verify`") from error
     counts = [0, *(len(group) for group in groups)]
-    return VectorFile(path, width, dtype, tuple(groups), np.cumsum(counts, dtype=np.int64), mapped)
+    return VectorFile(path, width, dtype, tuple(groups), np.cumsum(counts, dtype=np.int64), offsets)
 
 
 def _shape(schema: pa.Schema) -> tuple[int, np.dtype[Any]]:
@@ -128,21 +183,37 @@ def _shape(schema: pa.Schema) -> tuple[int, np.dtype[Any]]:
     raise ValueError(f"columns {', '.join(schema.names)}; key and embedding, a fixed-size list of floats, expected")
 
 
-def _map_groups(path: Path, meta: pq.FileMetaData, row_bytes: int) -> list[npt.NDArray[np.uint8]]:
-    """Return byte views of every row group's values, or nothing where the footer shows another layout."""
-    raw = np.memmap(path, dtype=np.uint8, mode="r")
-    groups = []
+def _offsets(meta: pq.FileMetaData, row_bytes: int) -> tuple[int, ...]:
+    """Return where every row group's values begin, or nothing where the footer shows another layout."""
+    offsets = []
     for number in range(meta.num_row_groups):
         group = meta.row_group(number)
         columns = map(group.column, range(group.num_columns))
         column = next(c for c in columns if c.path_in_schema.startswith("embedding"))
-        size = group.num_rows * row_bytes
-        offset = column.data_page_offset + column.total_compressed_size - size
+        offset = column.data_page_offset + column.total_compressed_size - group.num_rows * row_bytes
         plain = set(column.encodings) <= {"PLAIN", "RLE"} and not column.has_dictionary_page
         if column.compression != "UNCOMPRESSED" or not plain or offset <= column.data_page_offset:
-            return []
-        groups.append(raw[offset : offset + size].reshape(group.num_rows, row_bytes))
-    return groups
+            return ()
+        offsets.append(offset)
+    return tuple(offsets)
+
+
+def _map_groups(
+    path: Path, meta: pq.FileMetaData, offsets: tuple[int, ...], edges: list[str], row_bytes: int
+) -> list[npt.NDArray[np.uint8]]:
+    """Return byte views of every row group's values, or nothing where they are not those that `edges` tell."""
+    if not offsets:
+        return []
+    with path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    counts = [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
+    groups = [
+        np.frombuffer(mapping, np.uint8, count * row_bytes, offset).reshape(count, row_bytes)
+        for offset, count in zip(offsets, counts, strict=True)
+    ]
+    same = [_edge_digest(group) for group in groups] == edges
+    mapping.madvise(mmap.MADV_DONTNEED)  # a check of many files must not count as memory: the kernel maps around it
+    return groups if same else []
 
 
 def _decode_groups(file: pq.ParquetFile, width: int, dtype: np.dtype[Any]) -> list[npt.NDArray[np.uint8]]:

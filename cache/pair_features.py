@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 
@@ -19,7 +20,7 @@ from cache.vectors import Features
 
 RouterInput = Literal["prompt", "context"]
 RewardInput = Literal["plain", "context"]
-CHUNK = 1 << 16
+CHUNK = 1 << 13
 """Pairs gathered at a time: bounds the memory beside the result."""
 TABLE_COLUMNS = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "user"]
 
@@ -47,6 +48,46 @@ class PairFeatures:
         return PairFeatures(self.table.filter(mask), self.delta[chosen], self.router[chosen], missing)
 
 
+@dataclass(frozen=True)
+class LocatedPairs:
+    """Pairs of one split and where their vectors lie, none of them read yet."""
+
+    features: Features
+    """What the positions are in."""
+    table: pl.DataFrame
+    """One row a pair: TABLE_COLUMNS."""
+    chosen: Rows
+    """Position of e(x, chosen) [N]."""
+    rejected: Rows
+    """Position of e(x, rejected) [N]."""
+    router: Rows
+    """Position of the router's input [N]."""
+    context: npt.NDArray[np.bool_]
+    """[N] whether a context is embedded."""
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    @property
+    def without_context(self) -> int:
+        """Return how many pairs a context router reads by their prompt alone."""
+        return int((~self.context).sum())
+
+    def take(self, rows: Rows) -> LocatedPairs:
+        """Return the pairs of these rows, in this order."""
+        places = (self.chosen[rows], self.rejected[rows], self.router[rows])
+        return LocatedPairs(self.features, self.table[rows], *places, self.context[rows])
+
+    def part(self, name: str) -> LocatedPairs:
+        """Return the pairs of one part."""
+        return self.take(np.flatnonzero((self.table["part"] == name).to_numpy()))
+
+    def load(self) -> PairFeatures:
+        """Gather the vectors. Raises Failure where they are damaged."""
+        delta = _differences(self.features, self.chosen, self.rejected)
+        return PairFeatures(self.table, delta, _rows(self.features, self.router), self.without_context)
+
+
 def load_pairs(
     dataset: Dataset,
     features: Features,
@@ -60,17 +101,31 @@ def load_pairs(
 
     Raises BadInput where what is asked for was not embedded, Failure on damaged vectors.
     """
-    keys = ["prompt_key", "context_key", *_response_columns(reward_input)]
+    return locate_pairs(
+        dataset, features, split, router_input=router_input, reward_input=reward_input, only=only
+    ).load()
+
+
+def locate_pairs(
+    dataset: Dataset,
+    features: Features,
+    split: str,
+    *,
+    router_input: RouterInput,
+    reward_input: RewardInput = "plain",
+    only: pl.Expr | None = None,
+) -> LocatedPairs:
+    """Find out which vectors a split's pairs have, those where `only` holds. Raises like `load_pairs`."""
+    keys = ["prompt_key", "context_key", *response_columns(reward_input)]
     frame = dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *keys])
     if only is not None:
         frame = frame.filter(only)
     _require_responses(dataset, frame, split, reward_input)
     router_key = pl.coalesce("context_key", "prompt_key") if router_input == "context" else pl.col("prompt_key")
-    chosen, rejected = (_positions(features, frame, pl.col(name)) for name in _response_columns(reward_input))
+    chosen, rejected = (_positions(features, frame, pl.col(name)) for name in response_columns(reward_input))
     router = _positions(features, frame, router_key)
-    missing = int(frame["context_key"].null_count())
-    table = frame.select(TABLE_COLUMNS)
-    return PairFeatures(table, _differences(features, chosen, rejected), _rows(features, router), missing)
+    context = frame["context_key"].is_not_null().to_numpy()
+    return LocatedPairs(features, frame.select(TABLE_COLUMNS), chosen, rejected, router, context)
 
 
 def has_contexts(dataset: Dataset, features: Features, split: str) -> bool:
@@ -79,14 +134,20 @@ def has_contexts(dataset: Dataset, features: Features, split: str) -> bool:
     return frame["context_key"].null_count() < frame.height
 
 
-def _response_columns(reward_input: RewardInput) -> tuple[str, str]:
+def gather_keys(features: Features, keys: pl.Series) -> torch.Tensor:
+    """Return the vectors of keys [N] as [N, D] float32. Raises Failure where one is not in the store any more."""
+    return _rows(features, _positions(features, keys.to_frame("key"), pl.col("key")))
+
+
+def response_columns(reward_input: RewardInput) -> tuple[str, str]:
+    """Return the link columns of the two responses."""
     if reward_input == "context":
         return "chosen_context_key", "rejected_context_key"
     return "chosen_key", "rejected_key"
 
 
 def _require_responses(dataset: Dataset, frame: pl.DataFrame, split: str, reward_input: RewardInput) -> None:
-    missing = int(frame[_response_columns(reward_input)[0]].null_count())
+    missing = int(frame[response_columns(reward_input)[0]].null_count())
     if missing:
         raise BadInput(
             f"data set {dataset.name!r}, split {split!r}: {missing} of {frame.height} pairs have no responses embedded "

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.atomic import publish, staged_file, write_bytes
-from cache.commits import Commit, read_commit, read_commits
+from cache.commits import Commit, commit, read_commit, read_commits, write_table
 from cache.errors import Failure
 from cache.keys import digest_file, sha256_hex
 from cache.store import NAME, Store, check_name
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
 HEADS = "heads.safetensors"
+BUDGET = "budget"
 TABLES = ("head_accuracy", "mixture_accuracy", "best_head", "router_weights")
 
 
@@ -58,6 +60,17 @@ class Run:
         found = [item for item in read_commits(self.eval_folder(data)) if "scores" in item.files]
         return [item for item in found if split in (None, item.record["split"])]
 
+    def budget(self) -> Commit | None:
+        """Return the committed table (role `budget`) of the pairs a router was re-fitted on, None where it was not.
+
+        Raises Failure where the table is gone: without it those pairs would be scored.
+        """
+        path = self.folder / f"{BUDGET}.json"
+        found = read_commit(path)
+        if found is None and "budgets" in self.record.get("settings", {}):
+            raise Failure(f"{path}: missing, so what this run may be scored on is not known; route its parent again")
+        return found
+
     def tables(self, data: str) -> list[Commit]:
         """Return the committed accuracy tables (roles of TABLES) on a data set, one commit for each split."""
         return [item for item in read_commits(self.eval_folder(data)) if set(TABLES) <= set(item.files)]
@@ -77,6 +90,12 @@ def save_run(store: Store, run_id: str, record: dict[str, Any], tensors: dict[st
     text = json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(folder / "run.json", text.encode())
     return Run(folder, known)
+
+
+def save_budget(store: Store, run_id: str, pairs: pa.Table) -> None:
+    """Write the pairs that a run's router was re-fitted on, before the run itself: none of them is ever scored."""
+    folder = store.run(run_id)
+    commit(folder, BUDGET, {BUDGET: write_table(folder, BUDGET, BUDGET, pairs)}, {})
 
 
 def open_run(store: Store, run_id: str) -> Run:

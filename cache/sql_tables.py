@@ -18,7 +18,7 @@ from cache.commits import Commit, read_commits
 from cache.datasets import Dataset
 from cache.errors import Failure
 from cache.keys import canonical_json
-from cache.runs import Run, all_runs, sweep_leaderboards
+from cache.runs import TABLES, Run, all_runs, sweep_leaderboards
 from cache.sql_views import column_names
 from cache.store import Store
 
@@ -177,5 +177,5 @@ READERS: dict[str, Callable[[Store, Names], Rows]] = {
     "runs": _run_rows,
     "sweep_settings": _sweep_settings,
     "scores": _scores,
-    **{role: _evaluation_reader(role) for role in ("head_accuracy", "mixture_accuracy", "best_head", "router_weights")},
+    **{role: _evaluation_reader(role) for role in (*TABLES, "budget_curve", "adaptation", "regret")},
 }

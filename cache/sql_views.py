@@ -23,7 +23,7 @@ _SETTING = (
 )
 _FIGURES = (
     "validation_nll DOUBLE, validation_nll_se DOUBLE, validation_accuracy DOUBLE, test_accuracy DOUBLE, "
-    "effective_heads DOUBLE"
+    "effective_heads DOUBLE, restarts_agreeing DOUBLE"
 )
 COLUMNS = {
     "pairs": "data VARCHAR, split VARCHAR, part VARCHAR, pair_id VARCHAR, prompt_id VARCHAR, attribute VARCHAR, "
@@ -42,6 +42,15 @@ COLUMNS = {
     "best_head": "run VARCHAR, data VARCHAR, split VARCHAR, attribute VARCHAR, chosen_on VARCHAR, head INTEGER, "
     f"{_INTERVAL}",
     "router_weights": f"{_EVALUATED}, head INTEGER, mean_weight DOUBLE, mean_entropy DOUBLE",
+    "budget_curve": "run VARCHAR, parent VARCHAR, data VARCHAR, split VARCHAR, seed BIGINT, budget BIGINT, tau DOUBLE, "
+    f"attribute VARCHAR, {_INTERVAL}",
+    "adaptation": "run VARCHAR, parent VARCHAR, data VARCHAR, split VARCHAR, grouped_by VARCHAR, method VARCHAR, "
+    f"shots BIGINT, groups BIGINT, {_INTERVAL}, nll DOUBLE, nll_low DOUBLE, nll_high DOUBLE, "
+    "overconfidence DOUBLE, overconfidence_low DOUBLE, overconfidence_high DOUBLE, gain DOUBLE, gain_low DOUBLE, "
+    "gain_high DOUBLE",
+    "regret": "run VARCHAR, data VARCHAR, grouped_by VARCHAR, group_name VARCHAR, forecaster VARCHAR, rounds BIGINT, "
+    "accuracy DOUBLE, nll DOUBLE, loss DOUBLE, best_head INTEGER, best_head_loss DOUBLE, regret DOUBLE, "
+    "switches BIGINT, bound DOUBLE",
 }
 
 

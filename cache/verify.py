@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from cache.commits import Commit
+from cache.commits import Commit, read_commits
 from cache.datasets import Dataset, linked_keys, open_dataset
 from cache.errors import Failure
 from cache.layout import open_vectors
+from cache.people import read_person
 from cache.runs import Run, open_run, sweep_leaderboards
 from cache.store import Store
 from cache.vectors import ROLE, Features, open_features, shard_stem
@@ -122,12 +123,19 @@ def _run_problems(run: Run) -> tuple[int, list[str]]:
     found = []
     try:
         run.tensors()
-        shards = [item for data in run.evaluated() for item in (*run.score_shards(data), *run.tables(data))]
+        shards = [item for data in run.evaluated() for item in read_commits(run.eval_folder(data))]
+        shards += [item for item in (run.budget(),) if item is not None]
     except Failure as error:
         return 1, [str(error)]
     for item in shards:
         found += _file_problems(item)
-    return 1 + len(shards), found
+    people = sorted((run.folder / "people").glob("*.json"))
+    for path in people:
+        try:
+            read_person(path)
+        except Failure as error:
+            found.append(str(error))
+    return 1 + len(shards) + len(people), found
 
 
 def _leaderboard_problems(store: Store) -> tuple[int, list[str]]:

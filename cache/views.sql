@@ -68,11 +68,39 @@ CREATE VIEW router_weights AS
 SELECT run, data, split, part, attribute, head, mean_weight, mean_entropy
 FROM stored.router_weights;
 
--- One row for each run, and one for each setting of a sweep; sweep is NULL for a run of its own.
+-- Accuracy on one attribute after the router was re-fitted on a budget of so many pairs of each attribute, with its 95 %
+-- interval; budget 0 is the run as it was. The same pairs are scored for every size. tau is Hedge's temperature, NULL
+-- where the router was left as it was.
+-- Example: SELECT budget, tau, avg(accuracy) AS accuracy FROM budget_curve GROUP BY run, budget, tau ORDER BY run, budget
+CREATE VIEW budget_curve AS
+SELECT run, parent, data, split, seed, budget, tau, attribute, n, accuracy, low, high
+FROM stored.budget_curve;
+
+-- How well a run's heads predict people (users, attributes or contexts) once weighted for each by a few of their choices:
+-- accuracy, NLL (nats per pair), overconfidence (mean probability of the likelier response less accuracy) and gain in
+-- accuracy over no choices (shots 0), with 95 % intervals over users, or over prompts where groups are no users. The same
+-- pairs are scored for every number of shots.
+-- Example: SELECT method, shots, groups, accuracy, gain, gain_low, gain_high FROM adaptation ORDER BY run, shots
+CREATE VIEW adaptation AS
+SELECT run, parent, data, split, grouped_by, method, shots, groups, n, accuracy, low, high, nll, nll_low, nll_high,
+       overconfidence, overconfidence_low, overconfidence_high, gain, gain_low, gain_high
+FROM stored.adaptation;
+
+-- One group's choices replayed in order by one forecaster: its summed loss (`router`, which learns nothing, log-loss and
+-- fixed-share: nats; linear: 1 - P of the choice), that of the head best in hindsight, and the bound on their difference.
+-- Where switches is above 0, best is the sequence of heads that changes so often at most, best_head its last.
+-- Example: SELECT forecaster, count(*) AS groups, sum(regret) AS regret, sum(bound) AS bound FROM regret GROUP BY ALL
+CREATE VIEW regret AS
+SELECT run, data, grouped_by, group_name, forecaster, rounds, accuracy, nll, loss, best_head, best_head_loss, regret,
+       switches, bound
+FROM stored.regret;
+
+-- One row for each run, and one for each setting of a sweep; sweep is NULL for a run of its own. restarts_agreeing is
+-- the share of the other seeds whose favourite heads are those of the best seed, NULL where there are none.
 -- Example: SELECT * FROM leaderboard ORDER BY validation_nll LIMIT 10
 CREATE VIEW leaderboard AS
 SELECT run, sweep, method, data, features, k, lam, seed, validation_nll, validation_nll_se,
-       validation_accuracy, test_accuracy, effective_heads
+       validation_accuracy, test_accuracy, effective_heads, restarts_agreeing
 FROM stored.runs
 UNION ALL BY NAME
 SELECT * FROM stored.sweep_settings;

@@ -13,13 +13,18 @@ from dataclasses import dataclass, field
 import torch
 
 from cache.errors import BadInput, Failure
-from heads.feed import Feed, Scales, batch_size, training_scales
+from heads.feed import Scales, batch_size
 from heads.hardware import resolve_device, resolve_dtype
-from heads.mixture import Mixture
-from heads.objective import log_probability
-from heads.settings import Execution, FitPlan, FitProgress, FitSetting, Fitted, PairTensors
-from heads.solvers import AdamW, Lbfgs, Optimizer
-from heads.stack import Parts, Stack, as_mixture, initial_weights
+from heads.held_out import HeldOut, Known, known_weights
+from heads.latent import ANNEALED_SHARE
+from heads.metrics import nll
+from heads.mixture import Mixture, pair_log_probability
+from heads.settings import Execution, FitPlan, FitProgress, FitSetting, Fitted, PairTensors, Weight
+from heads.solvers import AdamW, Lbfgs, Optimizer, width_factor
+from heads.source import Source, open_feed, score, source_scales
+from heads.stack import Stack, stacking_order
+from heads.unit_batches import UnitFeed, units_of
+from heads.weights import Parts, as_mixture, initial_weights
 
 __all__ = ["FitPlan", "FitProgress", "FitSetting", "Fitted", "PairTensors", "fit", "fit_in_chunks", "mean_nll"]
 
@@ -28,8 +33,8 @@ CHUNK_SETTINGS = 16
 
 
 def fit(
-    train: PairTensors,
-    validation: PairTensors,
+    train: Source,
+    validation: Source,
     settings: Sequence[FitSetting],
     plan: FitPlan,
     progress: Callable[[FitProgress], None] | None = None,
@@ -47,8 +52,8 @@ def fit(
 
 
 def fit_in_chunks(
-    train: PairTensors,
-    validation: PairTensors,
+    train: Source,
+    validation: Source,
     settings: Sequence[FitSetting],
     plan: FitPlan,
     progress: Callable[[FitProgress], None] | None = None,
@@ -58,13 +63,12 @@ def fit_in_chunks(
 
     A chunk whose places are all in `done` is passed over; the others are those of a call without `done`.
     """
-    _check(train, validation, settings)
+    _check(train, validation, settings, plan)
     device = resolve_device(plan.device)
     shared = _Shared(
-        train, validation, plan, training_scales(train), device, resolve_dtype(plan.dtype, device, plan.solver)
+        train, validation, plan, source_scales(train), device, resolve_dtype(plan.dtype, device, plan.solver)
     )
-    order = sorted(range(len(settings)), key=lambda g: (settings[g].routed, settings[g].hidden, settings[g].k))
-    chunks = _chunks(order, 1 if plan.solver == "lbfgs" else CHUNK_SETTINGS)
+    chunks = _chunks(settings, 1 if plan.solver == "lbfgs" else CHUNK_SETTINGS)
     for number, chunk in enumerate(chunks, 1):
         if not set(chunk).issubset(done):
             results = _fit_chunk(shared, [settings[g] for g in chunk], (number, len(chunks)), progress)
@@ -72,40 +76,56 @@ def fit_in_chunks(
 
 
 @torch.no_grad()
-def mean_nll(mixture: Mixture, data: PairTensors, device: torch.device | str = "cpu", batch: int = 2048) -> float:
+def mean_nll(mixture: Mixture, data: Source, device: torch.device | str = "cpu", batch: int = 2048) -> float:
     """Return a mixture's mean NLL over the pairs, in nats, computed in float32."""
     device = torch.device(device)
     mixture = mixture.to(device)
-    feed = Feed(data, mixture.router is not None, batch, torch.float32, device)
+    feed = open_feed(data, mixture.router is not None, batch, torch.float32, device)
     total = sum(mixture.log_probability(rows.delta, rows.router).double().sum().item() for rows in feed.in_order())
     return -total / feed.pairs
 
 
-def _check(train: PairTensors, validation: PairTensors, settings: Sequence[FitSetting]) -> None:
+def _check(train: Source, validation: Source, settings: Sequence[FitSetting], plan: FitPlan) -> None:
     if not settings:
         raise BadInput("there is no setting to fit: give at least one")
-    if any(setting.routed for setting in settings) and (train.router is None or validation.router is None):
+    if any(setting.routed for setting in settings) and (train.router_width is None or validation.router_width is None):
         raise BadInput("a mixture needs the router's input for training and validation pairs: only Δ was given")
-    widths = [
-        (data.delta.shape[1], None if data.router is None else data.router.shape[1]) for data in (train, validation)
-    ]
+    widths = [(data.width, data.router_width) for data in (train, validation)]
     if widths[0] != widths[1]:
         raise BadInput(f"training features are {widths[0]} wide, validation features {widths[1]}: embed them alike")
+    latents = sorted({setting.latent for setting in settings} - {"pair"})
+    if not latents:
+        return
+    told = all(isinstance(one, PairTensors) and one.units is not None for one in (train, validation))
+    if len(latents) > 1 or not told:
+        raise BadInput(f"latent {' and '.join(latents)}: expected one of them, and every pair's, in memory")
+    if plan.solver == "lbfgs":
+        raise BadInput(f"solver lbfgs with latent {latents[0]}: it takes no minibatches of whole ones, so use adamw")
 
 
-def _chunks(order: list[int], most: int) -> list[list[int]]:
-    """Cut into as few parts as `most` allows, of sizes that differ by one at most."""
-    parts = math.ceil(len(order) / most)
-    cuts = [len(order) * part // parts for part in range(parts + 1)]
-    return [order[start:stop] for start, stop in itertools.pairwise(cuts)]
+def _chunks(settings: Sequence[FitSetting], most: int) -> list[list[int]]:
+    """Cut the settings' places into as few parts as share minibatches and hold `most`, of about one size."""
+    order = sorted(range(len(settings)), key=lambda g: (_taken(settings[g]), stacking_order(settings[g])))
+    chunks = []
+    for _, group in itertools.groupby(order, key=lambda g: _taken(settings[g])):
+        alike = list(group)
+        parts = math.ceil(len(alike) / most)
+        cuts = [len(alike) * part // parts for part in range(parts + 1)]
+        chunks += [alike[start:stop] for start, stop in itertools.pairwise(cuts)]
+    return chunks
+
+
+def _taken(setting: FitSetting) -> tuple[bool, Weight]:
+    """Return what minibatches depend on: whether units are taken whole, and what these weigh."""
+    return setting.latent != "pair", setting.weight
 
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
     """What all chunks of a call have in common."""
 
-    train: PairTensors
-    validation: PairTensors
+    train: Source
+    validation: Source
     plan: FitPlan
     scales: Scales
     device: torch.device
@@ -113,7 +133,7 @@ class _Shared:
 
     @property
     def batch(self) -> int:
-        pairs = len(self.train.delta)
+        pairs = self.train.pairs
         return pairs if self.plan.solver == "lbfgs" else batch_size(pairs, self.plan.batch)
 
 
@@ -123,6 +143,7 @@ class _Track:
 
     setting: FitSetting
     patience: int
+    settling: int
     best_nll: float = math.inf
     best_epoch: int = 0
     weights: Parts = field(default_factory=dict)
@@ -138,7 +159,7 @@ class _Track:
 
     @property
     def stopped(self) -> bool:
-        return self.patience > 0 and len(self.validation) - self.best_epoch >= self.patience
+        return self.patience > 0 and len(self.validation) - max(self.best_epoch, self.settling) >= self.patience
 
 
 @torch.no_grad()
@@ -149,14 +170,14 @@ def _fit_chunk(
     progress: Callable[[FitProgress], None] | None,
 ) -> list[Fitted]:
     plan = shared.plan
-    solver = _solver(shared, settings)
-    routed = any(setting.routed for setting in settings)
-    held_out = Feed(shared.validation, routed, plan.batch, shared.dtype, shared.device)
-    tracks = [_Track(setting, plan.patience) for setting in settings]
+    solver, held_out = _solver(shared, settings)
+    # Nothing is to be expected of heads that are still held together.
+    settling = math.ceil(ANNEALED_SHARE * plan.epochs) if held_out.known is not None and plan.anneal else 0
+    tracks = [_Track(setting, plan.patience, settling) for setting in settings]
     active = tracks
     for epoch in range(1, plan.epochs + 1):
         train_nll = solver.epoch().tolist()
-        validation_nll = _validation_nll(solver.stack, held_out).tolist()
+        validation_nll = held_out.nll(solver.stack).tolist()
         for position, track in enumerate(active):
             track.add(train_nll[position], validation_nll[position], solver.stack, position)
         going = [position for position, track in enumerate(active) if not track.stopped]
@@ -168,47 +189,65 @@ def _fit_chunk(
         if len(going) < len(active):
             solver.keep(going)
             active = [active[position] for position in going]
-    return [_fitted(track, shared, len(settings)) for track in tracks]
+    return _fitted(tracks, shared)
 
 
-def _solver(shared: _Shared, settings: list[FitSetting]) -> Optimizer:
-    train, plan = shared.train, shared.plan
+def _solver(shared: _Shared, settings: list[FitSetting]) -> tuple[Optimizer, HeldOut]:
+    """Return what fits the settings, and what they are validated by."""
+    train, validation, plan = shared.train, shared.validation, shared.plan
     master = torch.float64 if shared.dtype == torch.float64 else torch.float32
-    router_width = 0 if train.router is None else train.router.shape[1]
     weights = [
         {
             name: part.to(shared.device)
-            for name, part in initial_weights(setting, train.delta.shape[1], router_width, master).items()
+            for name, part in initial_weights(setting, train.width, train.router_width or 0, master).items()
         }
         for setting in settings
     ]
-    stack = Stack(settings, weights, shared.scales, len(train.delta), shared.dtype)
-    feed = Feed(train, stack.routed, shared.batch, shared.dtype, shared.device)
-    return Lbfgs(stack, feed) if plan.solver == "lbfgs" else AdamW(stack, feed, plan)
+    stack = Stack(settings, weights, shared.scales, train.pairs, shared.dtype)
+    where = shared.dtype, shared.device
+    held_out = open_feed(validation, stack.routed, plan.batch, *where)
+    if settings[0].latent == "pair":
+        feed = open_feed(train, stack.routed, shared.batch, *where)
+        return Lbfgs(stack, feed) if plan.solver == "lbfgs" else AdamW(stack, feed, plan), HeldOut(held_out)
+    units = UnitFeed(train, stack.routed, shared.batch, settings[0].weight, *where)
+    return AdamW(stack, units, plan), HeldOut(held_out, Known.of(units_of(train), units_of(validation)), units)
 
 
-def _validation_nll(stack: Stack, feed: Feed) -> torch.Tensor:
-    """Return each setting's mean NLL [G] over all pairs of the feed."""
-    total = torch.zeros(len(stack.settings), dtype=torch.float64)
-    for batch in feed.in_order():
-        activations = stack.forward(batch)
-        log_weights = torch.log_softmax(activations.logits, 1)
-        total -= log_probability(activations.margins, log_weights).sum(1).cpu().double()
-    return total / feed.pairs
+def _fitted(tracks: Sequence[_Track], shared: _Shared) -> list[Fitted]:
+    lost = [track.setting for track in tracks if not track.weights]
+    if lost:
+        raise Failure(f"the validation loss of {lost[0]} was never finite: lower its lr, or look for extreme features")
+    mixtures = [as_mixture(track.setting, track.weights, shared.scales) for track in tracks]
+    known: Sequence[torch.Tensor | None] = [None] * len(tracks)
+    if tracks[0].setting.latent != "pair":
+        known = known_weights(mixtures, shared.train, shared.validation)
+    return [
+        Fitted(
+            setting=track.setting,
+            mixture=mixture,
+            best_epoch=track.best_epoch,
+            epochs_run=len(track.validation),
+            validation_nll=_validation_nll(mixture, weights, shared),
+            known=weights,
+            train_history=tuple(track.train),
+            validation_history=tuple(track.validation),
+            execution=_execution(track.setting, shared, len(tracks)),
+        )
+        for track, mixture, weights in zip(tracks, mixtures, known, strict=True)
+    ]
 
 
-def _fitted(track: _Track, shared: _Shared, chunk: int) -> Fitted:
-    setting, device = track.setting, shared.device
-    if not track.weights:
-        raise Failure(f"the validation loss of {setting} was never finite: lower its lr, or look for extreme features")
-    mixture = as_mixture(setting, track.weights, shared.scales)
-    return Fitted(
-        setting=setting,
-        mixture=mixture,
-        best_epoch=track.best_epoch,
-        epochs_run=len(track.validation),
-        validation_nll=mean_nll(mixture, shared.validation, device, shared.plan.batch),
-        train_history=tuple(track.train),
-        validation_history=tuple(track.validation),
-        execution=Execution(device.type, str(shared.dtype).removeprefix("torch."), shared.batch, chunk),
+def _validation_nll(mixture: Mixture, known: torch.Tensor | None, shared: _Shared) -> float:
+    if known is None:
+        return mean_nll(mixture, shared.validation, shared.device, shared.plan.batch)
+    return nll(pair_log_probability(score(mixture, shared.validation)[0], known))
+
+
+def _execution(setting: FitSetting, shared: _Shared, chunk: int) -> Execution:
+    return Execution(
+        device=shared.device.type,
+        dtype=str(shared.dtype).removeprefix("torch."),
+        batch=shared.batch,
+        chunk=chunk,
+        lr=setting.lr * width_factor(shared.train.width),
     )

@@ -51,15 +51,15 @@ def prediction_correlation(margins: torch.Tensor) -> torch.Tensor:
 
 
 def prune(
-    mixture: Mixture, margins: torch.Tensor, router_input: torch.Tensor | None, threshold: float
+    mixture: Mixture, margins: torch.Tensor, log_weights: torch.Tensor, threshold: float
 ) -> tuple[Mixture, list[int]]:
     """Return the mixture without heads whose predictions correlate above the threshold with a kept one's, and those.
 
-    Heads are kept in the order of their mean weight over the pairs of `margins` [N, K]. A kept head takes over the
-    weight of those removed for it: exactly where the weights are static, else in its router's bias, by the mean over
-    pairs of log(1 + π_removed / π_kept).
+    Heads are kept in the order of their mean weight over the pairs of `margins` and `log_weights` [N, K]. A kept head
+    takes over the weight of those removed for it: exactly where the weights are static, else in its router's bias, by
+    the mean over pairs of log(1 + π_removed / π_kept).
     """
-    log_weights = mixture.log_weights(router_input, len(margins)).double()
+    log_weights = log_weights.double()
     correlation = prediction_correlation(margins)
     order = log_weights.exp().mean(0).argsort(descending=True, stable=True).tolist()
     heirs: dict[int, list[int]] = {}

@@ -5,9 +5,8 @@ Letters: N pairs, C columns (heads, methods), U clusters (prompts or users), K h
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -47,16 +46,18 @@ def cluster_intervals(
     difference is that of a column of differences.
     """
     sums, sizes = _cluster_sums(values, cluster_ids)
-    clusters = len(sizes)
+    means = [(counts @ sums) / (counts @ sizes)[:, None] for counts in resampled_counts(len(sizes), seed, resamples)]
+    low, high = torch.quantile(torch.cat(means), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    return low, high
+
+
+def resampled_counts(clusters: int, seed: int, resamples: int) -> Iterator[torch.Tensor]:
+    """Yield how often each of U clusters is drawn in bootstrap samples [R', U] of all of them, R' a bounded number."""
     generator = torch.Generator().manual_seed(seed)
-    means = []
     for part in torch.split(torch.arange(resamples), max(1, RESAMPLES_AT_ONCE // clusters)):
         drawn = torch.randint(clusters, (len(part), clusters), generator=generator)
         counts = torch.zeros(len(part), clusters, dtype=torch.float64)
-        counts.scatter_add_(1, drawn, torch.ones_like(counts))
-        means.append((counts @ sums) / (counts @ sizes)[:, None])
-    low, high = torch.quantile(torch.cat(means), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    return low, high
+        yield counts.scatter_add_(1, drawn, torch.ones_like(counts))
 
 
 def standard_error(values: torch.Tensor, cluster_ids: torch.Tensor) -> torch.Tensor:
@@ -95,11 +96,3 @@ def permutation_agreement(first: torch.Tensor, second: torch.Tensor, k: int) -> 
     confusion = torch.bincount(first * k + second, minlength=k * k).view(k, k).numpy()
     rows, columns = linear_sum_assignment(confusion, maximize=True)
     return float(confusion[rows, columns].sum()) / len(first)
-
-
-def restart_agreement(assignments: Sequence[torch.Tensor], k: int) -> float:
-    """Return the mean permutation agreement over all pairs of restarts' assignments [N]; at least two."""
-    shares = [permutation_agreement(a, b, k) for a, b in itertools.combinations(assignments, 2)]
-    if not shares:
-        raise ValueError("agreement of restarts needs at least two of them")
-    return sum(shares) / len(shares)

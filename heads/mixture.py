@@ -34,6 +34,20 @@ class Router:
         if self.v2.shape != (len(self.b2), units) or (self.b1 is not None and self.b1.shape != (units,)):
             raise ValueError(f"router shapes do not fit: v2 {list(self.v2.shape)}, b2 {list(self.b2.shape)}, h {units}")
 
+    def parts(self) -> dict[str, torch.Tensor]:
+        """Return the tensors there are, by name."""
+        named = {field.name: getattr(self, field.name) for field in fields(Router)}
+        return {name: part for name, part in named.items() if part is not None}
+
+    def to(self, dtype: torch.dtype) -> Router:
+        """Return the same router in another dtype."""
+        return Router.of({name: part.to(dtype) for name, part in self.parts().items()})
+
+    @classmethod
+    def of(cls, parts: Mapping[str, torch.Tensor]) -> Router:
+        """Build a router from what `parts` returned."""
+        return cls(parts.get("v1"), parts.get("b1"), parts["v2"], parts["b2"])
+
     def logits(self, embedding: torch.Tensor) -> torch.Tensor:
         """Return the logits [N, K] of the embeddings [N, D]."""
         hidden = embedding.to(self.v2.dtype)
@@ -95,8 +109,7 @@ class Mixture:
         if self.static is not None:
             state["static"] = self.static
         if self.router is not None:
-            parts = {ROUTER_PREFIX + field.name: getattr(self.router, field.name) for field in fields(Router)}
-            state |= {name: tensor for name, tensor in parts.items() if tensor is not None}
+            state |= {ROUTER_PREFIX + name: tensor for name, tensor in self.router.parts().items()}
         return state
 
     @classmethod

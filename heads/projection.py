@@ -1,7 +1,9 @@
 """Principal components: a fit on r < D numbers per embedding, folded back so that nothing downstream knows of it.
 
 Letters: N pairs, D embedding width, r components. The basis is orthonormal: components keep their sizes, and the one
-rms by which a fit divides each input rescales them all alike. Whitening would raise noise to the size of signal.
+rms by which a fit divides each input rescales them all alike. Whitening would raise noise to the size of signal, and
+so does AdamW, which moves every weight alike, where signal and noise have axes of their own: the axes are therefore
+turned at random, so that each holds some of everything, as those of the embeddings do.
 """
 
 from __future__ import annotations
@@ -12,32 +14,62 @@ import torch
 
 from heads.mixture import Mixture
 from heads.settings import PairTensors
+from heads.solvers import width_factor
+from heads.source import Source, open_feed
 
-BLOCK = 4096
-"""Rows read at a time."""
 OVERSAMPLED = 32
 """Directions iterated beside the r wanted: the last of those converge sooner."""
 ITERATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Components:
+    """Principal components of both inputs, most energy first; None where an input stays as it is."""
+
+    delta: torch.Tensor | None
+    """[D, R] orthonormal, float32"""
+    router: torch.Tensor | None
+    """[D', R] orthonormal, float32"""
+
+    def projection(self, width: int, seed: int = 0) -> Projection:
+        """Return the projection to the span of the first `width` components, its axes drawn by the seed."""
+        generator = torch.Generator().manual_seed(seed)
+        bases = [
+            None
+            if basis is None
+            else basis[:, :width] @ torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+            for basis in (self.delta, self.router)
+        ]
+        return Projection(*bases)
+
+
+@dataclass(frozen=True, slots=True)
 class Projection:
-    """Orthonormal bases of both inputs, most energy first; None where an input stays as it is."""
+    """Orthonormal axes for both inputs; None where an input stays as it is."""
 
     delta: torch.Tensor | None
     """[D, r] float32"""
     router: torch.Tensor | None
     """[D', r] float32"""
 
-    def narrowed(self, width: int) -> Projection:
-        """Return the first components only."""
-        cut = [None if basis is None else basis[:, :width].contiguous() for basis in (self.delta, self.router)]
-        return Projection(*cut)
-
-    def project(self, pairs: PairTensors) -> PairTensors:
-        """Return the pairs' components [N, r], float32."""
-        router = None if pairs.router is None else _components(pairs.router, self.router)
-        return PairTensors(_components(pairs.delta, self.delta), router)
+    def project(self, source: Source) -> PairTensors:
+        """Return the pairs' components [N, r], float32, in memory whether the source is or not."""
+        routed = source.router_width is not None
+        bases = [self.delta, self.router] if routed else [self.delta]
+        widths = [source.width, source.router_width or 0]
+        outs = [
+            torch.empty(source.pairs, width if basis is None else basis.shape[1])
+            for basis, width in zip(bases, widths, strict=False)
+        ]
+        start = 0
+        for batch in open_feed(source, routed).in_order():
+            stop = start + len(batch.delta)
+            for out, basis, rows in zip(outs, bases, (batch.delta, batch.router), strict=False):
+                assert rows is not None
+                out[start:stop] = rows if basis is None else rows @ basis
+            start = stop
+        units = source.units if isinstance(source, PairTensors) else None
+        return PairTensors(outs[0], outs[1] if routed else None, units)
 
     def fold(self, mixture: Mixture) -> Mixture:
         """Return the mixture that predicts from the embeddings themselves what this one does from components."""
@@ -50,56 +82,66 @@ class Projection:
         return Mixture(heads, replace(router, v1=_full_width(router.v1, self.router)))
 
 
-def fit_projection(train: PairTensors, width: int, seed: int = 0) -> Projection:
-    """Return the bases of the training pairs' `width` principal components; an input no wider than that stays.
+def fit_projection(train: Source, width: int) -> Projection:
+    """Return the projection of the training pairs to their `width` principal components."""
+    return principal_components(train, width).projection(width)
 
-    Not centred: a reward has no bias, and the mean of the router's input is a direction like others.
+
+def principal_components(train: Source, width: int, seed: int = 0) -> Components:
+    """Return the training pairs' `width` principal components; an input no wider than that stays.
+
+    Not centred: a reward has no bias, and the mean of the router's input is a direction like others. The pairs are
+    read once.
     """
-    inputs = (train.delta, train.router)
-    return Projection(*(None if rows is None else _basis(rows, width, seed) for rows in inputs))
+    delta = _Gram(train.width, width)
+    router = _Gram(train.router_width or 0, width)
+    for batch in open_feed(train, train.router_width is not None).in_order():
+        delta.add(batch.delta)
+        if batch.router is not None:
+            router.add(batch.router)
+    return Components(delta.basis(seed), router.basis(seed))
 
 
-def speed(rows: torch.Tensor) -> float:
-    """Return the mean over rows [N, D] of Σ_d |x_d|, in units of their rms: at most D.
+def rate_factor(full: Source, narrow: Source) -> float:
+    """Return by how much a fit on components raises learning rates to go as far as the fit in full width would."""
+    return _speed(full) / _speed(narrow)
 
-    AdamW moves every weight by about its learning rate, so this times the rate is how far one step moves a margin:
-    a fit on components needs a larger rate to go as far as one in full width.
+
+def _speed(source: Source) -> float:
+    """Return how far a step of AdamW moves a margin, in units of the learning rate and of the input's rms.
+
+    It moves every weight by about its rate: the mean over the first pairs of Σ_d |Δ_d|, at most D, where the width
+    leaves the rate as it is.
     """
-    sample = rows[:BLOCK].float()
-    return sample.shape[1] * (sample.abs().mean() / sample.square().mean().sqrt()).item()
+    sample = next(open_feed(source, False).in_order()).delta
+    sizes = sample.shape[1] * (sample.abs().mean() / sample.square().mean().sqrt()).item()
+    return sizes * width_factor(source.width)
 
 
-def _basis(rows: torch.Tensor, width: int, seed: int) -> torch.Tensor | None:
-    """Return the leading eigenvectors [D, width] of rowsᵀ rows, by subspace iteration and one Rayleigh-Ritz step."""
-    full = rows.shape[1]
-    if width >= full:
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(full, min(full, width + OVERSAMPLED), generator=generator)
-    subspace = torch.linalg.qr(start).Q
-    for _ in range(ITERATIONS):
-        subspace = torch.linalg.qr(_gram_product(rows, subspace)).Q
-    vectors: torch.Tensor = torch.linalg.eigh(subspace.T @ _gram_product(rows, subspace)).eigenvectors
-    basis: torch.Tensor = subspace @ vectors.flip(1)[:, :width]  # their eigenvalues ascend
-    return basis
+class _Gram:
+    """rowsᵀ rows [D, D] of rows that come in parts, and its leading eigenvectors."""
 
+    def __init__(self, full: int, width: int) -> None:
+        self._width = width
+        self._total = torch.zeros(full, full) if width < full else None
 
-def _gram_product(rows: torch.Tensor, subspace: torch.Tensor) -> torch.Tensor:
-    """Return rowsᵀ rows subspace [D, l], reading the rows once."""
-    total = torch.zeros_like(subspace)
-    for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK].float()
-        total.addmm_(block.T, block @ subspace)
-    return total
+    def add(self, rows: torch.Tensor) -> None:
+        if self._total is not None:
+            self._total.addmm_(rows.T, rows)
 
-
-def _components(rows: torch.Tensor, basis: torch.Tensor | None) -> torch.Tensor:
-    if basis is None:
-        return rows
-    out = torch.empty(len(rows), basis.shape[1])
-    for start in range(0, len(rows), BLOCK):
-        torch.mm(rows[start : start + BLOCK].float(), basis, out=out[start : start + BLOCK])
-    return out
+    def basis(self, seed: int) -> torch.Tensor | None:
+        """Return the eigenvectors [D, width] by subspace iteration and one Rayleigh-Ritz step; None for all of D."""
+        if self._total is None:
+            return None
+        full = len(self._total)
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(full, min(full, self._width + OVERSAMPLED), generator=generator)
+        subspace = torch.linalg.qr(start).Q
+        for _ in range(ITERATIONS):
+            subspace = torch.linalg.qr(self._total @ subspace).Q
+        vectors: torch.Tensor = torch.linalg.eigh(subspace.T @ (self._total @ subspace)).eigenvectors
+        leading: torch.Tensor = subspace @ vectors.flip(1)[:, : self._width]  # their eigenvalues ascend
+        return leading
 
 
 def _full_width(weights: torch.Tensor, basis: torch.Tensor | None) -> torch.Tensor:

@@ -11,9 +11,11 @@ import torch
 from cache.errors import BadInput
 from heads.mixture import Mixture
 
-Method = Literal["mixture", "static", "single"]
+Method = Literal["mixture", "static", "single", "ensemble"]
 Prior = Literal["example", "batch"]
 Solver = Literal["adamw", "lbfgs"]
+Latent = Literal["pair", "user", "context"]
+Weight = Literal["pair", "user"]
 ComputeDtype = Literal["auto", "bfloat16", "float32", "float64"]
 
 
@@ -22,7 +24,8 @@ class FitSetting:
     """One model to fit. Settings of every kind may share one call of `heads.fit.fit`."""
 
     method: Method
-    """mixture: weights from a router; static: one set of weights for all pairs; single: one head."""
+    """mixture: weights from a router; static: one set of weights for all pairs; single: one head; ensemble: heads that
+    each learn from every pair, started and held apart by frozen random priors, with equal weights."""
     k: int
     """Reward heads K."""
     lam: float = 0.1
@@ -32,13 +35,19 @@ class FitSetting:
     hidden: int = 128
     """Rectified units of the router; 0 is a linear router."""
     lr: float = 2e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW on embeddings up to 384 wide; wider ones take 384 / D of it."""
     weight_decay: float = 0.01
-    """AdamW's decoupled decay of heads and router matrices; biases and static logits never decay."""
+    """AdamW's decoupled decay of heads and router matrices; biases and static logits never decay, nor does an
+    ensemble's prior: its heads decay towards it."""
     l2: float = 0.0
-    """Adds l2 / (2 N) ||W||² of the returned heads to the loss: scikit-learn's C is 1 / l2."""
+    """Adds l2 / (2 N) ||W||² of the returned heads to the loss, an ensemble's priors subtracted: scikit-learn's C is
+    1 / l2."""
     seed: int = 0
     """Seed of the initial weights."""
+    latent: Latent = "pair"
+    """What has one group: every pair its own, or all pairs of a user or of a context the same."""
+    weight: Weight = "pair"
+    """What the loss is a mean over, where users or contexts have a group: their pairs, or they themselves."""
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, get_args(Method))
@@ -50,6 +59,12 @@ class FitSetting:
             _at_least(name, getattr(self, name), 0)
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise BadInput(f"lr is {self.lr}: expected a finite number above 0, for example 0.002")
+        _one_of("latent", self.latent, get_args(Latent))
+        _one_of("weight", self.weight, get_args(Weight))
+        if self.latent == "pair" and self.weight != "pair":
+            raise BadInput(f"weight {self.weight} with latent pair: pairs weigh alike there, so give latent user")
+        if self.latent != "pair" and self.method == "ensemble":
+            raise BadInput(f"method ensemble with latent {self.latent}: its heads all learn from everybody")
         if self.method == "single" and self.k != 1:
             raise BadInput(f"method single with k = {self.k}: it has one head, so give k = 1")
 
@@ -79,6 +94,9 @@ class FitPlan:
     """Share of the steps in which the learning rate rises; it then falls along a cosine."""
     solver: Solver = "adamw"
     """adamw: all settings at once, in minibatches; lbfgs: one after the other on all pairs, to convergence."""
+    anneal: bool = True
+    """Whether the evidence of users or contexts starts faint and has its weight after half the steps: restarts then
+    find the same groups. Without effect on latent pair."""
 
     def __post_init__(self) -> None:
         _one_of("solver", self.solver, get_args(Solver))
@@ -99,6 +117,23 @@ class PairTensors:
     """[N, D] embedding of the chosen minus that of the rejected response."""
     router: torch.Tensor | None
     """[N, D'] embedding of the prompt or of context and prompt; None where no setting has a router."""
+    units: torch.Tensor | None = None
+    """[N] int64 code of each pair's user or context, for settings whose latent that is."""
+
+    @property
+    def pairs(self) -> int:
+        """Return N."""
+        return len(self.delta)
+
+    @property
+    def width(self) -> int:
+        """Return D."""
+        return self.delta.shape[1]
+
+    @property
+    def router_width(self) -> int | None:
+        """Return D', None where there is no router's input."""
+        return None if self.router is None else self.router.shape[1]
 
     def __post_init__(self) -> None:
         if self.delta.ndim != 2 or len(self.delta) == 0:
@@ -107,6 +142,10 @@ class PairTensors:
             raise BadInput(
                 f"router input has shape {list(self.router.shape)}: expected one row for each of the"
                 f" {len(self.delta)} pairs"
+            )
+        if self.units is not None and self.units.shape != self.delta.shape[:1]:
+            raise BadInput(
+                f"units have shape {list(self.units.shape)}: expected one for each of the {self.pairs} pairs"
             )
 
 
@@ -140,6 +179,8 @@ class Execution:
     """Pairs per minibatch."""
     chunk: int
     """Settings fitted together with this one, itself included."""
+    lr: float
+    """Peak learning rate, the share that the width takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +196,12 @@ class Fitted:
     epochs_run: int
     """Epochs before the setting stopped."""
     validation_nll: float
-    """Of `mixture`, computed in float32."""
+    """Of `mixture`, computed in float32; where users or contexts have groups, of known ones."""
+    known: torch.Tensor | None
+    """Log-weights [pairs, K] of the validation pairs, their user or context known by training pairs; None where pairs
+    have groups."""
     train_history: tuple[float, ...]
-    """Per epoch, the mean over its minibatches while the weights moved."""
+    """Per epoch, the mean of what the method lowers over its minibatches, while the weights moved."""
     validation_history: tuple[float, ...]
     """After each epoch, in the compute dtype."""
     execution: Execution

@@ -11,10 +11,16 @@ from typing import Protocol
 
 import torch
 
-from heads.feed import Feed, batch_indices
+from heads.feed import Batches, Epochs
+from heads.latent import annealed
 from heads.settings import FitPlan
-from heads.stack import DECAYED, UNDECAYED, Stack
+from heads.stack import Stack
+from heads.weights import Parts
 
+REFERENCE_WIDTH = 384
+"""Embeddings up to this width are fitted with the learning rate as it is given."""
+DECAYED = ("heads", "v1", "v2")
+"""Parts that weight decay pulls to zero: no biases."""
 LBFGS_ITERATIONS = 20
 """Iterations per epoch."""
 LBFGS_GRADIENT = 1e-9
@@ -50,79 +56,85 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
+def width_factor(width: int) -> float:
+    """Return the share of the learning rate that a fit on embeddings of some width takes.
+
+    AdamW moves every weight by about its rate whatever the gradient, so a step moves a margin in proportion to the
+    width, and a rate that suits one backbone overshoots on a wider one (Yang et al. 2022, "Tensor Programs V").
+    """
+    return min(1.0, REFERENCE_WIDTH / width)
+
+
 class AdamW:
-    """torch.optim.AdamW over the slices of a stack, every setting with its own learning rate and decay."""
+    """torch.optim.AdamW over the blocks of a stack, every setting with its own learning rate and decay."""
 
     converged = False
 
-    def __init__(self, stack: Stack, feed: Feed, plan: FitPlan) -> None:
+    def __init__(self, stack: Stack, feed: Epochs, plan: FitPlan) -> None:
         """Start at step 0 of `plan.epochs` epochs."""
         self.stack = stack
         self._feed = feed
         self._plan = plan
         self._order = torch.Generator().manual_seed(plan.data_seed)
-        self._steps = plan.epochs * (feed.pairs // feed.size)
+        self._steps = plan.epochs * feed.steps
         self._step = 0
-        self._optimizer = _adamw(stack)
+        self._moments: dict[str, Parts] = {
+            moment: {name: torch.zeros_like(part) for name, part in stack.params.items()}
+            for moment in ("exp_avg", "exp_avg_sq")
+        }
+        self._optimizer = self._adamw()
+
+    def _adamw(self) -> torch.optim.AdamW:
+        """Return the optimizer of the stack's blocks at the present step and moments."""
+        groups = [
+            {
+                "params": [part for name, part in block.parts.items() if (name in DECAYED) == decayed],
+                "peak": block.setting.lr * width_factor(self.stack.width),
+                "weight_decay": block.setting.weight_decay * decayed,
+            }
+            for block in self.stack.blocks
+            for decayed in (True, False)
+        ]
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        for block in self.stack.blocks:
+            for name, part in block.parts.items():
+                moments = {key: parts[name][block.rows[name]] for key, parts in self._moments.items()}
+                optimizer.state[part] = {"step": torch.tensor(float(self._step), device=part.device)} | moments
+        return optimizer
 
     def epoch(self) -> torch.Tensor:
         """Take one step per minibatch; every setting sees the same ones."""
         total = torch.zeros(len(self.stack.settings), device=self.stack.device)
-        for index in batch_indices(self._feed.pairs, self._plan.batch, self._order):
-            total += self.stack.gradients(self._feed.rows(index)).nll
+        for batch in self._feed.shuffled(self._order):
+            exponent = annealed(self._step, self._steps) if self._plan.anneal else 1.0
+            total += self.stack.gradients(batch, exponent).nll
             factor = learning_rate_factor(self._step, self._steps, self._plan.warmup)
             for group in self._optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             self._optimizer.step()
             self.stack.refresh()
             self._step += 1
-        return total / (self._feed.pairs // self._feed.size)
+        return total / self._feed.steps
 
     def keep(self, positions: Sequence[int]) -> None:
         """Restack the settings that go on; they keep their moments, so the others' end changes nothing."""
-        old, moments = self.stack, self._optimizer.state
-        self.stack = Stack(
-            [old.settings[g] for g in positions],
-            [old.weights(g) for g in positions],
-            old.scales,
-            old.pairs,
-            old.dtype,
-        )
-        self._optimizer = _adamw(self.stack)
-        for new, g in zip(self.stack.slices, positions, strict=True):
-            for name, part in new.items():
-                cut = tuple(slice(size) for size in part.shape)
-                self._optimizer.state[part] = {
-                    key: value[cut].contiguous() if value.ndim else value
-                    for key, value in moments[old.slices[g][name]].items()
-                }
-
-
-def _adamw(stack: Stack) -> torch.optim.AdamW:
-    groups = [
-        {
-            "params": [parts[name] for name in names if name in parts],
-            "peak": setting.lr,
-            "weight_decay": setting.weight_decay * decayed,
-        }
-        for setting, parts in zip(stack.settings, stack.slices, strict=True)
-        for names, decayed in ((DECAYED, 1), (UNDECAYED, 0))
-    ]
-    return torch.optim.AdamW(groups, fused=True)
+        old, self.stack = self.stack, self.stack.narrowed(positions)
+        self._moments = {key: old.rows_like(self.stack, parts, positions) for key, parts in self._moments.items()}
+        self._optimizer = self._adamw()
 
 
 class Lbfgs:
     """torch.optim.LBFGS with a strong Wolfe line search, on all pairs at once; the stack has one setting."""
 
-    def __init__(self, stack: Stack, feed: Feed) -> None:
+    def __init__(self, stack: Stack, feed: Batches) -> None:
         """Read all pairs once: they stay in the feed's buffers."""
         assert len(stack.settings) == 1
         self.stack = stack
-        self._batch = feed.rows(torch.arange(feed.pairs))
+        self._batch = feed.whole()
         self._nll = torch.zeros(1)
         self._done = False
         self._optimizer = torch.optim.LBFGS(
-            list(stack.slices[0].values()),
+            list(stack.blocks[0].parts.values()),
             max_iter=LBFGS_ITERATIONS,
             tolerance_grad=LBFGS_GRADIENT,
             tolerance_change=0.0,

@@ -5,11 +5,12 @@ width, B pairs. Activations are [G, K, B] and [R, h, B]: one product reads a min
 sums over pairs run along contiguous memory. Padding is zero, has zero gradients, and so stays zero.
 
 A linear router is h = K units that are not rectified, with V2 frozen at the identity. The inputs are never
-divided by their rms: the products multiply by its inverse.
+divided by their rms: the products multiply by its inverse. An ensemble's heads predict with a frozen prior added.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +18,12 @@ from dataclasses import dataclass
 import torch
 
 from heads.feed import Batch, Scales
-from heads.mixture import Mixture, Router
-from heads.objective import ABSENT_LOGIT, Losses, Penalty, losses, ridge
+from heads.latent import Visits, unit_losses
+from heads.objective import ABSENT_LOGIT, OBJECTIVES, Losses, Objective, Penalty, ridge
 from heads.settings import FitSetting
+from heads.weights import Parts, padded
 
 ROUTER_PARTS = ("v1", "b1", "v2")
-DECAYED = ("heads", "v1", "v2")
-UNDECAYED = ("b1", "b2")
-
-Parts = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,45 +38,80 @@ class Activations:
     """[R, h, B] after rectification, in the compute dtype; None when no setting has a router."""
 
 
-class Stack:
-    """Master weights, gradients and copies in the compute dtype of G settings.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Neighbouring settings that learn the same parts alike: what an optimizer takes in one call."""
 
-    `slices[g]` are setting g's parts as views, with their gradients as `.grad`: what an optimizer takes.
-    """
+    setting: FitSetting
+    """The first of them."""
+    parts: Parts
+    """Views of the learned parts, with their gradients as `.grad`."""
+    rows: dict[str, slice]
+    """Where the views lie in the stacked parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowered:
+    """Neighbouring settings that lower the same objective."""
+
+    rows: slice
+    objective: Objective
+    penalty: Penalty
+
+
+class Stack:
+    """Master weights, gradients and copies in the compute dtype of G settings."""
 
     def __init__(
         self, settings: Sequence[FitSetting], weights: Sequence[Parts], scales: Scales, pairs: int, dtype: torch.dtype
     ) -> None:
-        """Stack the settings' unpadded weights, those without a router first; `pairs` is the N of the l2 term."""
+        """Stack the settings' unpadded weights, in the order of `stacking_order`; `pairs` is the N of the l2 term."""
         self.settings = tuple(settings)
         self.scales = scales
         self.pairs = pairs
         self.dtype = dtype
         self.device = weights[0]["heads"].device
         self.first = sum(not setting.routed for setting in settings)
-        assert all(setting.routed for setting in settings[self.first :])
-        self.params: Parts = {name: _padded([w[name] for w in weights]) for name in ("heads", "b2")}
+        assert list(settings) == sorted(settings, key=stacking_order)
+        self.params: Parts = {name: padded([w[name] for w in weights]) for name in ("heads", "b2")}
         for name in ROUTER_PARTS if self.routed else ():
-            self.params[name] = _padded([w[name] for w in weights[self.first :]])
+            self.params[name] = padded([w[name] for w in weights[self.first :]])
+        self._prior = None
+        if any("prior" in w for w in weights):
+            self._prior = padded([w.get("prior", torch.zeros_like(w["heads"])) for w in weights])
         self.grads = {name: torch.zeros_like(part) for name, part in self.params.items()}
         self._low = {name: part.to(dtype) for name, part in self.params.items()}
-        self.slices = [self._slice(g) for g in range(len(settings))]
+        if self._prior is not None:
+            self._low["heads"] = torch.empty_like(self.params["heads"], dtype=dtype)
+        self.blocks = [self._block(list(group)) for _, group in itertools.groupby(range(len(settings)), self._alike)]
+        self._buffers: Parts = {}
         self._constants()
+        self.refresh()
 
     @property
     def routed(self) -> bool:
         """Whether any setting has a router."""
         return self.first < len(self.settings)
 
-    def _slice(self, g: int) -> Parts:
-        rows = {"heads": g, "b2": g}
-        if self.settings[g].routed:
-            learned = ROUTER_PARTS if self.settings[g].hidden else ("v1",)
-            rows |= dict.fromkeys(learned, g - self.first)
-        views = {name: self.params[name][row].detach() for name, row in rows.items()}
+    @property
+    def width(self) -> int:
+        """Return D."""
+        return self.params["heads"].shape[2]
+
+    def _alike(self, g: int) -> tuple[object, ...]:
+        setting = self.settings[g]
+        return setting.lr, setting.weight_decay, setting.method, setting.routed, setting.hidden == 0
+
+    def _block(self, members: Sequence[int]) -> Block:
+        setting, rows = self.settings[members[0]], slice(members[0], members[-1] + 1)
+        own = {"heads": rows} if setting.method == "ensemble" else {"heads": rows, "b2": rows}
+        if setting.routed:
+            learned = ROUTER_PARTS if setting.hidden else ("v1",)
+            own |= dict.fromkeys(learned, slice(rows.start - self.first, rows.stop - self.first))
+        views = {name: self.params[name][place].detach() for name, place in own.items()}
         for name, view in views.items():
-            view.grad = self.grads[name][rows[name]]
-        return views
+            view.grad = self.grads[name][own[name]]
+        return Block(setting, views, own)
 
     def _constants(self) -> None:
         def column(values: Sequence[float | bool], dtype: torch.dtype) -> torch.Tensor:
@@ -90,55 +123,100 @@ class Stack:
         counts = column([s.k for s in self.settings], torch.int64)
         present = torch.arange(int(counts.max()), device=self.device)[:, None] < counts
         self._absent = torch.zeros(present.shape, dtype=master, device=self.device).masked_fill(~present, ABSENT_LOGIT)
-        self._penalty = Penalty(
-            lam=column([s.lam for s in self.settings], master),
-            of_batch=column([s.prior == "batch" for s in self.settings], torch.bool),
-            log_k=counts.flatten().to(master).log(),
-        )
-        linear = [setting.hidden == 0 for setting in self.settings[self.first :]]
-        self._floor = column([-math.inf if flag else 0.0 for flag in linear], self.dtype)
-        self._linear = column(linear, self.dtype)
+        self._lam = column([s.lam for s in self.settings], master)
+        of_batch = [s.prior == "batch" for s in self.settings]
+        log_k = counts.flatten().to(master).log()
+        self._linear = sum(setting.hidden == 0 for setting in self.settings[self.first :])
+        self._lowered = []
+        objectives = [OBJECTIVES[setting.method] for setting in self.settings]
+        for objective, group in itertools.groupby(range(len(objectives)), objectives.__getitem__):
+            members = list(group)
+            rows = slice(members[0], members[-1] + 1)
+            prior = column(of_batch[rows], torch.bool) if any(of_batch[rows]) else None
+            self._lowered.append(_Lowered(rows, objective, Penalty(self._lam[rows], prior, log_k[rows])))
 
     def refresh(self) -> None:
         """Copy the master weights into the compute dtype, after every change of them."""
         for name, part in self.params.items():
             self._low[name].copy_(part)
+        if self._prior is not None:
+            self._low["heads"].copy_(self.params["heads"] + self._prior)
+
+    def margins(self, batch: Batch) -> torch.Tensor:
+        """Return the margins [G, K, B] of a minibatch."""
+        heads = self._low["heads"]
+        product = torch.mm(heads.view(-1, heads.shape[2]), batch.delta.T).view(*heads.shape[:2], -1)
+        return product.to(self.params["heads"].dtype) / self.scales.delta
 
     def forward(self, batch: Batch) -> Activations:
-        """Return margins and router logits of a minibatch."""
-        heads, count = self._low["heads"], len(batch.delta)
-        settings, k, width = heads.shape
-        product = torch.mm(heads.view(settings * k, width), batch.delta.T)
-        master = self.params["heads"].dtype
-        margins = product.view(settings, k, count).to(master).mul_(1 / self.scales.delta)
+        """Return margins and router logits of a minibatch; the next call overwrites the hidden units."""
+        margins, count = self.margins(batch), len(batch.delta)
         logits = (self.params["b2"][:, :, None] + self._absent).repeat(1, 1, count)
         if not self.routed:
             return Activations(margins, logits, None)
         assert batch.router is not None
-        v1, b1 = self._low["v1"], self._low["b1"]
-        hidden = torch.addmm(
-            b1.view(-1, 1), v1.view(-1, v1.shape[2]), batch.router.T, alpha=1 / self.scales.router
-        ).view(*b1.shape, count)
-        hidden.clamp_(min=self._floor)
-        v2 = self._low["v2"]
-        logits[self.first :, : v2.shape[1]] += torch.bmm(v2, hidden).to(master)
+        v1, b1, v2 = (self._low[name] for name in ROUTER_PARTS)
+        hidden = self._buffer("hidden", *b1.shape, count)
+        _scaled_product(v1, batch.router.T, 1 / self.scales.router, hidden, b1.view(-1, 1))
+        hidden[self._linear :].relu_()
+        logits[self.first :, : v2.shape[1]] += torch.bmm(v2, hidden)
         return Activations(margins, logits, hidden)
 
-    def gradients(self, batch: Batch) -> Losses:
-        """Return the losses of a minibatch and leave the derivatives of NLL + λ KL + l2 term in `grads`."""
+    def gradients(self, batch: Batch, exponent: float = 1.0) -> Losses:
+        """Return the losses of a minibatch and leave the derivatives of the whole objective in `grads`.
+
+        `exponent` is that of the evidence of units, where the minibatch has any.
+        """
         act = self.forward(batch)
-        result = losses(act.margins, act.logits, self._penalty)
-        heads = self.grads["heads"]
-        d_margins = (result.d_margins / self.scales.delta).to(self.dtype).view(-1, len(batch.delta))
-        heads.copy_(torch.mm(d_margins, batch.delta).view_as(heads))
+        result = self._losses(act, batch.visits, exponent)
+        self._weight_gradient("heads", result.d_margins.to(self.dtype), batch.delta, 1 / self.scales.delta)
         if self._ridge is not None:
-            heads += ridge(self.params["heads"], self._ridge)[1]
+            self.grads["heads"] += ridge(self.params["heads"], self._ridge)[1]
         self.grads["b2"].copy_(result.d_logits.sum(2))
         if act.hidden is not None:
             assert batch.router is not None
             d_logits = result.d_logits[self.first :, : self.params["v2"].shape[1]].to(self.dtype)
             self._router_gradients(batch.router, act.hidden, d_logits)
         return result
+
+    def _router_gradients(self, router: torch.Tensor, hidden: torch.Tensor, d_logits: torch.Tensor) -> None:
+        self.grads["v2"].copy_(torch.bmm(d_logits, hidden.transpose(1, 2)))
+        d_hidden = self._buffer("d_hidden", *hidden.shape)
+        torch.bmm(self._low["v2"].transpose(1, 2), d_logits, out=d_hidden)
+        rectified = d_hidden[self._linear :]
+        torch.ops.aten.threshold_backward(rectified, hidden[self._linear :], 0, grad_input=rectified)
+        self.grads["b1"].copy_(d_hidden.sum(2))
+        self._weight_gradient("v1", d_hidden, router, 1 / self.scales.router)
+
+    def _weight_gradient(self, name: str, slopes: torch.Tensor, inputs: torch.Tensor, scale: float) -> None:
+        """Leave slopes [G, K, B] times inputs [B, D] in the gradient of the weights that read these inputs."""
+        gradient = self.grads[name]
+        product = self._buffer(f"d_{name}", *gradient.shape)
+        _scaled_product(slopes, inputs, scale, product)
+        gradient.copy_(product)
+
+    def _buffer(self, name: str, *shape: int) -> torch.Tensor:
+        """Return memory in the compute dtype that every step uses again: fresh memory costs a fault for each page."""
+        size = math.prod(shape)
+        if name not in self._buffers or len(self._buffers[name]) < size:
+            self._buffers[name] = torch.empty(size, dtype=self.dtype, device=self.device)
+        return self._buffers[name][:size].view(shape)
+
+    def _losses(self, act: Activations, visits: Visits | None, exponent: float) -> Losses:
+        parts = [
+            one.objective(act.margins[one.rows], act.logits[one.rows], one.penalty)
+            if visits is None
+            else unit_losses(act.margins[one.rows], act.logits[one.rows], one.penalty, visits, exponent)
+            for one in self._lowered
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Losses(
+            nll=torch.cat([part.nll for part in parts]),
+            kl=torch.cat([part.kl for part in parts]),
+            d_margins=torch.cat([part.d_margins for part in parts]),
+            d_logits=torch.cat([part.d_logits for part in parts]),
+        )
 
     def curvature(self, batch: Batch) -> torch.Tensor:
         """Return the second derivatives [D, D] of one head's whole loss on all pairs of a fit."""
@@ -150,24 +228,18 @@ class Stack:
             matrix.diagonal().add_(self._ridge.flatten().to(self.dtype))
         return matrix
 
-    def _router_gradients(self, router: torch.Tensor, hidden: torch.Tensor, d_logits: torch.Tensor) -> None:
-        v1 = self.grads["v1"]
-        self.grads["v2"].copy_(torch.bmm(d_logits, hidden.transpose(1, 2)))
-        passed = hidden.sign_().clamp_(min=self._linear)
-        d_hidden = torch.bmm(self._low["v2"].transpose(1, 2), d_logits).mul_(passed)
-        self.grads["b1"].copy_(d_hidden.sum(2))
-        none, rows = d_hidden.new_zeros(1), d_hidden.view(-1, d_hidden.shape[2])
-        v1.copy_(torch.addmm(none, rows, router, beta=0, alpha=1 / self.scales.router).view_as(v1))
-
     def objective(self, result: Losses) -> torch.Tensor:
         """Return the whole loss [G], the l2 term included."""
-        total = result.nll + self._penalty.lam.flatten() * result.kl
+        total = result.nll + self._lam.flatten() * result.kl
         return total if self._ridge is None else total + ridge(self.params["heads"], self._ridge)[0]
 
     def weights(self, g: int) -> Parts:
-        """Return a copy of setting g's weights without padding."""
+        """Return a copy of setting g's weights without padding, an ensemble's prior among them."""
         setting = self.settings[g]
         parts = {"heads": self.params["heads"][g, : setting.k], "b2": self.params["b2"][g, : setting.k]}
+        if setting.method == "ensemble":
+            assert self._prior is not None
+            parts["prior"] = self._prior[g, : setting.k]
         if setting.routed:
             row, units = g - self.first, setting.hidden or setting.k
             parts["v1"] = self.params["v1"][row, :units]
@@ -175,41 +247,30 @@ class Stack:
             parts["v2"] = self.params["v2"][row, : setting.k, :units]
         return {name: part.clone() for name, part in parts.items()}
 
+    def narrowed(self, positions: Sequence[int]) -> Stack:
+        """Return a stack of some settings, ascending, padded no more than they need."""
+        settings = [self.settings[g] for g in positions]
+        return Stack(settings, [self.weights(g) for g in positions], self.scales, self.pairs, self.dtype)
 
-def initial_weights(setting: FitSetting, width: int, router_width: int, dtype: torch.dtype) -> Parts:
-    """Return a setting's first weights: uniform within ±1/√inputs by its own seed, biases zero."""
-    generator = torch.Generator().manual_seed(setting.seed)
-
-    def uniform(outputs: int, inputs: int) -> torch.Tensor:
-        return (torch.rand(outputs, inputs, generator=generator) * 2 - 1).to(dtype) / math.sqrt(inputs)
-
-    k, units = setting.k, setting.hidden or setting.k
-    parts = {"heads": uniform(k, width), "b2": torch.zeros(k, dtype=dtype)}
-    if setting.routed:
-        parts["v1"] = uniform(units, router_width)
-        parts["b1"] = torch.zeros(units, dtype=dtype)
-        parts["v2"] = uniform(k, units) if setting.hidden else torch.eye(k, dtype=dtype)
-    return parts
+    def rows_like(self, narrow: Stack, parts: Parts, positions: Sequence[int]) -> Parts:
+        """Return what the stacked `parts` (moments, say) hold for the settings of `narrow`, in its shapes."""
+        routed = [g - self.first for g in positions if g >= self.first]
+        found = {}
+        for name, part in narrow.params.items():
+            rows = parts[name][routed if name in ROUTER_PARTS else list(positions)]
+            found[name] = rows[tuple(slice(size) for size in part.shape)].contiguous()
+        return found
 
 
-def as_mixture(setting: FitSetting, weights: Parts, scales: Scales) -> Mixture:
-    """Return the weights as a float32 mixture on the CPU, the scales of the inputs folded in."""
-    parts = {name: part.cpu() for name, part in weights.items()}
-    heads = (parts["heads"] / scales.delta).float()
-    if setting.routed:
-        v1, b2 = (parts["v1"] / scales.router).float(), parts["b2"].float()
-        if setting.hidden == 0:
-            return Mixture(heads, Router(None, None, v1, b2))
-        return Mixture(heads, Router(v1, parts["b1"].float(), parts["v2"].float(), b2))
-    if setting.method == "static":
-        return Mixture(heads, static=torch.log_softmax(parts["b2"], 0).float())
-    return Mixture(heads)
+def stacking_order(setting: FitSetting) -> tuple[bool, str, int, int]:
+    """Return what settings of a stack are sorted by: neighbours share calls, and those without a router come first."""
+    return setting.routed, setting.method, setting.hidden, setting.k
 
 
-def _padded(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Stack tensors of one rank, each padded with zeros behind to the largest of every dimension."""
-    shape = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
-    stacked = parts[0].new_zeros(len(parts), *shape)
-    for target, part in zip(stacked, parts, strict=True):
-        target[tuple(slice(size) for size in part.shape)] = part
-    return stacked
+def _scaled_product(
+    rows: torch.Tensor, inputs: torch.Tensor, scale: float, out: torch.Tensor, bias: torch.Tensor | None = None
+) -> None:
+    """Write scale · rows inputs + bias to out, for rows and out of which the last dimension is a product's."""
+    flat, result = rows.view(-1, rows.shape[-1]), out.view(-1, out.shape[-1])
+    added = result.new_zeros(1) if bias is None else bias
+    torch.addmm(added, flat, inputs, beta=0 if bias is None else 1, alpha=scale, out=result)

@@ -6,6 +6,7 @@ N validation pairs.
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,12 +16,15 @@ import torch
 
 from cache.runs import Run, save_run
 from cache.store import Store
+from heads.held_out import known_weights
 from heads.hygiene import inspect_heads, prune
 from heads.metrics import accuracy, effective_heads, nll, standard_error
 from heads.mixture import Mixture, pair_log_probability
 from heads.projection import Projection
-from heads.settings import FitSetting, Fitted, PairTensors
-from pipeline.fit_data import FitData, tensors
+from heads.selection import agreeing_share
+from heads.settings import FitSetting, Fitted
+from heads.source import Source, score
+from pipeline.fit_data import FitData
 
 PACKAGES = ("torch", "numpy", "polars", "pyarrow")
 
@@ -31,28 +35,57 @@ class Outcome:
 
     setting: FitSetting
     figures: dict[str, float]
-    """validation_nll (nats per pair), its standard error over prompts, validation_accuracy, effective_heads."""
+    """validation_nll (nats per pair), its standard error over prompts, validation_accuracy, effective_heads; where
+    users or contexts have groups, also validation_nll_known and validation_accuracy_known, given their pairs to fit."""
     fit: dict[str, Any]
     """best_epoch, epochs_run, both histories and how it was executed."""
     log_probability: torch.Tensor
-    """[N] log P(chosen ≻ rejected) of the validation pairs."""
+    """[N] log P(chosen ≻ rejected) of the validation pairs, of known units where units have groups."""
     favourites: torch.Tensor
-    """[N] the head with the largest weight."""
+    """[N] the head with the largest weight, of the same."""
     mixture: Mixture | None
     """In the width of the embeddings; None where it is no candidate any more."""
 
     @property
     def nll(self) -> float:
         """Return what settings are compared by."""
-        return self.figures["validation_nll"]
+        return self.figures.get("validation_nll_known", self.figures["validation_nll"])
 
 
-def outcome_of(
-    fitted: Fitted, validation: PairTensors, clusters: torch.Tensor, projection: Projection | None
-) -> Outcome:
+@dataclass(frozen=True)
+class Validated:
+    """What a mixture says of validation pairs."""
+
+    margins: torch.Tensor
+    """[N, K]"""
+    cold: torch.Tensor
+    """[N, K] log-weights that the pair itself has, static or from the router."""
+    log_weights: torch.Tensor
+    """[N, K] those that the mixture is chosen by: of known units where units have groups, else `cold`."""
+
+    @property
+    def log_probability(self) -> torch.Tensor:
+        """Return log P(chosen ≻ rejected) [N] that the mixture is chosen by."""
+        return pair_log_probability(self.margins, self.log_weights)
+
+    def figures(self, clusters: torch.Tensor) -> dict[str, float]:
+        """Return the figures, of prompts `clusters` [N]."""
+        cold = figures_of(pair_log_probability(self.margins, self.cold), self.cold, clusters)
+        if self.log_weights is self.cold:
+            return cold
+        known = self.log_probability
+        return cold | {"validation_nll_known": nll(known), "validation_accuracy_known": accuracy(known)}
+
+
+def validated(mixture: Mixture, validation: Source, known: torch.Tensor | None) -> Validated:
+    """Score a mixture on validation pairs; log-weights `known` [N, K] of known units, where units have groups."""
+    margins, cold = score(mixture, validation)
+    return Validated(margins, cold, cold if known is None else known)
+
+
+def outcome_of(fitted: Fitted, validation: Source, clusters: torch.Tensor, projection: Projection | None) -> Outcome:
     """Score a fitted setting on validation pairs as it read them, projected or not; prompts are `clusters` [N]."""
-    margins, log_weights = _score(fitted.mixture, validation)
-    log_probability = pair_log_probability(margins, log_weights)
+    scored = validated(fitted.mixture, validation, fitted.known)
     fit = {
         "best_epoch": fitted.best_epoch,
         "epochs_run": fitted.epochs_run,
@@ -60,9 +93,15 @@ def outcome_of(
         "validation_history": list(fitted.validation_history),
         "execution": asdict(fitted.execution),
     }
-    figures = _figures(log_probability, log_weights, clusters)
     mixture = fitted.mixture if projection is None else projection.fold(fitted.mixture)
-    return Outcome(fitted.setting, figures, fit, log_probability, log_weights.argmax(1), mixture)
+    favourites = scored.log_weights.argmax(1)
+    return Outcome(fitted.setting, scored.figures(clusters), fit, scored.log_probability, favourites, mixture)
+
+
+def restarts_agreeing(outcomes: Collection[Outcome]) -> float | None:
+    """Return the share of a setting's other seeds whose favourite heads are those of the best; None for one seed."""
+    ordered = sorted(outcomes, key=lambda one: one.nll)
+    return agreeing_share([one.favourites for one in ordered], ordered[0].setting.k)
 
 
 def save_outcome(
@@ -74,34 +113,35 @@ def save_outcome(
     """
     assert chosen.mixture is not None
     mixture = chosen.mixture
-    pairs = tensors(data.validation)
-    margins, log_weights = _score(mixture, pairs)
-    hygiene = inspect_heads(margins, log_weights)
-    figures = _figures(pair_log_probability(margins, log_weights), log_weights, data.clusters)
+    scored = _of_saved(mixture, data)
+    hygiene = inspect_heads(scored.margins, scored.cold)
+    figures = scored.figures(data.clusters)
     pruned = None
     if prune_above is not None:
-        mixture, removed = prune(mixture, margins, pairs.router, prune_above)
+        mixture, removed = prune(mixture, scored.margins, scored.cold, prune_above)
         pruned = {"removed": removed, "before": figures}
-        margins, log_weights = _score(mixture, pairs)
-        figures = _figures(pair_log_probability(margins, log_weights), log_weights, data.clusters)
+        figures = _of_saved(mixture, data).figures(data.clusters)
     outcome = {
         "method": chosen.setting.method,
         "k": mixture.k,
         "lam": chosen.setting.lam,
         "seed": chosen.setting.seed,
+        "combine": "probability",
         "dead_heads": list(hygiene.dead),
         "duplicate_heads": [list(pair) for pair in hygiene.duplicates],
         "pruned": pruned,
     }
-    return save_run(store, run_id, record | outcome | figures | chosen.fit | _provenance(), mixture.state())
+    return save_run(store, run_id, record | outcome | figures | chosen.fit | provenance(), mixture.state())
 
 
-def _score(mixture: Mixture, pairs: PairTensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return margins and log-weights [N, K]."""
-    return mixture.margins(pairs.delta), mixture.log_weights(pairs.router, len(pairs.delta))
+def _of_saved(mixture: Mixture, data: FitData) -> Validated:
+    train, validation = data.sources()
+    known = None if data.latent == "pair" else known_weights([mixture], train, validation)[0]
+    return validated(mixture, validation, known)
 
 
-def _figures(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> dict[str, float]:
+def figures_of(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> dict[str, float]:
+    """Return what is known of a prediction on validation pairs [N], whose prompts are `clusters` [N]."""
     return {
         "validation_nll": nll(log_probability),
         "validation_nll_se": float(standard_error(log_probability[:, None], clusters)[0]),
@@ -110,7 +150,8 @@ def _figures(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters:
     }
 
 
-def _provenance() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
+    """Return what run.json says of when and with what a run was made."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

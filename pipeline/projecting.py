@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from cache.errors import BadInput
 from heads.fit import fit
-from heads.projection import Projection, fit_projection, speed
+from heads.projection import Projection, fit_projection, principal_components, rate_factor
 from heads.selection import compare_sizes, smallest_equivalent
-from heads.settings import FitPlan, FitProgress, FitSetting, Fitted, PairTensors
-from pipeline.fit_data import FitData, tensors
+from heads.settings import FitPlan, FitProgress, FitSetting, Fitted
+from heads.source import Source
+from pipeline.fit_data import FitData
 from pipeline.outcomes import Outcome, outcome_of
 
 PROBED = (64, 128, 256, 512)
@@ -28,14 +29,14 @@ Width = int | Literal["none", "auto"]
 class Projected:
     """The pairs of a fit in the width it works in."""
 
-    train: PairTensors
-    validation: PairTensors
+    train: Source
+    validation: Source
     projection: Projection | None
     """None at full width."""
     width: int
     """Of Δ as it is fitted."""
     lr_factor: float
-    """By which learning rates are raised to go as far as they do in full width, see `heads.projection.speed`."""
+    """By which learning rates are raised to go as far as they do in full width, see `heads.projection.rate_factor`."""
     tried: dict[int, float]
     """Validation NLL by width, of the best probe; empty where the width was given."""
 
@@ -65,6 +66,12 @@ def parse_width(text: str) -> Width:
     return int(text)
 
 
+def most_components(text: str) -> int:
+    """Return how many components the option `--projection` asks to hold at most; 0 where it asks for none."""
+    wanted = parse_width(text)
+    return {"none": 0, "auto": PROBED[-1]}[wanted] if isinstance(wanted, str) else wanted
+
+
 def project(
     data: FitData,
     wanted: Width,
@@ -77,30 +84,30 @@ def project(
     auto probes with `setting`: the smallest width whose validation NLL is within one standard error over prompts
     (paired), or within SLACK, of the best one's, the full width among them.
     """
-    full = data.fitting.delta.shape[1]
+    full = data.features.width
     if wanted == "none" or (isinstance(wanted, int) and wanted >= full):
         return _projected(data, None, {})
     if isinstance(wanted, int):
-        return _projected(data, fit_projection(tensors(data.fitting), wanted), {})
+        return _projected(data, fit_projection(data.sources()[0], wanted), {})
     return _validated(data, setting, plan, progress)
 
 
 def _projected(data: FitData, projection: Projection | None, tried: dict[int, float]) -> Projected:
-    train, validation = tensors(data.fitting), tensors(data.validation)
+    train, validation = data.sources()
     if projection is None:
-        return Projected(train, validation, None, train.delta.shape[1], 1.0, tried)
+        return Projected(train, validation, None, train.width, 1.0, tried)
     narrow = projection.project(train)
-    factor = speed(train.delta) / speed(narrow.delta)
+    factor = rate_factor(train, narrow)
     return Projected(narrow, projection.project(validation), projection, narrow.delta.shape[1], factor, tried)
 
 
 def _validated(
     data: FitData, setting: FitSetting, plan: FitPlan, progress: Callable[[FitProgress], None] | None
 ) -> Projected:
-    full = data.fitting.delta.shape[1]
+    full = data.features.width
     widths = [width for width in PROBED if width < full]
-    widest = fit_projection(tensors(data.fitting), widths[-1]) if widths else None
-    bases = {width: widest.narrowed(width) for width in widths} if widest else {}
+    widest = principal_components(data.sources()[0], widths[-1]) if widths else None
+    bases = {width: widest.projection(width) for width in widths} if widest else {}
     probes = [replace(setting, seed=setting.seed + offset) for offset in range(PROBES if setting.k > 1 else 1)]
     found = {}
     for width in [*widths, full]:

@@ -15,10 +15,10 @@ from cache.errors import BadInput, Interrupted
 from cache.keys import short_id
 from cache.store import Store
 from heads.fit import fit_in_chunks
-from heads.selection import Contender, agreeing_share, compare_sizes, smallest_within_one_error
+from heads.selection import Contender, compare_sizes, smallest_within_one_error
 from heads.settings import FitPlan, FitProgress, FitSetting
 from pipeline.fit_data import FitData
-from pipeline.outcomes import Outcome, save_outcome
+from pipeline.outcomes import Outcome, restarts_agreeing, save_outcome
 from pipeline.projecting import parse_width, project
 from pipeline.sweep_state import load_chunks, remove_chunks, save_chunk
 from pipeline.train import TrainOptions
@@ -31,7 +31,7 @@ class Grid:
     k: tuple[int, ...] = (1, 2, 3, 5, 8, 10)
     """Numbers of reward heads; 1 is the single reward, which has neither λ nor local optima and is fitted once."""
     lam: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 0.5)
-    """Strengths of the pull of the mixture weights to uniform."""
+    """Strengths of the pull of the mixture weights to uniform; an ensemble has none and is fitted once for each K."""
 
     def __post_init__(self) -> None:
         for name in ("k", "lam"):
@@ -89,11 +89,12 @@ def sweep(
     """Fit every combination of the grid on a data set's train split; choose by its validation prompts.
 
     K is the smallest whose best restart's validation NLL is within one standard error over prompts of the best of all;
-    λ and seed are those of that restart. Raises BadInput like `train`, and Interrupted on Ctrl-C:
-    finished chunks are kept, and the same call goes on from there.
+    λ and seed are those of that restart. Where users or contexts have groups, it is the NLL of known ones.
+    Raises BadInput like `train`, and Interrupted on Ctrl-C: finished chunks are kept, and the same call goes on from
+    there.
     """
     settings = grid.settings(base, options)
-    data = options.open(store, name, max(settings, key=lambda one: one.k))
+    data = options.open(store, name, max(settings, key=lambda one: one.k), plan)
     asked = {"parent": None, "settings": _asked(grid, base, plan, options, data), **data.record()}
     sweep_id = f"sweep-{short_id(asked, 8)}"
     folder = store.run(sweep_id)
@@ -112,7 +113,9 @@ def sweep(
     by_k = compare_sizes({k: one.log_probability for k, one in _best_by_k(outcomes.values()).items()}, data.clusters)
     chosen = _best_by_k(outcomes.values())[smallest_within_one_error(by_k)]
     board = _leaderboard(outcomes.values())
-    record = asked | projected.record() | {"by_k": [asdict(one) for one in by_k]}
+    same = _by_setting(outcomes.values())[chosen.setting.k, chosen.setting.lam]
+    found = {"by_k": [asdict(one) for one in by_k], "restarts_agreeing": restarts_agreeing(same)}
+    record = asked | data.told() | projected.record() | found
     _save_leaderboard(folder, data, outcomes.values())
     run = save_outcome(store, sweep_id, record, chosen, data, options.prune)
     remove_chunks(folder)
@@ -120,7 +123,9 @@ def sweep(
 
 
 def _setting(base: FitSetting, k: int, lam: float) -> FitSetting:
-    return replace(base, method="single", k=1, lam=0.0) if k == 1 else replace(base, k=k, lam=lam)
+    if k == 1:
+        return replace(base, method="single", k=1, lam=0.0)
+    return replace(base, k=k, lam=0.0 if base.method == "ensemble" else lam)
 
 
 def _asked(grid: Grid, base: FitSetting, plan: FitPlan, options: TrainOptions, data: FitData) -> dict[str, Any]:
@@ -140,10 +145,15 @@ def _candidates(outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
     return {place: one if id(one) in best else replace(one, mixture=None) for place, one in outcomes.items()}
 
 
-def _leaderboard(outcomes: Collection[Outcome]) -> list[dict[str, Any]]:
+def _by_setting(outcomes: Collection[Outcome]) -> dict[tuple[int, float], list[Outcome]]:
+    """Return the restarts of every K and λ, best first, in the order of their best."""
     groups: dict[tuple[int, float], list[Outcome]] = {}
     for one in sorted(outcomes, key=lambda one: one.nll):
         groups.setdefault((one.setting.k, one.setting.lam), []).append(one)
+    return groups
+
+
+def _leaderboard(outcomes: Collection[Outcome]) -> list[dict[str, Any]]:
     return [
         {
             "k": k,
@@ -151,9 +161,9 @@ def _leaderboard(outcomes: Collection[Outcome]) -> list[dict[str, Any]]:
             "seed": group[0].setting.seed,
             **group[0].figures,
             "restarts": len(group),
-            "restarts_agreeing": agreeing_share([one.favourites for one in group], k),
+            "restarts_agreeing": restarts_agreeing(group),
         }
-        for (k, lam), group in groups.items()
+        for (k, lam), group in _by_setting(outcomes).items()
     ]
 
 
@@ -169,8 +179,11 @@ def _save_leaderboard(folder: Path, data: FitData, outcomes: Collection[Outcome]
             "lam": one.setting.lam,
             "seed": one.setting.seed,
             **one.figures,
+            "restarts_agreeing": agreeing,
         }
-        for one in sorted(outcomes, key=lambda one: one.nll)
+        for group in _by_setting(outcomes).values()
+        for agreeing in [restarts_agreeing(group)]
+        for one in group
     ]
     if rows:
         file = write_table(folder, "leaderboard", "leaderboard", pa.Table.from_pylist(rows))

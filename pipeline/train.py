@@ -12,9 +12,10 @@ from cache.pair_features import RewardInput
 from cache.store import Store
 from heads.fit import fit
 from heads.settings import FitPlan, FitProgress, FitSetting
-from pipeline.fit_data import FitData, WantedRouterInput, open_fit_data
-from pipeline.outcomes import save_outcome
-from pipeline.projecting import parse_width, project
+from pipeline.fit_data import FitData, WantedRouterInput, open_within
+from pipeline.memory import Budget, parse_memory
+from pipeline.outcomes import restarts_agreeing, save_outcome
+from pipeline.projecting import most_components, parse_width, project
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class TrainOptions:
     """Principal components the fit works on: none (all), a number, or auto (as few as validation allows)."""
     prune: float | None = None
     """Correlation of two heads' validation predictions above which one of them is removed; None: never."""
+    memory: str | None = None
+    """Most memory of the process, such as 6GB: pairs that need more are streamed; None: a share of the machine's."""
 
     def __post_init__(self) -> None:
         if self.restarts < 1:
@@ -40,13 +43,16 @@ class TrainOptions:
         if self.prune is not None and not 0 < self.prune < 1:
             raise BadInput(f"prune is {self.prune}: expected a correlation between 0 and 1, for example 0.95")
         parse_width(self.projection)
+        if self.memory is not None:
+            parse_memory(self.memory)
 
-    def open(self, store: Store, name: str, setting: FitSetting) -> FitData:
-        """Load the pairs that a setting is fitted and validated on."""
-        return open_fit_data(
+    def open(self, store: Store, name: str, setting: FitSetting, plan: FitPlan) -> FitData:
+        """Load or stream the pairs that a setting, the largest of several, is fitted and validated on."""
+        limit = None if self.memory is None else parse_memory(self.memory)
+        return open_within(
+            Budget(limit, setting, plan, most_components(self.projection)),
             store,
             name,
-            setting,
             features=self.features,
             router_input=self.router_input,
             reward_input=self.reward_input,
@@ -90,9 +96,11 @@ def train(
 ) -> Trained:
     """Fit one setting on a data set's train split and save the best restart by validation NLL.
 
+    Where users or contexts have one group for all their pairs, that is the NLL of known ones: see heads/held_out.py.
+
     Raises BadInput where the data set lacks what the options ask for or has no validation prompt.
     """
-    data = options.open(store, name, setting)
+    data = options.open(store, name, setting, plan)
     projected = project(data, parse_width(options.projection), setting, plan, progress)
     settings = options.restarted(setting)
     fitted = fit(projected.train, projected.validation, projected.scaled(settings), plan, progress)
@@ -103,6 +111,7 @@ def train(
     restarts = [
         {"seed": one.setting.seed, "validation_nll": one.nll, "epochs": one.fit["epochs_run"]} for one in outcomes
     ]
-    record = asked | projected.record() | {"restarts": restarts}
+    found = {"restarts": restarts, "restarts_agreeing": restarts_agreeing(outcomes)}
+    record = asked | data.told() | projected.record() | found
     run = save_outcome(store, run_id, record, best, data, options.prune)
     return Trained(run.id, run.record, restarts)

@@ -29,7 +29,12 @@ def _shared(name: str) -> ModuleType:
 _models = _shared("models")
 tiny_backbone = _models.tiny_backbone
 make_backbone = _models.make_backbone
-synthetic = _shared("stores").synthetic
+_stores = _shared("stores")
+synthetic = _stores.synthetic
+planted_run = _stores.planted_run
+_planted = _shared("planted")
+planted = _planted.planted
+planted_people = _planted.planted_people
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,15 @@ def decoded(path: Path) -> Any:
 
 
 def gathered(file: layout.VectorFile, rows: Any) -> Any:
-    out = np.empty((len(rows), file.width * file.dtype.itemsize), dtype=np.uint8)
-    file.gather(rows, out)
-    return out.view(file.dtype)
+    """Return rows in any order, gathered in ascending order, after a check that reading the file gives the same."""
+    ascending, places = np.unique(rows, return_inverse=True)
+    out, read = np.zeros((2, len(ascending), file.width * file.dtype.itemsize), dtype=np.uint8)
+    file.gather(ascending, out)
+    file.read(ascending, read)
+    np.testing.assert_array_equal(read, out)
+    found = out.view(file.dtype)
+    assert found.flags.aligned
+    return found[places]
 
 
 def value_offset(path: Path) -> int:
@@ -84,7 +91,6 @@ def test_mapped_rows_are_the_decoded_rows_at_every_byte_offset(tmp_path: Path, d
             found.add(value_offset(path) % 4)
             order = np.random.default_rng(0).integers(0, rows, size=min(rows * 2, 500))
             rows_read = gathered(file, order)
-            assert rows_read.flags.aligned
             np.testing.assert_array_equal(rows_read, decoded(path)[order])
             np.testing.assert_array_equal(decoded(path), vectors)
     assert found == {0, 1, 2, 3}
@@ -150,6 +156,30 @@ def test_first_page_version_gives_the_same_numbers(tmp_path: Path) -> None:
     vectors = random_vectors(500, 3, "float16")
     path = write_otherwise(tmp_path / "v1.parquet", vectors, data_page_version="1.0")
     np.testing.assert_array_equal(gathered(open_vectors(path, edge_digests(vectors)), np.arange(500)), vectors)
+
+
+def test_rows_asked_for_twice_and_none(tmp_path: Path) -> None:
+    vectors = random_vectors(8200, 3, "float16")
+    file = open_vectors(write(tmp_path / "v.parquet", vectors), edge_digests(vectors))
+    for rows in (np.array([5, 5, 6, 8191, 8191, 8192]), np.empty(0, dtype=np.int64)):
+        for take in (file.gather, file.read):
+            out = np.zeros((len(rows), 6), dtype=np.uint8)
+            take(rows, out)
+            np.testing.assert_array_equal(out.view(np.float16), vectors[rows])
+
+
+def test_a_file_that_became_shorter_is_refused(tmp_path: Path) -> None:
+    vectors = random_vectors(100, 300, "float32")
+    path = write(tmp_path / "v.parquet", vectors)
+    file = open_vectors(path, edge_digests(vectors))
+    os.truncate(path, file.offsets[0] + 50 * 1200 + 7)
+    out = np.zeros((50, 1200), dtype=np.uint8)
+    file.read(np.arange(50), out)
+    with pytest.raises(Failure, match="ends before its last row"):
+        file.read(np.arange(1, 51), out)
+    path.unlink()
+    with pytest.raises(Failure, match="cannot be read"):
+        file.read(np.arange(50), out)
 
 
 def test_without_check_values_nothing_is_mapped(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def test_settings_are_distinct_and_one_head_is_fitted_once() -> None:
     assert settings[0] == FitSetting("single", 1, lam=0.0, lr=2e-2, hidden=16)
     assert {one.seed for one in settings} == {0, 1, 2}
     assert Grid((5, 1, 2), (0.3, 0.1)).middle(BASE).k == 2
+    ensembles = GRID.settings(replace(BASE, method="ensemble"), TrainOptions(restarts=1))
+    assert [(one.method, one.k, one.lam) for one in ensembles] == [
+        ("single", 1, 0),
+        ("ensemble", 2, 0),
+        ("ensemble", 4, 0),
+    ]
 
 
 def test_the_planted_number_of_groups_is_chosen_and_saved_like_any_run(store: Store, synthetic: Synthetic) -> None:
@@ -58,6 +65,10 @@ def test_the_planted_number_of_groups_is_chosen_and_saved_like_any_run(store: St
     assert evaluate(store, swept.run).accuracy > 0.65
     board = rows(store, f"SELECT * FROM leaderboard WHERE sweep = '{swept.run}' ORDER BY validation_nll")
     assert len(board) == swept.settings
+    shown = {(row["k"], row["lam"]): row["restarts_agreeing"] for row in swept.leaderboard}
+    assert {(row["k"], row["lam"]): row["restarts_agreeing"] for row in board} == shown
+    assert shown[1, 0.0] is None
+    assert record["restarts_agreeing"] == shown[record["k"], record["lam"]]
     assert board[0]["validation_nll"] == best
     assert {row["run"] for row in board} == {swept.run}
     assert (

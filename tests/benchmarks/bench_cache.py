@@ -1,14 +1,15 @@
-"""Reading the vector cache: mapped Parquet against a .npy memmap, decoding with pyarrow and Polars, and safetensors.
+"""Reading the vector cache: mapped Parquet against .npy, pyarrow, Polars and safetensors; pairs streamed from disk.
 
-n vectors, D embedding width. Every work copies rows into memory, the files warm in the page cache; the two that map
-their file have it open, the others have to read it.
-Run by `make bench-cache`; --quick is a smoke test of small sizes.
+n vectors, D embedding width, N pairs. Every work of the first part copies rows into memory, the files warm in the page
+cache; the two that map their file have it open, the others have to read it. The second part reads a made-up store that
+is in no cache, and fits on it in a process whose memory is bounded (Linux only).
+Run by `make bench-cache`; --quick is a smoke test of small sizes, --full streams 700,000 pairs (11 GB on disk).
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import itertools
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -18,15 +19,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
-from harness import BUILD, alternating, at_least, median_ratio, report
+from harness import BUILD, Bar, alternating, at_least, at_most, median_ratio, report
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from streaming import bounded_fit, build_store, loader_rates
 
 from cache.store import Store
 from cache.vectors import open_features, planned_features
 
 BATCH = 2048
 """Rows of a minibatch."""
+BATCHES = 32
+"""Minibatches read in turn."""
+CLOSE = 15
+"""Times as many rounds for .npy and our files."""
+MEMORY = "6GB"
+STREAM_ROUNDS = 3
+"""Of whole epochs read from disk: each lasts long enough to be its own average."""
 MAPPED, NPY, ARROW = "mapped Parquet", ".npy memmap", "pyarrow decode"
 Read = Callable[[np.ndarray], np.ndarray]
 """From positions [m] to vectors [m, D]."""
@@ -70,39 +79,72 @@ def readers(folder: Path, store: Store, features_id: str, width: int) -> dict[st
     return {MAPPED: features.gather, NPY: npy, ARROW: arrow, "Polars": polars, "safetensors": safetensors}
 
 
+def reading(folder: Path, count: int, width: int, rounds: int) -> tuple[list[dict[str, Any]], list[Bar]]:
+    """Measure reading all vectors in order, and minibatches of random ones."""
+    rows: list[dict[str, Any]] = []
+    bars = []
+    store, features_id = write_files(folder, count, width)
+    reads = readers(folder, store, features_id, width)
+    draw = np.random.default_rng(1)
+    batches = [np.sort(draw.permutation(count)[: min(BATCH, count)]) for _ in range(BATCHES)]
+    for what, asked in (("all rows in order", [np.arange(count)]), ("a minibatch", batches)):
+        expected = reads[NPY](asked[0])
+        assert all(np.array_equal(read(asked[0]), expected) for read in reads.values())
+        works = {how: _in_turn(read, asked) for how, read in reads.items()}
+        times = alternating(works, rounds)
+        # These two are so close and so quick that only many rounds tell them apart.
+        times |= alternating({how: works[how] for how in (MAPPED, NPY)}, CLOSE * rounds)
+        for how, measured in times.items():
+            median = statistics.median(measured)
+            rate = len(asked[0]) * width * 2 / median / 1e9
+            rows.append({"shape": f"{count} x {width}", "read": what, "how": how, "seconds": median, "GB/s": rate})
+        bars.append(at_least(f"mapped vs .npy memmap, {what}", median_ratio(times[NPY], times[MAPPED]), 0.9))
+        decoded = statistics.median(times[ARROW]) / statistics.median(times[MAPPED])
+        bars.append(at_least(f"mapped vs pyarrow decode, {what}", decoded, 15))
+    return rows, bars
+
+
+def _in_turn(read: Read, asked: list[np.ndarray]) -> Callable[[], np.ndarray]:
+    """Return a work that reads the next of the position lists at every call."""
+    turns = itertools.cycle(asked)
+    return lambda: read(next(turns))
+
+
+def streamed(folder: Path, pairs: int, width: int, rounds: int) -> tuple[list[dict[str, Any]], list[Bar]]:
+    """Measure the loader alone against a cold sequential read, and a fit within MEMORY."""
+    shape = f"{pairs} pairs x {width}"
+    store = build_store(folder / "streamed", pairs, width)
+    rates = list(loader_rates(store, rounds))
+    rows: list[dict[str, Any]] = []
+    for how in ("sequential", "loader"):
+        rate = statistics.median(one[how] for one in rates) / 1e9
+        rows.append({"shape": shape, "read": "an epoch, cold", "how": how, "GB/s": rate})
+    fit = bounded_fit(folder / "streamed", MEMORY)
+    rate = fit["train_pairs"] / min(fit["epoch_seconds"])
+    rows.append({"shape": shape, "how": f"fit with --memory {MEMORY}", "pairs/s": rate, **fit})
+    share = statistics.median(one["loader"] / one["sequential"] for one in rates)
+    return rows, [
+        at_least(f"loader vs a cold sequential read, {shape}", share, 0.5),
+        at_most(f"VmHWM with --memory {MEMORY}, GB, {shape}", fit["peak"] / 1e9, 6),
+    ]
+
+
 def main() -> None:
-    """Measure reading all vectors in order, and one minibatch of random ones."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run both parts, print and write their figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes and two rounds: does it run")
+    parser.add_argument("--full", action="store_true", help="stream 700,000 pairs instead of 100,000")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="where the files go, and are removed from; default: a temp folder")
     parser.add_argument("--out", type=Path, default=BUILD / "cache.json")
     asked = parser.parse_args()
     count, width = (9000, 64) if asked.quick else (23_500, 3072)
+    pairs = 3000 if asked.quick else 700_000 if asked.full else 100_000
     rounds = 2 if asked.quick else asked.rounds
-    rows: list[dict[str, Any]] = []
-    ratios: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        store, features_id = write_files(Path(name), count, width)
-        reads = readers(Path(name), store, features_id, width)
-        batch = np.sort(np.random.default_rng(1).permutation(count)[: min(BATCH, count)])
-        for what, positions in (("all rows in order", np.arange(count)), ("a minibatch", batch)):
-            expected = reads[NPY](positions)
-            assert all(np.array_equal(read(positions), expected) for read in reads.values())
-            works = {how: functools.partial(read, positions) for how, read in reads.items()}
-            times = alternating(works, rounds)
-            for how, measured in times.items():
-                median = statistics.median(measured)
-                rate = len(positions) * width * 2 / median / 1e9
-                rows.append({"shape": f"{count} x {width}", "read": what, "how": how, "seconds": median, "GB/s": rate})
-            ratios[what] = {how: median_ratio(measured, times[MAPPED]) for how, measured in times.items()}
-    whole, some = ratios["all rows in order"], ratios["a minibatch"]
-    bars = [
-        at_least("mapped vs .npy memmap, all rows", whole[NPY], 0.9),
-        at_least("mapped vs .npy memmap, a minibatch", some[NPY], 0.9),
-        at_least("mapped vs pyarrow decode, all rows", whole[ARROW], 15),
-        at_least("mapped vs pyarrow decode, a minibatch", some[ARROW], 15),
-    ]
-    report(asked.out, rows, bars, quick=asked.quick, rounds=rounds)
+    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+        rows, bars = reading(Path(name), count, width, rounds)
+        figures, more = streamed(Path(name), pairs, width, min(rounds, STREAM_ROUNDS))
+    report(asked.out, rows + figures, bars + more, quick=asked.quick, rounds=rounds)
 
 
 if __name__ == "__main__":

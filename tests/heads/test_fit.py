@@ -15,7 +15,7 @@ from heads.feed import batch_indices, batch_size, training_scales
 from heads.fit import FitPlan, FitProgress, FitSetting, Fitted, PairTensors, fit, mean_nll
 from heads.mixture import Mixture
 from heads.solvers import learning_rate_factor
-from heads.stack import as_mixture, initial_weights
+from heads.weights import as_mixture, initial_weights
 
 EXACT = FitPlan(epochs=4, batch=64, dtype="float64", device="cpu", patience=0)
 SETTINGS = [
@@ -25,6 +25,7 @@ SETTINGS = [
     FitSetting("static", 4, lam=0.0, seed=2),
     FitSetting("mixture", 5, hidden=16, lam=0.0, lr=5e-2, weight_decay=0.0, seed=4),
     FitSetting("mixture", 1, seed=6),
+    FitSetting("ensemble", 3, lr=2e-2, weight_decay=0.2, l2=0.3, seed=7),
 ]
 
 
@@ -46,7 +47,7 @@ def plain_adamw(setting: FitSetting, plan: FitPlan) -> Mixture:
     assert TRAIN.router is not None
     delta, router = TRAIN.delta.double() / scales.delta, TRAIN.router.double() / scales.router
     parts = initial_weights(setting, delta.shape[1], router.shape[1], torch.float64)
-    frozen = ("v2", "b1") if setting.hidden == 0 else ()
+    frozen = ("v2", "b1", "prior") if setting.hidden == 0 else ("prior",)
     learned = {name: part.requires_grad_() for name, part in parts.items() if name not in frozen}
     decays = {"heads": setting.weight_decay, "v1": setting.weight_decay, "v2": setting.weight_decay}
     groups = [{"params": [part], "weight_decay": decays.get(name, 0.0)} for name, part in learned.items()]
@@ -58,15 +59,18 @@ def plain_adamw(setting: FitSetting, plan: FitPlan) -> Mixture:
     order = torch.Generator().manual_seed(plan.data_seed)
     for _ in range(plan.epochs):
         for index in batch_indices(300, plan.batch, order):
-            margins = delta[index] @ parts["heads"].T
+            margins = delta[index] @ (parts["heads"] + parts.get("prior", 0.0)).T
             logits = parts["b2"].expand(len(index), -1)
             if setting.routed:
                 hidden = router[index] @ parts["v1"].T + parts["b1"]
                 logits = logits + (hidden.relu() if setting.hidden else hidden) @ parts["v2"].T
             weights = torch.softmax(logits, 1)
             mean = weights.mean(0) if setting.prior == "batch" else weights
-            loss = -(weights * torch.sigmoid(margins)).sum(1).log().mean()
-            loss = loss + setting.lam * (mean * mean.log()).sum(-1).mean()
+            if setting.method == "ensemble":
+                loss = sum(-torch.sigmoid(margin).log().mean() for margin in margins.T) / setting.k
+            else:
+                loss = -(weights * torch.sigmoid(margins)).sum(1).log().mean()
+                loss = loss + setting.lam * (mean * mean.log()).sum(-1).mean()
             loss = loss + setting.l2 / 600 * (parts["heads"] / scales.delta).square().sum()
             optimizer.zero_grad()
             loss.backward()
@@ -220,6 +224,19 @@ def test_minibatches_have_one_size_and_lose_few_rows() -> None:
     assert batch_size(2049, 2048) == 1024
 
 
+def test_wide_embeddings_take_smaller_steps() -> None:
+    first = noisy_pairs(64, 4, width=768)
+    plan = replace(EXACT, epochs=1, warmup=0.0)
+    setting = FitSetting("single", 1, lr=1e-2, weight_decay=0.0)
+    start = as_mixture(setting, initial_weights(setting, 768, 768, torch.float64), training_scales(first)).heads
+    fitted = fit(first, first, [setting], plan)[0]
+    moved = fitted.mixture.heads - start
+    assert fitted.execution.lr == 1e-2 / 2
+    # One step of AdamW moves every weight by its learning rate.
+    expected = torch.full_like(moved, 1e-2 / 2 / training_scales(first).delta)
+    torch.testing.assert_close(moved.abs(), expected, rtol=1e-2, atol=0)
+
+
 def test_learning_rate_rises_then_falls() -> None:
     factors = [learning_rate_factor(step, 40, 0.05) for step in range(40)]
     assert factors[:3] == [0.5, 1.0, 1.0]
@@ -243,7 +260,7 @@ BROKEN[4321, 1] = math.nan
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: run(method="mixed"), "method is 'mixed': expected one of mixture, static, single"),
+        (lambda: run(method="mixed"), "method is 'mixed': expected one of mixture, static, single, ensemble"),
         (lambda: run(k=0), "k is 0: expected a finite number of at least 1"),
         (lambda: run(lam=-0.1), "lam is -0.1"),
         (lambda: run(lam=math.nan), "lam is nan"),

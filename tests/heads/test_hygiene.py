@@ -44,7 +44,7 @@ def test_a_light_head_that_is_some_pairs_favourite_is_not_dead() -> None:
 def test_static_duplicates_merge_without_a_change() -> None:
     static = torch.log_softmax(torch.tensor([0.3, 0.1, -0.2, 0.5]), 0)
     mixture = Mixture(torch.stack([HEADS[0], HEADS[1], HEADS[0], HEADS[2]]), static=static)
-    pruned, removed = prune(mixture, mixture.margins(DELTA), None, 0.95)
+    pruned, removed = prune(mixture, mixture.margins(DELTA), mixture.log_weights(None, len(DELTA)), 0.95)
     assert removed == [2], "the one of less weight goes"
     torch.testing.assert_close(pruned.log_probability(DELTA, None), mixture.log_probability(DELTA, None))
 
@@ -53,7 +53,7 @@ def test_the_heir_takes_over_the_weight_of_a_pruned_head() -> None:
     router = Router(None, None, normal(4, WIDTH, seed=3), normal(4, seed=4))
     mixture = Mixture(torch.cat([HEADS, HEADS[:1]]), router)
     before = mixture.log_weights(CONTEXT, PAIRS).exp()
-    pruned, removed = prune(mixture, mixture.margins(DELTA), CONTEXT, 0.95)
+    pruned, removed = prune(mixture, mixture.margins(DELTA), mixture.log_weights(CONTEXT, len(DELTA)), 0.95)
     assert len(removed) == 1
     after = pruned.log_weights(CONTEXT, PAIRS).exp()
     kept = [head for head in range(4) if head not in removed]
@@ -67,8 +67,8 @@ def test_the_heir_takes_over_the_weight_of_a_pruned_head() -> None:
 
 def test_nothing_alike_nothing_pruned_and_all_alike_leaves_one() -> None:
     mixture = Mixture(HEADS)
-    assert prune(mixture, mixture.margins(DELTA), None, 0.95) == (mixture, [])
+    assert prune(mixture, mixture.margins(DELTA), mixture.log_weights(None, len(DELTA)), 0.95) == (mixture, [])
     same = Mixture(HEADS[:1].repeat(3, 1))
-    pruned, removed = prune(same, same.margins(DELTA), None, 0.95)
+    pruned, removed = prune(same, same.margins(DELTA), same.log_weights(None, len(DELTA)), 0.95)
     assert (pruned.k, removed) == (1, [1, 2])
     torch.testing.assert_close(pruned.log_probability(DELTA, None), same.log_probability(DELTA, None))

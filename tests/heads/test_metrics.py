@@ -17,7 +17,6 @@ from heads.metrics import (
     effective_heads,
     nll,
     permutation_agreement,
-    restart_agreement,
     standard_error,
 )
 from heads.mixture import pair_log_probability
@@ -105,12 +104,10 @@ def test_effective_heads() -> None:
 
 def test_permutation_agreement_equals_trying_all_permutations() -> None:
     generator = torch.Generator().manual_seed(0)
-    a, b, c = torch.randint(4, (3, 60), generator=generator)
+    a, b = torch.randint(4, (2, 60), generator=generator)
     best = max((torch.tensor(p)[a] == b).double().mean().item() for p in itertools.permutations(range(4)))
     assert permutation_agreement(a, b, 4) == pytest.approx(best)
     assert permutation_agreement(a, (a + 1) % 4, 4) == 1.0
-    pairs = [permutation_agreement(x, y, 4) for x, y in ((a, b), (a, c), (b, c))]
-    assert restart_agreement([a, b, c], 4) == pytest.approx(sum(pairs) / 3)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +117,8 @@ def test_permutation_agreement_equals_trying_all_permutations() -> None:
         lambda: standard_error(torch.ones(3, 1), torch.zeros(2)),
         lambda: standard_error(torch.ones(0, 1), torch.zeros(0)),
         lambda: permutation_agreement(torch.zeros(2), torch.zeros(3), 2),
-        lambda: restart_agreement([torch.zeros(2, dtype=torch.int64)], 2),
     ],
 )
 def test_wrong_shapes_raise(wrong: object) -> None:
-    with pytest.raises(ValueError, match=r"expected|are not|at least"):
+    with pytest.raises(ValueError, match=r"expected|are not"):
         wrong()  # type: ignore[operator]

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from heads.feed import Batch, Scales
-from heads.objective import ABSENT_LOGIT, Penalty, losses
+from heads.objective import ABSENT_LOGIT, Penalty, by_autograd, ensemble_formula, mixture_losses
 from heads.settings import FitSetting
-from heads.stack import Parts, Stack, initial_weights
+from heads.stack import Stack
+from heads.weights import Parts, initial_weights
 
 PAIRS = 7
 
@@ -41,7 +42,7 @@ def test_losses_equal_a_slow_loop_for_mixed_numbers_of_heads(prior: str) -> None
         torch.full((3, 1, 1), prior == "batch"),
         torch.tensor(counts).double().log(),
     )
-    result = losses(margins, logits, penalty)
+    result = mixture_losses(margins, logits, penalty)
     for g, k in enumerate(counts):
         nll, loss = slow_loss(margins[g, :k].T.tolist(), logits[g, :k].T.tolist(), lams[g], prior)
         assert result.nll[g].item() == pytest.approx(nll, abs=1e-12)
@@ -53,7 +54,7 @@ def test_losses_equal_a_slow_loop_for_mixed_numbers_of_heads(prior: str) -> None
 def test_uniform_and_one_hot_weights_bound_the_kl() -> None:
     logits = torch.stack([torch.zeros(4, PAIRS), torch.tensor([60.0, 0, 0, 0]).view(4, 1).expand(4, PAIRS)])
     penalty = Penalty(torch.zeros(2, 1, 1), torch.zeros(2, 1, 1, dtype=torch.bool), torch.full((2,), math.log(4)))
-    result = losses(torch.zeros(2, 4, PAIRS), logits, penalty)
+    result = mixture_losses(torch.zeros(2, 4, PAIRS), logits, penalty)
     torch.testing.assert_close(result.kl, torch.tensor([0.0, math.log(4)]), atol=1e-6, rtol=0)
     torch.testing.assert_close(result.nll, torch.full((2,), math.log(2)))
 
@@ -61,7 +62,7 @@ def test_uniform_and_one_hot_weights_bound_the_kl() -> None:
 def test_the_batch_prior_leaves_a_confident_but_balanced_router_free() -> None:
     logits = 60 * torch.eye(2).repeat(1, 3)[None].expand(2, 2, 6)
     penalty = Penalty(torch.ones(2, 1, 1), torch.tensor([False, True]).view(2, 1, 1), torch.full((2,), math.log(2)))
-    kl = losses(torch.zeros(2, 2, 6), logits, penalty).kl
+    kl = mixture_losses(torch.zeros(2, 2, 6), logits, penalty).kl
     torch.testing.assert_close(kl, torch.tensor([math.log(2), 0.0]), atol=1e-6, rtol=0)
 
 
@@ -69,16 +70,56 @@ def test_extreme_margins_and_logits_stay_finite() -> None:
     margins = torch.tensor([-1e4, 1e4, 0.0]).expand(1, 2, 3)
     logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])[None]
     penalty = Penalty(torch.ones(1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool), torch.full((1,), math.log(2)))
-    result = losses(margins, logits, penalty)
+    result = mixture_losses(margins, logits, penalty)
     for part in (result.nll, result.kl, result.d_margins, result.d_logits):
         assert torch.isfinite(part).all()
     assert result.nll.item() == pytest.approx((1e4 + math.log(2)) / 3)
 
 
+def mixture_formula(margins: torch.Tensor, logits: torch.Tensor, penalty: Penalty) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mixture's NLL and KL as the formulas say them, for autograd."""
+    log_weights = torch.log_softmax(logits, 1)
+    weights = log_weights.exp()
+    log_mean = weights.mean(2, keepdim=True).clamp_min(1e-300).log()
+    kl = (weights * torch.where(penalty.of_batch, log_mean, log_weights)).sum(1).mean(1)
+    return -(weights * torch.sigmoid(margins)).sum(1).log().mean(1), kl + penalty.log_k
+
+
+def test_the_autograd_objective_of_the_mixture_equals_the_closed_form() -> None:
+    generator = torch.Generator().manual_seed(0)
+    margins, logits = (torch.randn(4, 3, PAIRS, generator=generator, dtype=torch.float64) for _ in range(2))
+    margins[3, 2:], logits[3, 2:] = 0, ABSENT_LOGIT
+    penalty = Penalty(
+        torch.tensor([0.0, 0.1, 0.5, 0.3], dtype=torch.float64).view(-1, 1, 1),
+        torch.tensor([False, False, True, True]).view(-1, 1, 1),
+        torch.tensor([3, 3, 3, 2]).double().log(),
+    )
+    closed, derived = (
+        objective(margins, logits, penalty) for objective in (mixture_losses, by_autograd(mixture_formula))
+    )
+    for name in ("nll", "kl", "d_margins", "d_logits"):
+        torch.testing.assert_close(getattr(derived, name), getattr(closed, name), atol=1e-12, rtol=1e-9)
+
+
+def test_an_ensembles_heads_each_lower_the_single_rewards_loss() -> None:
+    margins = torch.randn(2, 3, PAIRS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits = torch.zeros_like(margins)
+    margins[1, 2:], logits[1, 2:] = 0, ABSENT_LOGIT
+    counts = torch.tensor([3.0, 2.0], dtype=torch.float64)
+    none = torch.zeros(2, 1, 1)
+    result = by_autograd(ensemble_formula)(margins, logits, Penalty(none, none.bool(), counts.log()))
+    for g, k in enumerate((3, 2)):
+        slow = sum(math.log(1 + math.exp(-m)) for m in margins[g, :k].flatten().tolist()) / (k * PAIRS)
+        assert result.nll[g].item() == pytest.approx(slow, abs=1e-12)
+        torch.testing.assert_close(result.d_margins[g, :k], -torch.sigmoid(-margins[g, :k]) / (k * PAIRS))
+    assert result.d_margins[1, 2].abs().sum() == result.d_logits.abs().sum() == result.kl.abs().sum() == 0
+
+
 SETTINGS = [
+    FitSetting("ensemble", 3, l2=2.0, seed=7),
     FitSetting("single", 1, l2=3.0, seed=1),
-    FitSetting("static", 4, lam=0.3, seed=2),
     FitSetting("static", 2, lam=0.3, prior="batch", l2=0.5, seed=3),
+    FitSetting("static", 4, lam=0.3, seed=2),
     FitSetting("mixture", 3, lam=0.2, hidden=0, seed=4),
     FitSetting("mixture", 5, lam=0.1, hidden=6, seed=5),
     FitSetting("mixture", 2, lam=0.7, prior="batch", hidden=9, l2=2.0, seed=6),
@@ -87,7 +128,10 @@ SETTINGS = [
 
 def plain_loss(setting: FitSetting, parts: Parts, batch: Batch, scales: Scales, pairs: int) -> torch.Tensor:
     """One setting's objective as the formulas say it, for autograd."""
-    margins = batch.delta / scales.delta @ parts["heads"].T
+    margins = batch.delta / scales.delta @ (parts["heads"] + parts.get("prior", 0.0)).T
+    penalty = setting.l2 / (2 * pairs) * (parts["heads"] / scales.delta).square().sum()
+    if setting.method == "ensemble":
+        return -torch.sigmoid(margins).log().mean() + penalty
     logits = parts["b2"].expand(len(margins), -1)
     if setting.routed:
         assert batch.router is not None
@@ -97,11 +141,10 @@ def plain_loss(setting: FitSetting, parts: Parts, batch: Batch, scales: Scales, 
     mean = weights.mean(0) if setting.prior == "batch" else weights
     kl = (mean * mean.log()).sum(-1).mean() + math.log(setting.k)
     nll = -(weights * torch.sigmoid(margins)).sum(1).log().mean()
-    heads = parts["heads"] / scales.delta
-    return nll + setting.lam * kl + setting.l2 / (2 * pairs) * heads.square().sum()
+    return nll + setting.lam * kl + penalty
 
 
-@pytest.mark.parametrize("members", [range(6), range(3), [3], [4, 5]])
+@pytest.mark.parametrize("members", [range(7), range(4), [0], [4], [5, 6]])
 def test_stacked_gradients_equal_autograd(members: list[int]) -> None:
     settings = [SETTINGS[g] for g in members]
     generator = torch.Generator().manual_seed(0)
@@ -112,17 +155,21 @@ def test_stacked_gradients_equal_autograd(members: list[int]) -> None:
         parts["b2"] += torch.randn(parts["b2"].shape, generator=generator)
     stack = Stack(settings, weights, scales, 40, torch.float64)
     objective = stack.objective(stack.gradients(batch))
-    for g, (setting, parts) in enumerate(zip(settings, weights, strict=True)):
-        leaves = {name: part.clone().requires_grad_() for name, part in parts.items()}
-        loss = plain_loss(setting, leaves, batch, scales, 40)
+    leaves = [{name: part.clone().requires_grad_() for name, part in parts.items()} for parts in weights]
+    for g, setting in enumerate(settings):
+        loss = plain_loss(setting, leaves[g], batch, scales, 40)
         loss.backward()
         assert objective[g].item() == pytest.approx(loss.item(), abs=1e-12)
-        for name, view in stack.slices[g].items():
-            expected = torch.zeros_like(view)
-            grad = leaves[name].grad
-            if grad is not None:
-                expected[tuple(slice(size) for size in grad.shape)] = grad
-            torch.testing.assert_close(view.grad, expected, atol=1e-12, rtol=1e-9)
+    for block in stack.blocks:
+        for name, view in block.parts.items():
+            assert view.grad is not None
+            for g, row in enumerate(view.grad, block.rows["heads"].start):
+                expected = torch.zeros_like(row)
+                grad = leaves[g][name].grad
+                if grad is not None:
+                    expected[tuple(slice(size) for size in grad.shape)] = grad
+                torch.testing.assert_close(row, expected, atol=1e-12, rtol=1e-9)
+    assert sum(len(block.parts["heads"]) for block in stack.blocks) == len(settings)
 
 
 def test_bfloat16_gradients_are_close_to_float64() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from heads.fit import FitPlan, FitSetting, PairTensors, fit, mean_nll
-from heads.projection import fit_projection, speed
+from heads.projection import fit_projection, principal_components, rate_factor
 
 WIDTH, SIGNAL = 48, 6
 PLAN = FitPlan(epochs=6, batch=128, dtype="float32", device="cpu")
@@ -33,8 +33,8 @@ TRAIN, VALIDATION = pairs_of(3000, 0), pairs_of(600, 1)
 
 
 def test_components_are_those_of_an_eigendecomposition() -> None:
-    projection = fit_projection(TRAIN, 8)
-    for rows, basis in ((TRAIN.delta, projection.delta), (TRAIN.router, projection.router)):
+    components = principal_components(TRAIN, 8)
+    for rows, basis in ((TRAIN.delta, components.delta), (TRAIN.router, components.router)):
         assert rows is not None
         assert basis is not None
         torch.testing.assert_close(basis.T @ basis, torch.eye(8), atol=1e-5, rtol=0)
@@ -46,7 +46,7 @@ def test_components_are_those_of_an_eigendecomposition() -> None:
 
 def test_half_precision_rows_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit_projection(TRAIN, SIGNAL).delta
-    monkeypatch.setattr("heads.projection.BLOCK", 700)
+    monkeypatch.setattr("heads.source.SCORED_ROWS", 700)
     in_blocks = fit_projection(TRAIN, SIGNAL).delta
     stored = fit_projection(PairTensors(TRAIN.delta.half(), None), SIGNAL)
     assert whole is not None
@@ -74,7 +74,7 @@ def test_components_that_hold_the_signal_lose_nothing_and_fewer_do() -> None:
     for width in (2, 8):
         projection = fit_projection(TRAIN, width)
         train = projection.project(TRAIN)
-        scaled = [replace(one, lr=one.lr * speed(TRAIN.delta) / speed(train.delta)) for one in settings]
+        scaled = [replace(one, lr=one.lr * rate_factor(TRAIN, train)) for one in settings]
         fitted = fit(train, projection.project(VALIDATION), scaled, PLAN)
         best[width] = min(one.validation_nll for one in fitted)
     full = min(one.validation_nll for one in fit(TRAIN, VALIDATION, settings, PLAN))
@@ -83,11 +83,17 @@ def test_components_that_hold_the_signal_lose_nothing_and_fewer_do() -> None:
     assert full < math.log(2) - 0.1
 
 
-def test_narrowed_components_are_the_first() -> None:
-    wide, narrow = fit_projection(TRAIN, 6), fit_projection(TRAIN, 6).narrowed(3)
+def test_a_projection_spans_the_first_components_and_spreads_their_energy_evenly() -> None:
+    wide, projection = principal_components(TRAIN, 12), fit_projection(TRAIN, 6)
     assert wide.delta is not None
-    assert narrow.delta is not None
-    assert torch.equal(wide.delta[:, :3], narrow.delta)
+    for basis in (projection.delta, wide.projection(6).delta):
+        assert basis is not None
+        torch.testing.assert_close(basis.T @ basis, torch.eye(6), atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.linalg.svdvals(wide.delta[:, :6].T @ basis), torch.ones(6), atol=1e-4, rtol=0)
+    both = principal_components(TRAIN, 40).projection(40).delta
+    assert both is not None
+    energy = (TRAIN.delta @ both).square().mean(0)
+    assert energy.max() < 100 * energy.min(), "signal and noise should share every axis"
 
 
 def test_an_input_no_wider_than_that_stays_as_it_is() -> None:
@@ -95,9 +101,13 @@ def test_an_input_no_wider_than_that_stays_as_it_is() -> None:
     assert projection.router is None
     assert projection.delta is not None
     mixed = projection.project(PairTensors(TRAIN.delta, TRAIN.router))
-    assert mixed.router is TRAIN.router
+    assert TRAIN.router is not None
+    assert mixed.router is not None
+    assert torch.equal(mixed.router, TRAIN.router)
 
 
-def test_speed_is_the_sum_of_sizes_in_units_of_the_rms() -> None:
-    assert speed(torch.tensor([[3.0, -3.0, 3.0]])) == pytest.approx(3)
-    assert speed(torch.tensor([[2.0, 0.0, 0.0, 0.0]])) == pytest.approx(2)
+def test_rates_rise_so_that_a_step_goes_as_far() -> None:
+    even, uneven = torch.tensor([[3.0, -3.0, 3.0]]), torch.tensor([[2.0, 0.0, 0.0, 0.0]])
+    assert rate_factor(PairTensors(even, None), PairTensors(uneven, None)) == pytest.approx(3 / 2)
+    # The fit itself takes 384 / 768 of the rate in full width.
+    assert rate_factor(PairTensors(torch.ones(2, 768), None), PairTensors(torch.ones(2, 96), None)) == pytest.approx(4)

@@ -1,0 +1,92 @@
+"""People: what a run's heads weigh for one person, as a small JSON file with what that was learned from.
+
+K heads.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cache.atomic import write_bytes
+from cache.errors import Failure
+from cache.keys import canonical_json, sha256_hex, short_id
+
+FORMAT = 1
+Preferred = Literal["chosen", "rejected", "neither"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One pair that a person judged."""
+
+    pair_id: str
+    preferred: Preferred
+    """Which response of the stored pair the person preferred; neither: the question was passed over."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Weights over the heads of a run for one person, and how they came to be."""
+
+    name: str
+    """The user; for groups of another kind, the attribute or context."""
+    grouped_by: str
+    """user, attribute or context."""
+    run: str
+    """The run whose heads are weighed."""
+    features: str
+    """Features id of the vectors its heads read."""
+    data: str
+    """Data set of the judged pairs."""
+    split: str
+    data_digest: str
+    """Of that split, as it was when they were judged."""
+    method: str
+    """How weights were learned: a method of `adapt`, or ask."""
+    strength: float
+    """Of the method: τ of hedge, β of tempered and ask, s² of shrunk."""
+    answers: tuple[Answer, ...]
+    """In the order they were learned from."""
+    weights: tuple[float, ...]
+    """[K] that sum to 1."""
+    scale: tuple[float, ...] | None
+    """[K] what a head's margins are divided by; None: nothing."""
+    routed: bool
+    """Weights multiply the run's own for each pair and are normalised; otherwise they replace them."""
+    combine: str
+    """probability: Σ_k w_k σ(m_k) predicts; linear: σ(Σ_k w_k m_k)."""
+    created: str
+    """When, in UTC."""
+
+
+def person_path(folder: Path, name: str) -> Path:
+    """Return the file of a person, whose name may hold anything."""
+    return folder / f"{short_id(name, 16)}.json"
+
+
+def write_person(folder: Path, person: Person) -> Path:
+    """Write a person whole or not at all, in place of an earlier state, and return the file."""
+    value = {"format": FORMAT, **asdict(person)}
+    signed = {**value, "digest": sha256_hex(canonical_json(value))}
+    path = person_path(folder, person.name)
+    write_bytes(path, (json.dumps(signed, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    return path
+
+
+def read_person(path: Path) -> Person | None:
+    """Return a person; None where there is no file. Raises Failure where it is damaged or of another format."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+        digest = value.pop("digest")
+        if digest != sha256_hex(canonical_json(value)) or value.pop("format") != FORMAT:
+            raise ValueError("digest or format")
+        answers = tuple(Answer(**answer) for answer in value.pop("answers"))
+        weights, scale = tuple(value.pop("weights")), value.pop("scale")
+        return Person(**value, answers=answers, weights=weights, scale=None if scale is None else tuple(scale))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failure(f"{path}: damaged, changed or of another version; remove it and ask or adapt again") from error

@@ -1,0 +1,104 @@
+"""Groups from who chose: recovery against pairs of each person, with and without annealing, and what it costs.
+
+People of four tastes, planted, whose prompts say nothing of them. `accuracy` is that of the head that does best on each
+group's validation pairs, on test pairs; `ceiling` that of the heads that made the choices; `known` that of new pairs of
+people known by up to 16 choices. Run by `make latent`; --quick is a smoke test of small sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import BUILD, Bar, alternating, at_least, at_most, median_ratio, report
+from torch.nn import functional as F
+
+from heads.fit import FitPlan, FitSetting, Fitted, fit
+from heads.held_out import known_weights
+from heads.metrics import accuracy, correct
+from heads.mixture import Mixture, pair_log_probability
+from heads.selection import agreeing_share
+from heads.settings import Latent
+from tests.planted import GROUPS, People, plant_people
+
+EACH = (1, 2, 4, 8, 16)
+WIDTH, RESTARTS, RATE = 64, 8, 3e-2
+PLAN = FitPlan(batch=512, epochs=60)
+COST_WIDTH, COST_PAIRS = 384, 9600
+Variant = tuple[Latent, bool]
+VARIANTS: dict[str, Variant] = {"user": ("user", True), "user, not annealed": ("user", False), "pair": ("pair", True)}
+
+
+def settings(latent: Latent) -> list[FitSetting]:
+    """Return the restarts of a static mixture."""
+    return [FitSetting("static", GROUPS, lr=RATE, seed=seed, latent=latent) for seed in range(RESTARTS)]
+
+
+def judged(people: People, fitted: list[Fitted]) -> dict[str, Any]:
+    """Return what the best restart reaches, and how many of the others are of one mind with it."""
+    ordered = sorted(fitted, key=lambda one: one.validation_nll)
+    mixture = ordered[0].mixture
+    right = [correct(F.logsigmoid(mixture.margins(part.delta))) for part in (people.validation, people.test)]
+    best = torch.stack([right[0][people.group[0] == group].mean(0).argmax() for group in range(GROUPS)])
+    weights = known_weights([one.mixture for one in ordered], people.fit, people.test)
+    return {
+        "accuracy": right[1].gather(1, best[people.group[1]][:, None]).mean().item(),
+        "known": accuracy(pair_log_probability(mixture.margins(people.test.delta), weights[0])),
+        "restarts that agree": agreeing_share([one.argmax(1) for one in weights], GROUPS),
+    }
+
+
+def recovery(people: int, each: int) -> list[dict[str, Any]]:
+    """Return a row for each variant."""
+    made = plant_people(people, each, WIDTH, each)
+    truth = correct(F.logsigmoid(Mixture(made.truth).margins(made.test.delta)))
+    ceiling = truth.gather(1, made.group[1][:, None]).mean().item()
+    rows = []
+    for name, (latent, anneal) in VARIANTS.items():
+        plan = FitPlan(batch=PLAN.batch, epochs=PLAN.epochs, anneal=anneal)
+        found = judged(made, fit(made.fit, made.validation, settings(latent), plan))
+        rows.append({"people": people, "pairs each": each, "latent": name, "ceiling": ceiling, **found})
+    return rows
+
+
+def cost(each: int, method: str, pairs: int, rounds: int) -> tuple[dict[str, Any], Bar]:
+    """Return the seconds of whole fits of 16 settings, the grouped one's over the other's on the same pairs."""
+    made = plant_people(pairs // each, each, COST_WIDTH, 0)
+    plan = FitPlan(epochs=10, patience=0)
+
+    def work(latent: Latent) -> None:
+        every = [FitSetting(method, 5, seed=seed, latent=latent) for seed in range(16)]  # type: ignore[arg-type]
+        fit(made.fit, made.validation, every, plan)
+
+    times = alternating({"user": lambda: work("user"), "pair": lambda: work("pair")}, rounds)
+    ratio = median_ratio(times["user"], times["pair"])
+    shape = f"{method}, {made.fit.pairs} x {COST_WIDTH}, {each} pairs each"
+    row = {"shape": shape, "seconds, user": min(times["user"]), "seconds, pair": min(times["pair"])}
+    return row, at_most(f"{shape}: latent user, times the cost of latent pair", ratio, 1.5)
+
+
+def main() -> None:
+    """Print and write the table, the costs and the bars."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few people: does it run")
+    parser.add_argument("--out", type=Path, default=BUILD / "latent.json")
+    asked = parser.parse_args()
+    people, pairs, rounds = (60, 600, 1) if asked.quick else (1000, COST_PAIRS, 5)
+    rows = [row for each in EACH for row in recovery(people, each)]
+    bars = []
+    for row in rows:
+        if row["pairs each"] >= 8 and row["latent"] == "user":
+            name = f"{row['pairs each']} pairs each"
+            bars.append(at_most(f"{name}: ceiling less accuracy", row["ceiling"] - row["accuracy"], 0.03))
+            bars.append(at_least(f"{name}: restarts that agree", row["restarts that agree"], 1))
+    for method in ("mixture", "static"):
+        row, bar = cost(8, method, pairs, rounds)
+        rows.append(row)
+        bars.append(bar)
+    report(asked.out, rows, bars, quick=asked.quick, rounds=rounds)
+
+
+if __name__ == "__main__":
+    main()
