@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench-embed bench-train bench-cache lint format clean
+.PHONY: help setup demo tables test test-slow bench-embed bench-train bench-cache latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,14 +27,23 @@ test: setup lint ## lint, types, and the default suite
 test-slow: setup ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow
 
-bench-embed: setup ## the embedding pass against the usual loops; DATA=FOLDER adds real texts
-	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_embed.py $(if $(DATA),--data $(DATA))
+tables: setup ## every compared system on the demo data, as in the README; ARGS='--seeds 2' changes it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/tables.py $(ARGS)
+
+bench-embed: setup ## the embedding pass against the usual loops; DATA=FOLDER adds real texts, ARGS=--quick tries it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_embed.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 bench-train: setup ## training on the cache: plain loop, batched, projected, scikit-learn, a sweep; ARGS=--quick tries it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_train.py $(ARGS)
 
-bench-cache: setup ## reading vectors: mapped Parquet, .npy, pyarrow, Polars, safetensors; ARGS=--quick tries it
+bench-cache: setup ## reading vectors, mapped and decoded, and streaming pairs; ARGS=--quick tries it, --full takes 11 GB
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_cache.py $(ARGS)
+
+latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS=--quick tries it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/latent.py $(ARGS)
+
+theory: setup ## the paper's theorem 3.2 on simulated groups: the bounds, and what fitted models reach
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/theory.py $(ARGS)
 
 lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -9,31 +9,41 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from typer.core import TyperGroup
 
-from cache.errors import MicroprefError
+from cache.errors import BadInput, MicroprefError
 from cache.store import Store
 from pipeline.options import (
     CONTEXT_TEMPLATE,
     DEFAULT_STORE,
     MINILM,
     PINNED_DATE,
+    AdaptMethod,
+    Anchor,
+    AnnealOption,
+    ArmoGate,
     BatchOption,
     DataSeedOption,
     DeviceOption,
     EmbedDtype,
+    EngineName,
     EpochsOption,
     FeaturesOption,
     FitDtypeOption,
+    FitMethod,
+    GroupedBy,
     HiddenOption,
     JsonOption,
+    LatentOption,
     LrOption,
+    MemoryOption,
     Method,
     OnBad,
     Overlong,
+    Paper,
     Pass,
     PatienceOption,
     Pooling,
@@ -41,17 +51,21 @@ from pipeline.options import (
     ProjectionOption,
     PruneOption,
     Responses,
+    RewardInput,
     RewardInputOption,
     RouterInputOption,
     SeedOption,
     Shape,
+    ShotsFrom,
     Solver,
     StoreDtype,
     StoreOption,
     SweptMethod,
     TableFormat,
+    Target,
     Template,
     WeightDecayOption,
+    WeightOption,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +102,11 @@ def _print(report: DataclassInstance, text: str, *, as_json: bool) -> None:
         typer.echo(text, nl=False)
 
 
+def _is_given(ctx: typer.Context, option: str) -> bool:
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _announce(line: str) -> None:
     typer.echo(line, err=True)
 
@@ -122,6 +141,14 @@ def embed(
     on_bad: Annotated[OnBad, typer.Option(help="What a malformed row does.")] = "stop",
     replace: Annotated[bool, typer.Option("--replace", help="Start the split over with these sources.")] = False,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
+    engine: Annotated[EngineName, typer.Option(help="This machine, or a Ray cluster that shares the store.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes with a backbone each.  [default: one for each GPU]")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Head of the cluster, such as auto.  [default: found or local]"),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it would take; forward and write nothing.")] = False,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
@@ -134,11 +161,12 @@ def embed(
       micropref embed held-out.jsonl --name mine --split test
     """
     from pipeline import embed as stage
+    from pipeline.embed_options import EmbedOptions, EngineOptions
     from pipeline.ingest import SourceOptions
     from pipeline.show import show_embedding
 
     source_options = SourceOptions(split, split_by_prompt, shape, contexts, limit, on_bad, replace)
-    options = stage.EmbedOptions(
+    options = EmbedOptions(
         backbone=backbone,
         revision=revision,
         pooling=pooling,
@@ -155,20 +183,27 @@ def embed(
         tokens_per_batch=tokens_per_batch,
         trust_remote_code=trust_remote_code,
     )
-    report = stage.embed(Store(store), sources, name, source_options, options, plan_only=plan, announce=_announce)
+    who = EngineOptions(engine, workers, ray_address)
+    report = stage.embed(Store(store), sources, name, source_options, options, who, plan_only=plan, announce=_announce)
     _print(report, show_embedding(report, planned=plan), as_json=as_json)
 
 
 @app.command()
 def train(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Data set.")],
-    method: Annotated[Method, typer.Option(help="Heads with a router, with static weights, or one head.")] = "mixture",
+    method: Annotated[
+        Method, typer.Option(help="Heads with a router, static weights, one head; or a system of others.")
+    ] = "mixture",
     k: Annotated[int | None, typer.Option(min=1, help="Reward heads.  [default: 5; 1 for single]")] = None,
     lam: Annotated[float, typer.Option(help="Pull of the mixture weights to uniform.")] = 0.1,
     router_input: RouterInputOption = "auto",
     reward_input: RewardInputOption = "plain",
     hidden: HiddenOption = 128,
     prior: PriorOption = "example",
+    latent: LatentOption = "pair",
+    weight: WeightOption = "pair",
+    anneal: AnnealOption = True,
     epochs: EpochsOption = 20,
     lr: LrOption = 2e-3,
     batch: BatchOption = 2048,
@@ -178,7 +213,9 @@ def train(
     solver: Annotated[Solver, typer.Option(help="Minibatches, or all pairs to convergence.")] = "adamw",
     projection: ProjectionOption = "none",
     prune: PruneOption = None,
+    memory: MemoryOption = None,
     restarts: Annotated[int, typer.Option(help="Initialisations fitted together; the best is kept.")] = 8,
+    armo_gate: Annotated[ArmoGate, typer.Option(help="Size of armo's gate.")] = "small",
     seed: SeedOption = 0,
     data_seed: DataSeedOption = 0,
     dtype: FitDtypeOption = "auto",
@@ -187,20 +224,36 @@ def train(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit reward heads and router on cached features.
+    """Fit reward heads and router, or another system, on cached features.
 
     \b
     Example:
       micropref train mine --k 5 --lam 0.1
+      micropref train mine --latent user --k 5
+      micropref train mine --method lore --k 5
     """
+    from pipeline.heeded import check_heeded
+
+    given = [option for option in ctx.params if _is_given(ctx, option)]
+    check_heeded(method, given, latent)
+    if method not in get_args(FitMethod):
+        from heads.systems.method import SystemOptions
+        from pipeline.show_systems import show_system
+        from pipeline.system_runs import train_system
+
+        recipe = SystemOptions(k if k is not None else SystemOptions().k, device, armo_gate)
+        reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
+        system = train_system(Store(store), name, method, recipe, seed=seed, **reads)
+        _print(system, show_system(system), as_json=as_json)
+        return
     from heads.settings import FitPlan, FitSetting
     from pipeline import train as stage
     from pipeline.show import show_training, training_progress
 
     heads = k if k is not None else 1 if method == "single" else 5
-    setting = FitSetting(method, heads, lam, prior, hidden, lr, wd, l2, seed)
-    plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=solver)
-    options = stage.TrainOptions(router_input, reward_input, restarts, features, projection, prune)
+    setting = FitSetting(cast("FitMethod", method), heads, lam, prior, hidden, lr, wd, l2, seed, latent, weight)
+    plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=solver, anneal=anneal)
+    options = stage.TrainOptions(router_input, reward_input, restarts, features, projection, prune, memory)
     with training_progress() as progress:
         trained = stage.train(Store(store), name, setting, plan, options, progress)
     _print(trained, show_training(trained), as_json=as_json)
@@ -208,15 +261,19 @@ def train(
 
 @app.command()
 def sweep(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Data set.")],
     k: Annotated[str, typer.Option(metavar="K,K,...", help="Numbers of reward heads.")] = "1,2,3,5,8,10",
     lam: Annotated[str, typer.Option(metavar="L,L,...", help="Pulls to uniform.")] = "0,0.03,0.1,0.3,0.5",
     seeds: Annotated[int, typer.Option(help="Initialisations of each K and lam.")] = 8,
-    method: Annotated[SweptMethod, typer.Option(help="Heads with a router, or with static weights.")] = "mixture",
+    method: Annotated[SweptMethod, typer.Option(help="Heads with a router, static weights, or alike.")] = "mixture",
     router_input: RouterInputOption = "auto",
     reward_input: RewardInputOption = "plain",
     hidden: HiddenOption = 128,
     prior: PriorOption = "example",
+    latent: LatentOption = "pair",
+    weight: WeightOption = "pair",
+    anneal: AnnealOption = True,
     epochs: EpochsOption = 20,
     lr: LrOption = 2e-3,
     batch: BatchOption = 2048,
@@ -224,6 +281,7 @@ def sweep(
     patience: PatienceOption = 5,
     projection: ProjectionOption = "none",
     prune: PruneOption = None,
+    memory: MemoryOption = None,
     seed: SeedOption = 0,
     data_seed: DataSeedOption = 0,
     dtype: FitDtypeOption = "auto",
@@ -240,13 +298,16 @@ def sweep(
     """
     from heads.settings import FitPlan, FitSetting
     from pipeline import sweep as stage
+    from pipeline.heeded import check_latent
     from pipeline.show import show_sweep, training_progress
     from pipeline.train import TrainOptions
 
+    given = [option for option in ("weight", "anneal") if _is_given(ctx, option)]
+    check_latent(latent, given)
     grid = stage.Grid(stage.parse_values("k", k, int), stage.parse_values("lam", lam, float))
-    base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed)
-    plan = FitPlan(epochs, batch, data_seed, dtype, device, patience)
-    options = TrainOptions(router_input, reward_input, seeds, features, projection, prune)
+    base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
+    plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
+    options = TrainOptions(router_input, reward_input, seeds, features, projection, prune, memory)
     with training_progress() as progress:
         swept = stage.sweep(Store(store), name, grid, base, plan, options, progress)
     _print(swept, show_sweep(swept), as_json=as_json)
@@ -271,6 +332,208 @@ def evaluate(
 
     evaluation = stage.evaluate(Store(store), run, data, split)
     _print(evaluation, show_evaluation(evaluation), as_json=as_json)
+
+
+@app.command()
+def route(
+    run: Annotated[str, typer.Argument(help="Run whose router is re-fitted; its heads are kept.")],
+    data: Annotated[str | None, typer.Option(help="Data set.  [default: the run's own]")] = None,
+    budget: Annotated[str, typer.Option(metavar="N|N,N,...", help="Pairs of each attribute; several: a curve.")] = "50",
+    tau: Annotated[str, typer.Option(metavar="auto|T", help="Temperature; auto: held out inside the budget.")] = "auto",
+    epochs: Annotated[int, typer.Option(help="Passes over the budget.")] = 10,
+    batch: BatchOption = 32,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    target: Annotated[
+        Target, typer.Option(help="One soft label for an attribute's contexts, or for a pair.")
+    ] = "context",
+    anchor: Annotated[Anchor, typer.Option(help="Labels start from the router so far, or from the run.")] = "previous",
+    reward_input: Annotated[
+        RewardInput | None, typer.Option("--reward-input", help="What stands before responses.  [default: the run's]")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw and of the order of pairs.")] = 0,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a run's router to read contexts from a few pairs of each attribute, and say how much that helps.
+
+    \b
+    Example:
+      micropref route mixture-1a2b3c4d --budget 50
+      micropref route mixture-1a2b3c4d --budget 5,10,20,50,100
+    """
+    from heads.routing import RouteSetting
+    from pipeline import route as stage
+    from pipeline.show_route import show_routed
+
+    setting = RouteSetting(target, anchor, epochs, batch, lr, seed)
+    options = stage.RouteOptions(stage.parse_budgets(budget), stage.parse_tau(tau), reward_input, setting)
+    routed = stage.route(Store(store), run, data, options)
+    _print(routed, show_routed(routed), as_json=as_json)
+
+
+@app.command()
+def adapt(
+    run: Annotated[str, typer.Argument(help="Run whose heads are weighed.")],
+    by: Annotated[GroupedBy, typer.Option("--by", help="Whose choices share weights.")],
+    data: Annotated[str | None, typer.Option(help="Data set.  [default: the run's own]")] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(metavar="N|N,N,...", help="Choices learned from; N: also 0 and powers of 2.  [default: 16]"),
+    ] = None,
+    method: Annotated[AdaptMethod | None, typer.Option(help="How weights are learned.  [default: hedge]")] = None,
+    tau: Annotated[float | None, typer.Option(help="Temperature of hedge; 1 is Bayes' rule.  [default: 1]")] = None,
+    shots_from: Annotated[ShotsFrom | None, typer.Option(help="Split the choices are from.  [default: test]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draw of choices.  [default: 0]")] = None,
+    people: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for a JSON file of each person's weights.")
+    ] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Predict, then learn from, every test pair in order.")
+    ] = False,
+    switches: Annotated[
+        int | None, typer.Option(min=1, help="With --online: changes of taste of one group at most.  [default: 1]")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Weigh a run's heads for each person by a few of their choices, and say how much that helps.
+
+    \b
+    Example:
+      micropref adapt mixture-1a2b3c4d --by user --shots 16
+      micropref adapt mixture-1a2b3c4d --by user --online
+    """
+    told = {"shots": shots, "method": method, "tau": tau, "shots_from": shots_from, "seed": seed}
+    given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+    if online:
+        from pipeline.online import adapt_online
+        from pipeline.show_adapt import show_online
+
+        if given or people:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *(["out"] if people else [])])
+            raise BadInput(f"--online learns from every test pair and has methods of its own: leave out {named}")
+        replayed = adapt_online(Store(store), run, data, by, switches or 1)
+        _print(replayed, show_online(replayed), as_json=as_json)
+    else:
+        from pipeline import adapt as stage
+        from pipeline.show_adapt import show_adaptation
+
+        if switches is not None:
+            raise BadInput(f"--switches is {switches}: only --online follows changes of taste; give both or neither")
+
+        adapted = stage.adapt(Store(store), run, data, stage.AdaptOptions(by, **given), people)
+        _print(adapted, show_adaptation(adapted), as_json=as_json)
+
+
+@app.command()
+def ask(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(help="Run whose heads are weighed.")],
+    user: Annotated[str | None, typer.Option("--user", help="Who is asked; a known name goes on.")] = None,
+    pool: Annotated[str | None, typer.Option("--pool", help="Data set to ask about.  [default: the run's own]")] = None,
+    split: Annotated[str, typer.Option(help="Split of the pool.")] = "test",
+    n: Annotated[int, typer.Option("--n", help="Questions at most.")] = 10,
+    answers: Annotated[Path | None, typer.Option(help="File of 1, 2, s or q, a line each, in place of you.")] = None,
+    threshold: Annotated[float, typer.Option(metavar="NATS", help="Least worth of a question.")] = 0.01,
+    beta: Annotated[float, typer.Option(help="What an answer counts; 1 is Bayes' rule.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the order of responses, or of draws.")] = 0,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Try this way of asking on recorded choices; ask nobody.")
+    ] = False,
+    by: Annotated[GroupedBy, typer.Option("--by", help="With --replay: whose choices are one person's.")] = "user",
+    candidates: Annotated[int, typer.Option(help="With --replay: choices of each that may be asked for.")] = 20,
+    draws: Annotated[int, typer.Option(help="With --replay: draws of these choices.")] = 1,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a person the questions that tell most of which heads are theirs, and keep the weights.
+
+    \b
+    Example:
+      micropref ask maxmin-1a2b3c4d --user ann
+      micropref ask maxmin-1a2b3c4d --replay --by attribute --candidates 40 --n 16
+    """
+    unheeded = ("user", "answers", "threshold") if replay else ("by", "candidates", "draws")
+    given = ", ".join(f"--{option}" for option in unheeded if _is_given(ctx, option))
+    if given:
+        raise BadInput(f"{given}: not heeded {'with' if replay else 'without'} --replay; leave out one or the other")
+    if replay:
+        from pipeline.ask_replay import ReplayOptions, replay_policies
+        from pipeline.show_ask import show_replayed
+
+        if split not in get_args(ShotsFrom):
+            raise BadInput(f"--split is {split!r}: --replay asks for choices of {' or '.join(get_args(ShotsFrom))}")
+        tried = ReplayOptions(by, cast("ShotsFrom", split), n, candidates, draws, beta, seed)
+        replayed = replay_policies(Store(store), run, pool, tried)
+        _print(replayed, show_replayed(replayed), as_json=as_json)
+        return
+    from pipeline import ask as stage
+    from pipeline.show_ask import from_file, from_terminal, show_asked
+
+    options = stage.AskOptions(user or "", split, n, threshold, beta, seed)
+    respond = from_file(_announce, answers) if answers else from_terminal(_announce, input)
+    asked = stage.ask(Store(store), run, pool, options, respond)
+    _print(asked, show_asked(asked), as_json=as_json)
+
+
+@app.command()
+def diagnose(
+    name: Annotated[str, typer.Argument(help="Data set with a train and a test split.")],
+    k: Annotated[int, typer.Option(min=2, help="Groups that people may fall into.")] = 5,
+    restarts: Annotated[int, typer.Option(min=1, help="Initialisations fitted together; the best is kept.")] = 4,
+    reward_input: RewardInputOption = "plain",
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    features: FeaturesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether personalisation is worth it on this data: what knowing who chose adds on held-out prompts.
+
+    \b
+    Example:
+      micropref diagnose mine
+    """
+    from heads.diagnosis import DiagnosisPlan
+    from pipeline import diagnose as stage
+    from pipeline.show_diagnose import show_diagnosis
+
+    plan = DiagnosisPlan(k, restarts, device, seed)
+    found = stage.diagnose(Store(store), name, plan, features=features, reward_input=reward_input)
+    _print(found, show_diagnosis(found), as_json=as_json)
+
+
+@app.command()
+def compare(
+    name: Annotated[str, typer.Argument(help="Data set to train on.")],
+    systems: Annotated[str, typer.Option("--methods", metavar="all|A,B,...", help="Rows of the table.")] = "all",
+    seeds: Annotated[int, typer.Option(help="Fits of every system.")] = 5,
+    split: Annotated[str, typer.Option(help="Split to score.")] = "test",
+    shots: Annotated[int, typer.Option(help="Labelled pairs of each attribute to adapt to.")] = 16,
+    budget: Annotated[int, typer.Option(help="Pairs with context of each attribute to route by.")] = 50,
+    k: Annotated[int | None, typer.Option(min=1, help="Reward heads.  [default: the paper's, or 5]")] = None,
+    gate: Annotated[ArmoGate, typer.Option("--armo-gate", help="3 x 1024 units, or 1 x 128.")] = "small",
+    paper: Annotated[Paper | None, typer.Option(help="Print the paper's figures and protocol beside ours.")] = None,
+    route_on: Annotated[str | None, typer.Option(help="Data set to route and score on.  [default: NAME]")] = None,
+    device: DeviceOption = "auto",
+    features: FeaturesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit every compared system on one data set and score all on the same held-out pairs.
+
+    \b
+    Example:
+      micropref compare mine --methods single,static,mixture,micro --seeds 3
+    """
+    from pipeline import compare as stage
+    from pipeline.show_compare import show_compared
+    from pipeline.trial import TrialOptions
+
+    wanted = None if systems == "all" else [word.strip() for word in systems.split(",")]
+    options = TrialOptions(split, shots, budget, k, seeds, gate, paper, route_on, features, device)
+    compared = stage.run_comparison(Store(store), name, wanted, options, _announce)
+    _print(compared, show_compared(compared), as_json=as_json)
 
 
 @app.command()

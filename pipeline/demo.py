@@ -19,9 +19,11 @@ from heads.fit import fit
 from heads.metrics import cluster_intervals, correct
 from heads.mixture import Mixture
 from heads.settings import FitPlan, FitProgress, FitSetting
+from pipeline.clusters import prompt_clusters
 from pipeline.demo_data import generate, write
-from pipeline.embed import EmbedOptions, embed
-from pipeline.evaluate import evaluate, prompt_clusters
+from pipeline.embed import embed
+from pipeline.embed_options import EmbedOptions
+from pipeline.evaluate import evaluate
 from pipeline.fit_data import load_parts, tensors
 from pipeline.ingest import SourceOptions
 from pipeline.progress import Announce
@@ -68,7 +70,9 @@ def run_demo(store: Store, announce: Announce, progress: Callable[[FitProgress],
     """
     files = write(generate(), source_folder(store))
     for path, split in zip(files, ("train", "test"), strict=True):
-        report = embed(store, [path], NAME, SourceOptions(split=split), EmbedOptions(), announce=announce)
+        # What an earlier version generated would else stay beside these rows.
+        sources = SourceOptions(split=split, replace=True)
+        report = embed(store, [path], NAME, sources, EmbedOptions(), announce=announce)
         announce(f"{split}: {report.pairs:,} pairs, {report.texts_embedded:,} of {report.texts:,} texts embedded now")
     runs = {}
     for model, (setting, options) in MODELS.items():

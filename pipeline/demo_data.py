@@ -5,7 +5,8 @@ the reverse of `brevity`, `playfulness` the reverse of `formality`. Averaged ove
 the same, so one reward for everybody can hardly beat chance; what a choice means depends on who made it.
 Each topic is home to one group, which makes about two thirds of the choices there; the others are made by the
 group of opposite taste, so that a reward which reads the topic out of the answers gains little. Every choice
-carries a sentence that describes the annotator's group. The test split has prompts and sentences of its own.
+carries a sentence that describes the annotator's group, and the points that every group would give to the two
+answers. The test split has prompts and sentences of its own.
 """
 
 from __future__ import annotations
@@ -141,6 +142,8 @@ def generate(seed: int = 0, prompts: int = 600, annotators: int = 1200) -> DemoD
                     "attribute": group,
                     "context": draw.pick(texts.contexts[group][part]),
                     "user": f"annotator-{number:04d}",
+                    "chosen_ratings": _ratings(chosen),
+                    "rejected_ratings": _ratings(rejected),
                 }
                 placed.append((prompt.position, row))
         rows[part] = [row for _, row in sorted(placed, key=lambda item: item[0])]
@@ -210,6 +213,11 @@ def _assign(draw: _Draw, home: list[_Prompt], away: list[_Prompt], count: int) -
         prompt = draw.pick(home if draw.happens(HOME_SHARE) else away)
         taken.setdefault(prompt.position, prompt)
     return list(taken.values())
+
+
+def _ratings(style: str) -> dict[str, int]:
+    """Return each group's points for a style: 6 for what it likes best, 1 for what it likes least."""
+    return {group: len(ranking) - ranking.index(style) for group, ranking in TASTES.items()}
 
 
 def _choose(draw: _Draw, group: str) -> tuple[str, str]:

@@ -73,5 +73,6 @@ def _run(store: Store, name: str, datasets: dict[str, Dataset]) -> dict[str, Any
     except Failure as error:
         return {**dict.fromkeys(keys), "run": name, "data_changed": None, "damage": str(error)}
     dataset = datasets.get(run.record["data"])
-    changed = dataset is None or "train" not in dataset.splits() or dataset.digest("train") != run.record["data_digest"]
+    split = run.record.get("data_split", "train")
+    changed = dataset is None or split not in dataset.splits() or dataset.digest(split) != run.record["data_digest"]
     return {**{key: run.record[key] for key in keys}, "data_changed": changed, "damage": None}

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cache.sql_render import render
 from pipeline.progress import progress_bar
+from pipeline.show_latent import about_units, known_columns
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from heads.settings import FitProgress
@@ -33,12 +34,13 @@ def show_embedding(report: EmbedReport, *, planned: bool) -> str:
     """Return the counts that a person checks before trusting what was embedded."""
     splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     lines = [
-        f"data set {report.data}: {report.pairs:,} pairs ({splits}), features {report.features} ({report.backbone})",
+        f"data set {report.data}: {report.pairs:,} pairs ({splits}), "
+        f"features {report.features or 'not known without the weights'} ({report.backbone})",
         f"{report.texts:,} distinct texts: {report.texts_embedded:,} {'to embed' if planned else 'embedded'}, "
         f"{report.texts_reused:,} already stored ({report.store_bytes / 1e6:,.1f} MB in all)",
     ]
     if report.price is not None:
-        lines += _price(report.tokens_unique, report.price)
+        lines += _price(report, report.price)
     elif report.texts_embedded:
         more = report.tokens_forwarded / report.tokens_unique - 1
         rate = f"{report.tokens_per_second:,.0f} tokens/s"
@@ -61,13 +63,13 @@ def show_embedding(report: EmbedReport, *, planned: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _price(tokens: int, price: Price) -> list[str]:
+def _price(report: EmbedReport, price: Price) -> list[str]:
     """Return what forwarding would cost, and what the usual loop would read for the same pairs."""
     hours = ", ".join(f"{name} {f'{value:,.2f}' if value >= 0.01 else '< 0.01'}" for name, value in price.hours.items())
     return [
-        f"{tokens:,} unique tokens to forward, {price.flops / 1e12:,.1f} TFLOP; a padded loop over all pairs "
-        f"(batch {price.padded_batch}, nothing reused) would forward {price.padded_tokens:,}",
-        *([f"hours at {price.utilisation:.0%} of the published bf16 peak: {hours}"] if tokens else []),
+        f"{report.tokens_unique:,} unique tokens to forward, {report.forward_flops / 1e12:,.1f} TFLOP; a padded loop "
+        f"over all pairs (batch {price.padded_batch}, nothing reused) would forward {price.padded_tokens:,}",
+        *([f"hours at {price.utilisation:.0%} of the published bf16 peak: {hours}"] if report.tokens_unique else []),
     ]
 
 
@@ -78,12 +80,12 @@ def show_training(trained: Trained) -> str:
     lines = [
         f"run {trained.run}: {record['method']}, K = {record['k']}, λ = {record['lam']}, {_reads(record)}",
         f"{record['train_pairs']:,} pairs to fit, {record['validation_pairs']:,} to validate "
-        f"({record['pairs_without_context']:,} without context)",
+        f"({record['pairs_without_context']:,} without context){', streamed from disk' if record['streamed'] else ''}",
         f"validation NLL {record['validation_nll']:.4f} ± {record['validation_nll_se']:.4f}, "
         f"accuracy {record['validation_accuracy']:.4f}, {record['effective_heads']:.2f} heads in use, "
         f"best of {len(nlls)} restarts ({nlls[0]:.4f} to {nlls[-1]:.4f})",
     ]
-    return "\n".join([*lines, *_about_heads(record)]) + "\n"
+    return "\n".join([*lines, *about_units(record), *_about_heads(record)]) + "\n"
 
 
 def _reads(record: dict[str, Any]) -> str:
@@ -95,7 +97,7 @@ def _reads(record: dict[str, Any]) -> str:
 def _about_heads(record: dict[str, Any]) -> list[str]:
     """Return what a person should know of a saved run's width and heads, nothing where all is well."""
     lines = []
-    if record["validation_nll"] > math.log(2):
+    if record.get("validation_nll_known", record["validation_nll"]) > math.log(2):
         lines.append("warning: worse than a coin (NLL ln 2 = 0.6931): too high an lr, too little data, or no signal")
     if record["widths_tried"]:
         tried = ", ".join(f"{width}: {value:.4f}" for width, value in record["widths_tried"].items())
@@ -123,6 +125,7 @@ def show_sweep(swept: Swept) -> str:
             "λ": row["lam"],
             "validation NLL": f"{row['validation_nll']:.4f} ± {row['validation_nll_se']:.4f}",
             "accuracy": round(row["validation_accuracy"], 4),
+            **known_columns(row),
             "heads in use": round(row["effective_heads"], 2),
             "restarts that agree": "" if row["restarts_agreeing"] is None else f"{row['restarts_agreeing']:.0%}",
         }
@@ -134,6 +137,7 @@ def show_sweep(swept: Swept) -> str:
         f"validation NLL by K, with its standard error over prompts: {by_k}",
         f"run {swept.run}: K = {record['k']}, the smallest within one standard error of the best, λ = {record['lam']}, "
         f"seed {record['seed']}, of {swept.settings:,} settings",
+        *about_units(record),
         *_about_heads(record),
     ]
     return show_rows(rows) + "\n".join(lines) + "\n"
@@ -155,9 +159,10 @@ def show_evaluation(evaluation: Evaluation) -> str:
     renamed = heads.rename({name: f"head {name}" for name in numbers})
     table = table.join(renamed, on=["part", "attribute"], how="left", nulls_equal=True, maintain_order="left")
     note = f", {evaluation.without_context:,} read by their prompt alone" if evaluation.without_context else ""
+    lowest = f", lowest of any attribute {evaluation.lowest_accuracy:.4f}" if mixture.height > 1 else ""
     head = (
         f"run {evaluation.run} on {evaluation.data}/{evaluation.split}: {evaluation.pairs:,} pairs{note}, "
-        f"mixture accuracy {evaluation.accuracy:.4f}\n"
+        f"mixture accuracy {evaluation.accuracy:.4f}{lowest}\n"
     )
     return head + render(table.to_arrow(), "table")
 

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "cache"])
+@pytest.mark.parametrize("name", ["bench_train", "bench_cache", "bench_embed", "theory", "latent"])
 def test_a_quick_run_writes_rows_and_bars(name: str, tmp_path: Path) -> None:
-    script = ROOT / "tests" / "benchmarks" / f"bench_{name}.py"
+    script = ROOT / "tests" / "benchmarks" / f"{name}.py"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), "--quick", "--out", str(tmp_path / "figures.json")]
     subprocess.run(command, check=True, capture_output=True, env=environment, cwd=tmp_path)

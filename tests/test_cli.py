@@ -86,7 +86,7 @@ def test_a_plan_prices_the_pass_and_writes_nothing(
     words = ["embed", write_rows(rows), "--name", "mine", "--backbone", tiny_backbone("llama"), "--plan"]
     report = json.loads(invoke(*words, "--json").stdout)
     assert {"tokens_unique", "store_bytes", "price"} <= set(report)
-    assert set(report["price"]) == {"padded_tokens", "padded_batch", "flops", "utilisation", "hours"}
+    assert set(report["price"]) == {"padded_tokens", "padded_batch", "utilisation", "hours"}
     assert set(report["price"]["hours"]) == {"A100", "H100 SXM", "H200", "RTX 4090"}
     shown = invoke(*words)
     assert shown.exit_code == 0, shown.output
@@ -190,7 +190,11 @@ def test_bad_files_stop_with_one_line_and_write_nothing(invoke: Invoke, tmp_path
         (["embed", "ROWS", "--name", "mine", "--limit", "0"], ["--limit 0"]),
         (["embed", "ROWS", "--name", "mine", "--tokens-per-batch", "0"], ["--tokens-per-batch 0"]),
         (["embed", "ROWS", "--name", "mine", "--contexts", "gone.json"], ["gone.json"]),
+        (["embed", "ROWS", "--name", "mine", "--workers", "0"], ["--workers 0"]),
+        (["embed", "ROWS", "--name", "mine", "--ray-address", "auto"], ["--ray-address auto", "--engine ray"]),
         (["train", "gone"], ["unknown data set 'gone'"]),
+        (["train", "gone", "--memory", "6"], ["memory is '6'", "such as 6GB"]),
+        (["sweep", "gone", "--memory", "lots"], ["memory is 'lots'", "such as 6GB"]),
         (["train", "gone", "--lam", "-1"], ["lam is -1"]),
         (["train", "gone", "--method", "single", "--k", "3"], ["single with k = 3"]),
         (["train", "gone", "--epochs", "0"], ["epochs is 0"]),

@@ -18,9 +18,15 @@ from cache.errors import BadInput
 from pipeline.demo_data import SHARPNESS, TASTES, DemoData, generate, write
 
 DIGESTS = {
+    "train.jsonl": "17e3a06a77489660229c95b87e0347e562ee512395e37fb71291e91952af5369",
+    "test.jsonl": "98d312f415bd795f54dca6e7c3b331e149331379b775fa188f97ebeaa515a0f0",
+}
+DIGESTS_OF_CHOICES = {
     "train.jsonl": "850b3e37975a25ed08d584e8e7c521774cf3a581fb9c0947ae9732d2da517829",
     "test.jsonl": "3a070cc686ac786ef2d302ed8acbaa624517769a875b8203780d4a648f9b1f41",
 }
+"""Of the rows without ratings: what people chose, as it was fixed before any method was tried on it."""
+CHOICE = ["prompt", "chosen", "rejected", "attribute", "context", "user"]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +62,7 @@ def style_of(texts: dict[str, Any]) -> dict[str, str]:
 
 
 def test_rows_are_explicit_preferences(rows: list[dict[str, Any]], style_of: dict[str, str]) -> None:
-    fields = ["prompt", "chosen", "rejected", "attribute", "context", "user"]
-    assert all(list(row) == fields for row in rows)
+    assert all(list(row) == [*CHOICE, "chosen_ratings", "rejected_ratings"] for row in rows)
     assert all(row["chosen"] != row["rejected"] for row in rows)
     assert all(style_of[row["chosen"]] != style_of[row["rejected"]] for row in rows)
 
@@ -151,9 +156,22 @@ def test_texts_read_as_sentences(rows: list[dict[str, Any]]) -> None:
         assert text.isascii(), text
 
 
+def test_ratings_are_the_places_in_each_groups_ranking(rows: list[dict[str, Any]], style_of: dict[str, str]) -> None:
+    for row in rows:
+        for side in ("chosen", "rejected"):
+            style = style_of[row[side]]
+            assert row[f"{side}_ratings"] == {group: 6 - ranking.index(style) for group, ranking in TASTES.items()}
+
+
+def digests(paths: tuple[Path, ...]) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
 def test_a_seed_repeats_the_files_byte_for_byte(data: DemoData, tmp_path: Path) -> None:
     paths = write(data, tmp_path / "new" / "folder")
-    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths} == DIGESTS
+    assert digests(paths) == DIGESTS
+    choices = (([{name: row[name] for name in CHOICE} for row in part]) for part in (data.train, data.test))
+    assert digests(write(DemoData(*choices, data.groups), tmp_path / "choices")) == DIGESTS_OF_CHOICES
     assert [json.loads(line) for line in paths[1].read_text(encoding="utf-8").splitlines()] == data.test
 
 

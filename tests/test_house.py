@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {"cache": 0, "heads": 1, "pipeline": 2, "cli": 3}
 PACKAGES = ("cache", "heads", "pipeline")
-SOURCES = sorted([ROOT / "cli.py", *(path for package in PACKAGES for path in (ROOT / package).glob("*.py"))])
+SOURCES = sorted([ROOT / "cli.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
 
 
 def imported(path: Path) -> set[str]:
@@ -60,8 +62,23 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
     from cache import sql_render
-    from heads import settings
-    from pipeline import devices, embed, options, passes, pooling, shapes, sources, templates, tokens, train
+    from heads import adaptation, routing, settings
+    from heads.systems.method import SystemOptions
+    from heads.systems.registry import methods
+    from pipeline import (
+        adapt,
+        devices,
+        embed_options,
+        frozen,
+        options,
+        passes,
+        pooling,
+        shapes,
+        sources,
+        templates,
+        tokens,
+        train,
+    )
 
     def choices(kind: object) -> set[str]:
         return set(typing.get_args(kind))
@@ -71,19 +88,27 @@ def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
     assert choices(options.Responses) == choices(tokens.Responses)
     assert choices(options.Overlong) == choices(typing.get_type_hints(tokens.Tokenizing)["overlong"])
     assert choices(options.DeviceName) == choices(devices.DeviceName)
+    assert choices(options.EngineName) == choices(embed_options.EngineName)
     assert choices(options.Pass) == choices(passes.PassName)
     assert choices(options.EmbedDtype) == choices(devices.DtypeName)
-    assert choices(options.StoreDtype) == choices(embed.StoreDtype)
+    assert choices(options.StoreDtype) == choices(embed_options.StoreDtype)
     assert choices(options.Shape) == {"auto", *shapes.COLUMNS}
     assert choices(options.OnBad) == choices(sources.OnBad)
-    assert choices(options.Method) == choices(settings.Method)
+    assert choices(options.FitMethod) == choices(settings.Method)
+    assert choices(options.Method) == set(methods())
+    assert choices(options.ArmoGate) == choices(typing.get_type_hints(SystemOptions)["gate"])
     assert choices(options.SweptMethod) == choices(settings.Method) - {"single"}
     assert choices(options.Prior) == choices(settings.Prior)
     assert choices(options.Solver) == choices(settings.Solver)
     assert choices(options.FitDtype) == choices(settings.ComputeDtype)
     assert choices(options.RouterInput) == choices(typing.get_type_hints(train.TrainOptions)["router_input"])
+    assert choices(options.GroupedBy) == choices(frozen.By)
+    assert choices(options.AdaptMethod) == choices(adaptation.AdaptMethod)
+    assert choices(options.Target) == choices(routing.Target)
+    assert choices(options.Anchor) == choices(routing.Anchor)
+    assert choices(options.ShotsFrom) == choices(adapt.ShotsFrom)
     assert choices(options.TableFormat) == choices(sql_render.Format)
-    defaults = embed.EmbedOptions()
+    defaults = embed_options.EmbedOptions()
     assert (defaults.backbone, defaults.context_template) == (options.MINILM, options.CONTEXT_TEMPLATE)
     assert defaults.date == options.PINNED_DATE
 
@@ -105,6 +130,36 @@ def test_the_defaults_of_train_are_those_of_the_modules() -> None:
         assert told[name] == getattr(plan, name), name
     for name in ("router_input", "reward_input", "restarts", "features", "projection", "prune"):
         assert told[name] == getattr(options, name), name
+
+
+def test_the_defaults_of_route_are_those_of_the_modules() -> None:
+    import inspect
+
+    import cli
+    from heads.routing import RouteSetting
+    from pipeline.route import RouteOptions, parse_budgets, parse_tau
+
+    told = {name: parameter.default for name, parameter in inspect.signature(cli.route).parameters.items()}
+    setting, options = RouteSetting(), RouteOptions()
+    for name in ("target", "anchor", "epochs", "batch", "lr", "seed"):
+        assert told[name] == getattr(setting, name), name
+    assert parse_budgets(told["budget"]) == options.budgets
+    assert parse_tau(told["tau"]) is options.tau
+    assert told["reward_input"] is options.reward_input
+
+
+def test_the_defaults_of_compare_are_those_of_the_modules() -> None:
+    import inspect
+
+    import cli
+    from pipeline import options
+    from pipeline.published import FILE
+    from pipeline.trial import TrialOptions
+
+    told = {name: parameter.default for name, parameter in inspect.signature(cli.compare).parameters.items()}
+    asked = dataclasses.asdict(TrialOptions())
+    assert {name: told[name] for name in asked} == asked
+    assert set(typing.get_args(options.Paper)) == set(json.loads(FILE.read_text()))
 
 
 def test_the_defaults_of_sweep_are_those_of_the_modules_and_of_train() -> None:

@@ -38,6 +38,7 @@ def test_every_command_runs(tmp_path: Path, rows: list[dict[str, Any]], monkeypa
     for name, items in lines.items():
         Path(name).write_text("".join(json.dumps(item) + "\n" for item in items))
     Path("contexts.json").write_text(json.dumps({"help": "Be of help.", "style": ["Write well.", "Mind the style."]}))
+    Path("answers.txt").write_text("1\n2\nq\n")
     run = ""
     assert len(COMMANDS) >= 12
     for command in COMMANDS:

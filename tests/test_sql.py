@@ -31,15 +31,26 @@ CONTRACT = {
     "mixture_accuracy": "run data split part attribute n accuracy low high",
     "best_head": "run data split attribute chosen_on head n accuracy low high",
     "router_weights": "run data split part attribute head mean_weight mean_entropy",
+    "budget_curve": "run parent data split seed budget tau attribute n accuracy low high",
+    "adaptation": "run parent data split grouped_by method shots groups n accuracy low high nll nll_low nll_high "
+    "overconfidence overconfidence_low overconfidence_high gain gain_low gain_high",
+    "regret": "run data grouped_by group_name forecaster rounds accuracy nll loss best_head best_head_loss regret "
+    "switches bound",
     "leaderboard": "run sweep method data features k lam seed validation_nll validation_nll_se validation_accuracy "
-    "test_accuracy effective_heads",
+    "test_accuracy effective_heads restarts_agreeing",
 }
 TYPES = {
     **dict.fromkeys(("head", "k", "prompt_tokens", "chosen_tokens", "rejected_tokens"), "INTEGER"),
     **dict.fromkeys(("n", "seed", "train_pairs"), "BIGINT"),
     **dict.fromkeys(("rating", "lam", "accuracy", "low", "high", "mean_weight", "mean_entropy"), "DOUBLE"),
     **dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy"), "DOUBLE"),
-    **dict.fromkeys(("test_accuracy", "effective_heads"), "DOUBLE"),
+    **dict.fromkeys(("test_accuracy", "effective_heads", "restarts_agreeing"), "DOUBLE"),
+    **dict.fromkeys(("overconfidence", "overconfidence_low", "overconfidence_high"), "DOUBLE"),
+    **dict.fromkeys(("nll", "nll_low", "nll_high", "gain", "gain_low", "gain_high"), "DOUBLE"),
+    **dict.fromkeys(("loss", "best_head_loss", "regret", "bound"), "DOUBLE"),
+    **dict.fromkeys(("shots", "groups", "rounds", "switches", "budget"), "BIGINT"),
+    "tau": "DOUBLE",
+    "best_head": "INTEGER",
     "trimmed": "BOOLEAN",
     "settings": "JSON",
     "created": "TIMESTAMP",
@@ -129,6 +140,19 @@ def put_run(root: Path, run: str, heads: int, weighted: bool) -> None:
         mixture_accuracy=pa.Table.from_pylist([{**evaluated, **interval}]),
         best_head=pa.Table.from_pylist([{**best, **interval}]),
         router_weights=pa.Table.from_pylist([{**evaluated, "head": 0, **mean}]),
+    )
+    put(
+        folder / "eval" / "tiny",
+        "route-test",
+        {"split": "test"},
+        budget_curve=pa.Table.from_pylist([{"run": run, "parent": "r1", "budget": 50, "tau": 3.0, **interval}]),
+    )
+    put(
+        folder / "eval" / "tiny",
+        "adapt-test",
+        {"split": "test"},
+        adaptation=pa.Table.from_pylist([{"run": run, "method": "hedge", "shots": 4, **interval}]),
+        regret=pa.Table.from_pylist([{"run": run, "forecaster": "linear", "regret": 1.5, "bound": 2.5}]),
     )
 
 

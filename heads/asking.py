@@ -1,0 +1,65 @@
+"""Which question to put to a person next: the one whose answer tells most of the person's group.
+
+Letters: G people, M questions of each one's pool, K heads, T answers. p_k = σ(m_k) is head k's probability that the
+first response is preferred, ρ the weights of the heads as they are known so far, h the entropy of a coin in nats.
+
+    information = h(Σ_k ρ_k p_k) − Σ_k ρ_k h(p_k)
+
+is what answer and group tell of each other (BALD, Houlsby et al. 2011). Heads that are all unsure of a question leave
+the answer open, but it tells nothing: "closest to ½" asks such questions, this never does.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+Policy = Literal["ask", "uncertainty", "random"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+
+def information(margins: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
+    """Return what the answers would tell, in nats [...], from margins and log-weights [..., K].
+
+    The order of a question's two responses does not matter.
+    """
+    weights, right = log_weights.exp(), torch.sigmoid(margins)
+    mixed = (weights * right).sum(-1)
+    return (_coin(mixed) - (weights * _coin(right)).sum(-1)).clamp_min(0)
+
+
+def uncertainty(margins: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
+    """Return how open the answers are, in nats [...]: largest where the prediction is ½."""
+    return _coin((log_weights.exp() * torch.sigmoid(margins)).sum(-1))
+
+
+def _coin(probability: torch.Tensor) -> torch.Tensor:
+    entropy: torch.Tensor = torch.special.entr(probability) + torch.special.entr(1 - probability)
+    return entropy
+
+
+def asked_in_order(
+    policy: Policy, margins: torch.Tensor, log_prior: torch.Tensor, count: int, beta: float, seed: int
+) -> torch.Tensor:
+    """Let a policy ask each of G people `count` questions, each after the answers before; return which [G, T].
+
+    Margins [G, M, K] are chosen less rejected: the recorded choice is the answer, and no policy looks at it beforehand.
+    Evidence counts β times: ρ ∝ π Π σ(m)^β, with the log of π for each question [G, M, K].
+    """
+    people, pool, _ = margins.shape
+    if policy == "random":
+        draw = torch.Generator().manual_seed(seed)
+        return torch.rand(people, pool, generator=draw).argsort(1)[:, :count]
+    worth = information if policy == "ask" else uncertainty
+    evidence = torch.zeros_like(margins[:, 0])
+    open_still = torch.ones(people, pool, dtype=torch.bool)
+    asked = []
+    for _ in range(count):
+        value = worth(margins, torch.log_softmax(log_prior + evidence[:, None], 2))
+        asked.append(torch.where(open_still, value, -torch.inf).argmax(1))
+        rows = torch.arange(people), asked[-1]
+        open_still[rows] = False
+        evidence = evidence + beta * F.logsigmoid(margins[rows])
+    return torch.stack(asked, 1)

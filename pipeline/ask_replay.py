@@ -1,0 +1,170 @@
+"""Policies of asking, tried on recorded choices: how much held-out accuracy so many answers buy.
+
+G people (or attributes, contexts), M recorded choices that may be asked for, T answers, N scored pairs, P policies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from cache.errors import BadInput
+from cache.store import Store
+from heads.adaptation import Adapted
+from heads.asking import POLICIES, asked_in_order
+from heads.metrics import cluster_intervals, correct
+from pipeline.adapt import ShotsFrom
+from pipeline.clusters import prompt_clusters
+from pipeline.draws import draw
+from pipeline.evaluate import BOOTSTRAP_SEED
+from pipeline.frozen import SCORED, By, Frozen, open_frozen
+from pipeline.lesson import Lesson, read_lesson
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What `ask --replay` is told."""
+
+    by: By = "user"
+    """Whose choices are one person's."""
+    split: ShotsFrom = "test"
+    """Split of the choices that may be asked for; pairs of the test split are scored either way."""
+    n: int = 10
+    """Answers at most."""
+    candidates: int = 20
+    """Recorded choices of each person that may be asked for; the rest, with other prompts, is scored."""
+    draws: int = 1
+    """How often each person's candidates are drawn anew."""
+    beta: float = 1.0
+    """What an answer counts, as in an interview."""
+    seed: int = 0
+    """Of the first draw, and of random questions."""
+
+    def __post_init__(self) -> None:
+        for name in ("n", "candidates", "draws"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"--{name} is {getattr(self, name)}: expected at least 1")
+        if self.n > self.candidates:
+            raise BadInput(f"--n is {self.n}, --candidates {self.candidates}: nobody can be asked more than there is")
+
+
+@dataclass(frozen=True)
+class ReplayedPolicies:
+    """What `ask --replay` says."""
+
+    run: str
+    data: str
+    by: By
+    people: int
+    """With enough choices."""
+    left_out: int
+    """With fewer choices than candidates, or none left to score."""
+    candidates: int
+    draws: int
+    pairs: int
+    """Scored, all draws together; the same for every policy and number of answers."""
+    resampled: str
+    """What intervals are over."""
+    curve: pl.DataFrame
+    """One row for each policy and number of answers: accuracy with its interval, NLL, lead on random questions."""
+    worth: dict[int, int | None]
+    """Answers to `ask` → the fewest random answers of at least its accuracy; None: more than were tried."""
+
+
+def replay_policies(store: Store, run_id: str, data: str | None, options: ReplayOptions) -> ReplayedPolicies:
+    """Let every policy ask for recorded choices, and score what is learned on pairs of other prompts.
+
+    Raises BadInput where nobody has enough choices.
+    """
+    frozen = open_frozen(store, run_id, data)
+    table, pool = frozen.pairs_of(SCORED, options.by), None
+    if options.split != SCORED:
+        table = pl.concat([frozen.pairs_of(options.split, options.by), table])
+        pool = table["split"] == options.split
+    found, tables, people, left_out = [], [], 0, 0
+    for number in range(options.draws):
+        seed = options.seed + number
+        drawn = draw(table, options.by, options.candidates, seed, shared=False, pool=pool)
+        people, left_out = len(set(drawn.group)), len(drawn.left_out)
+        if not people:
+            raise BadInput(_too_few(frozen, options, drawn.left_out))
+        lesson = read_lesson(frozen, options.by, table, drawn, responses=False)
+        found.append(_log_probabilities(lesson, options, seed))
+        tables.append(lesson.scored.table)
+    scored, log_probability = pl.concat(tables), torch.cat(found, 1)
+    who = scored[options.by].rank("dense").cast(pl.Int64).to_torch()
+    curve = _curve(log_probability, who if options.by == "user" else prompt_clusters(scored))
+    return ReplayedPolicies(
+        run=frozen.run.id,
+        data=frozen.dataset.name,
+        by=options.by,
+        people=people,
+        left_out=left_out,
+        candidates=options.candidates,
+        draws=options.draws,
+        pairs=scored.height,
+        resampled="users" if options.by == "user" else "prompts",
+        curve=curve,
+        worth=_worth(curve),
+    )
+
+
+def _too_few(frozen: Frozen, options: ReplayOptions, left_out: dict[str, int]) -> str:
+    return (
+        f"--candidates {options.candidates}: none of the {len(left_out)} groups by {options.by} of data set "
+        f"{frozen.dataset.name!r} has as many pairs in split {options.split!r} and one of another prompt in {SCORED!r} "
+        f"(the most pairs: {max(left_out.values())}); give fewer --candidates, --split train, or another --by"
+    )
+
+
+def _log_probabilities(lesson: Lesson, options: ReplayOptions, seed: int) -> torch.Tensor:
+    """Return log P of the scored choices [P, N, T + 1] after 0 to T answers to each policy's questions."""
+    shots = lesson.shots
+    assert shots.log_prior is not None
+    by_policy = []
+    for policy in POLICIES:
+        asked = asked_in_order(policy, shots.margins, shots.log_prior, options.n, options.beta, seed)
+        told = F.logsigmoid(shots.margins.gather(1, asked[:, :, None].expand(-1, -1, shots.margins.shape[2])))
+        evidence = F.pad(options.beta * told.cumsum(1), (0, 0, 1, 0))
+        weighed = (Adapted(torch.log_softmax(after, 1), routed=True) for after in evidence.unbind(1))
+        by_policy.append(torch.stack([lesson.rescored(one).log_probability() for one in weighed], 1))
+    return torch.stack(by_policy)
+
+
+def _curve(log_probability: torch.Tensor, clusters: torch.Tensor) -> pl.DataFrame:
+    """Return the rows of all policies from log P [P, N, T + 1]; `ahead` is the accuracy beyond random questions'."""
+    right = correct(log_probability)
+    ahead = right - right[POLICIES.index("random")]
+    counts = log_probability.shape[2]
+    columns = torch.cat([*right, *ahead], 1)
+    low, high = (part.view(2, len(POLICIES), counts) for part in cluster_intervals(columns, clusters, BOOTSTRAP_SEED))
+    rows: list[dict[str, Any]] = [
+        {
+            "policy": policy,
+            "answers": count,
+            "accuracy": float(right[place, :, count].mean()),
+            "low": float(low[0, place, count]),
+            "high": float(high[0, place, count]),
+            "nll": -float(log_probability[place, :, count].mean()),
+            "ahead": float(ahead[place, :, count].mean()),
+            "ahead_low": float(low[1, place, count]),
+            "ahead_high": float(high[1, place, count]),
+        }
+        for place, policy in enumerate(POLICIES)
+        for count in range(counts)
+    ]
+    return pl.DataFrame(rows)
+
+
+def _worth(curve: pl.DataFrame) -> dict[int, int | None]:
+    """Return for each number of answers to `ask` the fewest random ones that are as good."""
+    asked, random = (curve.filter(pl.col("policy") == policy)["accuracy"].to_list() for policy in ("ask", "random"))
+    return {
+        count: next((other for other, reached in enumerate(random) if reached >= accuracy), None)
+        for count, accuracy in enumerate(asked)
+        if count
+    }

@@ -1,0 +1,48 @@
+"""What adaptation learned of each group as files of their own: one small JSON for each person.
+
+G groups, n shots, K heads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from cache.people import Answer, Person, write_person
+from cache.runs import Run
+
+
+def write_people(folder: Path, run: Run, shots: pl.DataFrame) -> None:
+    """Write every group of an adapted run into a folder; `shots` [G·n] are the pairs learned from, as they were drawn.
+
+    Raises Failure where the disk refuses.
+    """
+    record, tensors = run.record, run.tensors()
+    settings = record["settings"]
+    scale = tensors.get("scale")
+    learned = shots.select(settings["by"], "pair_id").partition_by(settings["by"], as_dict=True)
+    for place, name in enumerate(record["groups"]):
+        person = Person(
+            name=name,
+            grouped_by=settings["by"],
+            run=record["parent"],
+            features=record["features"],
+            data=record["data"],
+            split=record["data_split"],
+            data_digest=record["data_digest"],
+            method=settings["method"],
+            strength=settings["strength"],
+            answers=tuple(Answer(pair, "chosen") for pair in learned[(name,)]["pair_id"]),
+            weights=_row(tensors["weights"], place),
+            scale=None if scale is None else _row(scale, place),
+            routed=settings["routed"],
+            combine=settings["combine"],
+            created=record["created"],
+        )
+        write_person(folder, person)
+
+
+def _row(values: torch.Tensor, place: int) -> tuple[float, ...]:
+    return tuple(values[place].tolist())
