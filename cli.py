@@ -265,7 +265,7 @@ def sweep(
     name: Annotated[str, typer.Argument(help="Data set.")],
     k: Annotated[str, typer.Option(metavar="K,K,...", help="Numbers of reward heads.")] = "1,2,3,5,8,10",
     lam: Annotated[str, typer.Option(metavar="L,L,...", help="Pulls to uniform.")] = "0,0.03,0.1,0.3,0.5",
-    seeds: Annotated[int, typer.Option(help="Initialisations of each K and lam.")] = 8,
+    seeds: Annotated[int, typer.Option(min=1, help="Initialisations of each K and lam.")] = 8,
     method: Annotated[SweptMethod, typer.Option(help="Heads with a router, static weights, or alike.")] = "mixture",
     router_input: RouterInputOption = "auto",
     reward_input: RewardInputOption = "plain",
@@ -595,7 +595,8 @@ def verify(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> N
     counts = f"{found.files:,} files, {found.vectors:,} vectors, {found.duplicate_vectors:,} stored twice"
     _print(found, "\n".join([*found.problems, counts]) + "\n", as_json=as_json)
     if found.problems:
-        typer.echo(f"micropref: {len(found.problems)} problems; `micropref embed` again mends vectors", err=True)
+        count = f"{len(found.problems)} problem" + ("s" if len(found.problems) > 1 else "")
+        typer.echo(f"micropref: {count}; `micropref embed` again mends vectors, a run has to be made again", err=True)
         raise typer.Exit(1)
 
 

@@ -120,7 +120,8 @@ def diagnose(
     if not found:
         raise BadInput(
             f"data set {name!r}: neither users, attributes nor contexts have pairs to fit, validation pairs and "
-            f"{SCORED} pairs of new prompts, so nobody's choices can be told apart; embed rows with one of these fields"
+            f"{SCORED} pairs of new prompts, two of a kind or more, so nobody's choices can be told apart; embed rows "
+            "in which one of these fields differs"
         )
     return Diagnosis(name, data.features.id, plan.k, found)
 

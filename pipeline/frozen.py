@@ -135,5 +135,8 @@ def open_frozen(store: Store, run_id: str, data: str | None) -> Frozen:
     fitted = open_fitted(store, run)
     fitted = replace(fitted, reading=replace(fitted.reading, units=None))
     if run.record["k"] == 1:
-        raise BadInput(f"run {run.id} has one head, so there is nothing to weigh; adapt a run with --k 2 or more")
+        raise BadInput(
+            f"run {run.id} has one head, so there is nothing to weigh; take a run of several heads, such as one of "
+            "method mixture or maxmin with --k 2 or more"
+        )
     return Frozen(fitted, open_dataset(store, data or run.record["data"]))

@@ -77,15 +77,21 @@ def show_training(trained: Trained) -> str:
     """Return the run's id and the figures it was chosen by."""
     record = trained.record
     nlls = sorted(restart["validation_nll"] for restart in trained.restarts)
+    best = f"best of {len(nlls)} restarts ({nlls[0]:.4f} to {nlls[-1]:.4f})"
+    known = about_units(record)
+    # The range is of the figures that restarts are chosen by, so it stands behind those.
+    by_known = "validation_nll_known" in record
     lines = [
         f"run {trained.run}: {record['method']}, K = {record['k']}, λ = {record['lam']}, {_reads(record)}",
         f"{record['train_pairs']:,} pairs to fit, {record['validation_pairs']:,} to validate "
         f"({record['pairs_without_context']:,} without context){', streamed from disk' if record['streamed'] else ''}",
         f"validation NLL {record['validation_nll']:.4f} ± {record['validation_nll_se']:.4f}, "
-        f"accuracy {record['validation_accuracy']:.4f}, {record['effective_heads']:.2f} heads in use, "
-        f"best of {len(nlls)} restarts ({nlls[0]:.4f} to {nlls[-1]:.4f})",
+        f"accuracy {record['validation_accuracy']:.4f}, {record['effective_heads']:.2f} heads in use"
+        f"{'' if by_known else f', {best}'}",
     ]
-    return "\n".join([*lines, *about_units(record), *_about_heads(record)]) + "\n"
+    if by_known:
+        known[-1] += f": {best}"
+    return "\n".join([*lines, *known, *_about_heads(record)]) + "\n"
 
 
 def _reads(record: dict[str, Any]) -> str:

@@ -8,15 +8,20 @@ from pipeline.compare import AVERAGE, Compared, ComparedRow
 from pipeline.published import published
 from pipeline.show import show_rows
 
+ROUTED = "micro"
+"""The one system that learns from a budget; without its row, none was drawn from train."""
+
 
 def show_compared(compared: Compared) -> str:
     """Return the protocol, the table, its intervals, and the rows that could not be had with their reasons."""
     counts = ", ".join(f"{group} {count:,}" for group, count in compared.scored.items())
+    routed = any(row.system == ROUTED for row in compared.rows)
+    budget = f", {compared.budget} with context from {compared.budget_from}" if routed else ""
     lines = [
         f"trained on {compared.data}, scored on {compared.scored_on} ({compared.split}): {counts} pairs of "
         f"{compared.prompts:,} prompts; {compared.seeds} seeds, features {compared.features}",
-        f"K = {compared.k}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}, "
-        f"{compared.budget} with context from {compared.budget_from}; none of their prompts is scored",
+        f"K = {compared.k}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}"
+        f"{budget}; none of their prompts is scored",
         "",
         show_rows(_accuracies(compared)),
         "95 % intervals over prompts, and differences to the single reward on the same resampled prompts",

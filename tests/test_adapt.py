@@ -269,7 +269,7 @@ def test_runs_that_cannot_be_adapted(store: Store, synthetic: Synthetic, planted
             call()
     with pytest.raises(BadInput, match="router of run planted reads; embed with --contexts FILE"):
         adapt(store, planted_run(store, features, settings=settings), None, options)
-    with pytest.raises(BadInput, match="one head, so there is nothing to weigh"):
+    with pytest.raises(BadInput, match="one head, so there is nothing to weigh; take a run of several heads"):
         adapt(store, planted_run(store, features, k=1), None, options)
     synthetic(store, name="other", seed=1)
     with pytest.raises(BadInput, match="unknown data set 'gone'"):

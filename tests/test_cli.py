@@ -143,6 +143,8 @@ def test_one_broken_run_hides_no_other(invoke: Invoke, embedded: str, tmp_path: 
     problems = json.loads(found.stdout)["problems"]
     assert len(problems) == 2
     assert all(any(run in line for line in problems) for run in runs)
+    assert "2 problems; " in found.stderr
+    assert "a run has to be made again" in found.stderr
 
 
 GOOD = '{"prompt": "p", "chosen": "a", "rejected": "b"}\n'
@@ -214,6 +216,12 @@ def test_an_unknown_choice_is_bad_input(invoke: Invoke) -> None:
     result = invoke("train", "mine", "--method", "magic")
     assert result.exit_code == 2
     assert "magic" in result.stderr
+
+
+def test_a_sweep_without_a_seed_names_the_option_as_it_was_given(invoke: Invoke) -> None:
+    result = invoke("sweep", "mine", "--seeds", "0")
+    assert result.exit_code == 2
+    assert "--seeds" in result.stderr
 
 
 def test_two_features_need_a_choice(

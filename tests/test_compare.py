@@ -152,6 +152,7 @@ def test_the_command_prints_the_table_and_one_json_object(store: Store, syntheti
     assert shown.exit_code == 0, shown.output
     for text in ("Single reward", "HyRe", "0.7632", "the paper disagrees with itself", "less single"):
         assert text in shown.stdout
+    assert "with context from" not in shown.stdout  # neither row learns from a budget
     found: dict[str, Any] = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert [row["system"] for row in found["rows"]] == ["single", "hyre"]
     assert found["rows"][0]["published"] == {"average": 0.7632}

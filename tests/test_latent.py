@@ -109,6 +109,11 @@ def test_users_tell_groups_that_prompts_do_not(store: Store, synthetic: Syntheti
     shown = show_training(by_user)
     assert f"users: 60 ({record['identified']['median']:g} pairs each in the median, " in shown
     assert f"known by their pairs to fit: validation NLL {record['validation_nll_known']:.4f}" in shown
+    nlls = [restart["validation_nll"] for restart in by_user.restarts]
+    restarts = f"best of {len(nlls)} restarts ({min(nlls):.4f} to {max(nlls):.4f})"
+    assert record["validation_nll_known"] == min(nlls)
+    assert f"what restarts are chosen by: {restarts}\n" in shown
+    assert shown.count("best of") == 1
     assert "people chose often enough to tell their groups: --latent user finds them" in show_training(by_pair)
 
 
