@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
+
+
+class _Allowed:
+    """Who is inside a block now: the setting is one for the whole process, and readers are threads."""
+
+    lock = Lock()
+    blocks = 0
+    before = ""
 
 
 @contextmanager
@@ -19,16 +28,24 @@ def fast_products(rounded: torch.dtype) -> Iterator[None]:
     """Give float32 products to oneDNN within the block, if `rounded`, a dtype that all operands fit into, allows it.
 
     bfloat16 does: rounding changes nothing then. float32 does where oneDNN is seen not to round, for any operands.
+    Blocks of several threads may overlap in any order; the last to end puts the setting back.
     """
+    if not (rounded is torch.bfloat16 or (rounded is torch.float32 and keeps_float32())):
+        yield
+        return
     backend: Any = torch.backends.mkldnn  # its types leave out what is set on it when torch is imported
-    matmul = backend.matmul
-    before = matmul.fp32_precision
-    if rounded is torch.bfloat16 or (rounded is torch.float32 and keeps_float32()):
-        matmul.fp32_precision = "bf16"
+    with _Allowed.lock:
+        if _Allowed.blocks == 0:
+            _Allowed.before = backend.matmul.fp32_precision
+            backend.matmul.fp32_precision = "bf16"
+        _Allowed.blocks += 1
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        with _Allowed.lock:
+            _Allowed.blocks -= 1
+            if _Allowed.blocks == 0:
+                backend.matmul.fp32_precision = _Allowed.before
 
 
 @cache

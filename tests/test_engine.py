@@ -123,6 +123,15 @@ def test_an_error_in_any_thread_ends_all(where: str, error: BaseException) -> No
     assert taken <= 5 + 3
 
 
+@pytest.fixture
+def heeded_ctrl_c() -> Iterator[None]:
+    """Make SIGINT interrupt Python: a shell's background job starts with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_waits_for_what_is_being_stored() -> None:
     stored, main = threading.Event(), threading.get_ident()
 

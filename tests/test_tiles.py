@@ -100,6 +100,18 @@ def test_fast_products_are_exact_wherever_they_are_taken() -> None:
         assert ((found - exact).norm() / exact.norm()).item() <= 1e-6
 
 
+def test_overlapping_blocks_leave_the_setting_as_it_was() -> None:
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    first, second = fast_products(torch.bfloat16), fast_products(torch.bfloat16)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert matmul.fp32_precision == "bf16"
+    second.__exit__(None, None, None)
+    assert matmul.fp32_precision == before
+
+
 def test_float32_is_left_alone_where_it_would_be_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "keeps_float32", lambda: False)
     before = torch.backends.mkldnn.matmul.fp32_precision
