@@ -14,14 +14,14 @@ alike in distribution, however heads were fitted: their difference is 0 in the m
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from heads.adaptation import GRIDS
 from heads.fit import FitPlan, FitSetting, PairTensors, fit
+from heads.latent import run_places
 from heads.metrics import cluster_intervals, nll
 from heads.mixture import pair_log_probability
 
@@ -79,7 +79,9 @@ def predict_units(
         FitSetting("static", plan.k, seed=plan.seed + restart, latent="user") for restart in range(plan.restarts)
     ]
     settings = [FitSetting("single", 1, seed=plan.seed), *grouped]
-    single, *candidates = fit(fitting, validation, settings, _fit_plan(fitting.pairs, plan.device))
+    single, *candidates = fit(
+        fitting, validation, settings, FitPlan(device=plan.device).reaching(LEAST_STEPS, fitting.pairs)
+    )
     mixture = min(candidates, key=lambda one: one.validation_nll).mixture
     right = F.logsigmoid(mixture.margins(fitting.delta))
     log_prior = mixture.log_weights(None, 1)[0]
@@ -123,12 +125,6 @@ def widest_intervals(
     return low, high
 
 
-def _fit_plan(pairs: int, device: str) -> FitPlan:
-    """Return how all are fitted; few pairs are passed over more often, or heads would not get anywhere."""
-    plan = FitPlan(device=device)
-    return replace(plan, epochs=max(plan.epochs, math.ceil(LEAST_STEPS / math.ceil(pairs / plan.batch))))
-
-
 def _strangers(sizes: torch.Tensor) -> list[torch.Tensor]:
     """Return other units [U] of about each one's size, several times. Raises ValueError where there is no other."""
     count = len(sizes)
@@ -150,7 +146,7 @@ def _ranks(units: torch.Tensor, seed: int) -> torch.Tensor:
     order = drawn[torch.argsort(units[drawn], stable=True)]
     sizes = torch.bincount(units)
     rank = torch.empty_like(units)
-    rank[order] = torch.arange(len(units)) - (sizes.cumsum(0) - sizes)[units[order]]
+    rank[order] = run_places(sizes)
     return rank
 
 

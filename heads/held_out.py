@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from heads.feed import Batches
-from heads.latent import segment_sums
+from heads.latent import run_places, segment_sums
 from heads.mixture import Mixture
 from heads.objective import log_probability
 from heads.settings import PairTensors
@@ -49,8 +49,7 @@ class Known:
         rows = torch.nonzero(units[place] == training).flatten()
         rows = rows[torch.argsort(place[rows], stable=True)]
         sizes = torch.bincount(place[rows], minlength=len(units))
-        rank = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes)[place[rows]]
-        rows = rows[rank < REMEMBERED]
+        rows = rows[run_places(sizes) < REMEMBERED]
         return cls(rows, place[rows], of_pair, len(units))
 
     def evidence(self, stack: Stack, training: UnitFeed) -> torch.Tensor:

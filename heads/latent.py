@@ -52,6 +52,12 @@ def segment_sums(values: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
     return torch.segment_reduce(values.contiguous(), "sum", lengths=lengths, axis=2, unsafe=True)
 
 
+def run_places(sizes: torch.Tensor) -> torch.Tensor:
+    """Return each entry's place [ΣV sizes] in its run, from 0, where runs of `sizes` [V] lie one behind another."""
+    starts = sizes.cumsum(0) - sizes
+    return torch.arange(int(sizes.sum())) - torch.repeat_interleave(starts, sizes)
+
+
 def annealed(step: int, steps: int) -> float:
     """Return the exponent at a step from 0: heads that start alike part one after the other as it rises to 1."""
     return min(1.0, ANNEALED_FROM + (1 - ANNEALED_FROM) * step / (ANNEALED_SHARE * steps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -107,6 +107,10 @@ class FitPlan:
         _at_least("patience", self.patience, 0)
         if not 0 <= self.warmup < 1:
             raise BadInput(f"warmup is {self.warmup}: expected a share of the steps, from 0 to below 1")
+
+    def reaching(self, steps: int, pairs: int) -> FitPlan:
+        """Return the plan with as many more epochs as give a fit on N pairs at least so many minibatches."""
+        return replace(self, epochs=max(self.epochs, math.ceil(steps / math.ceil(pairs / self.batch))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from heads.feed import Batch, Column
-from heads.latent import Visits
+from heads.latent import Visits, run_places
 from heads.settings import PairTensors, Weight
 from heads.source import Source
 
@@ -46,8 +46,7 @@ class Cut:
         _, lengths = torch.unique(units, return_counts=True)
         parts = -(-lengths // LONGEST)
         unit = torch.repeat_interleave(torch.arange(len(lengths)), parts)
-        number = torch.arange(len(unit)) - (parts.cumsum(0) - parts)[unit]
-        sizes = (lengths // parts)[unit] + (number < (lengths % parts)[unit])
+        sizes = (lengths // parts)[unit] + (run_places(parts) < (lengths % parts)[unit])
         counted = torch.full_like(lengths, len(units)) if weight == "pair" else len(lengths) * lengths
         return cls(sizes, 1 / parts.double()[unit], 1 / counted.double()[unit], len(unit) == len(lengths))
 
@@ -89,8 +88,7 @@ class UnitFeed:
         """Return the visits of these numbers; `grouped` [N] are the pairs, those of a visit side by side."""
         sizes = self._cut.sizes[visits]
         place = torch.repeat_interleave(torch.arange(len(visits)), sizes)
-        first = self._starts[visits] - (sizes.cumsum(0) - sizes)
-        rows = grouped[torch.arange(len(place)) + first[place]]
+        rows = grouped[self._starts[visits][place] + run_places(sizes)]
         inputs = [column.gather(rows) for column in self._columns]
         told = (part.to(self._device) for part in (sizes, place, self._weight[visits], self._share[visits]))
         return Batch(inputs[0], inputs[1] if len(inputs) > 1 else None, Visits(*told))

@@ -150,10 +150,7 @@ def adapt(store: Store, run_id: str, data: str | None, options: AdaptOptions, pe
 
 def _draw(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFrame, Draw]:
     """Return a table of pairs and which of them are shots, and which are scored. Raises BadInput where none is."""
-    table, pool = frozen.pairs_of(SCORED, options.by), None
-    if options.shots_from != SCORED:
-        table = pl.concat([frozen.pairs_of(options.shots_from, options.by), table])
-        pool = table["split"] == options.shots_from
+    table, pool = frozen.drawn_from(options.shots_from, options.by)
     drawn = draw(table, options.by, most, options.seed, shared=False, pool=pool)
     if not drawn.group:
         raise BadInput(

@@ -81,10 +81,7 @@ def replay_policies(store: Store, run_id: str, data: str | None, options: Replay
     Raises BadInput where nobody has enough choices.
     """
     frozen = open_frozen(store, run_id, data)
-    table, pool = frozen.pairs_of(SCORED, options.by), None
-    if options.split != SCORED:
-        table = pl.concat([frozen.pairs_of(options.split, options.by), table])
-        pool = table["split"] == options.split
+    table, pool = frozen.drawn_from(options.split, options.by)
     found, tables, people, left_out = [], [], 0, 0
     for number in range(options.draws):
         seed = options.seed + number

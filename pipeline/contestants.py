@@ -6,7 +6,7 @@ Letters: S seeds, N test pairs, n scored ones, V validation pairs, A groups (att
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -15,15 +15,16 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from cache.errors import BadInput
 from cache.pair_features import PairFeatures, RouterInput
-from heads.adaptation import Shots, by_drm, by_hyre
+from heads.adaptation import Adapted, Shots, by_drm, by_hyre
 from heads.fit import FitPlan, FitSetting, PairTensors, fit
-from heads.hedge import head_losses
 from heads.metrics import correct
 from heads.mixture import Mixture
-from heads.routing import Budget, RouteSetting, choose_tau, refit_router
+from heads.routing import RouteSetting, choose_tau, refit_router
 from heads.systems.bradley_terry import MixtureModel
 from heads.systems.method import Adaptable, Model, Need, Pairs
 from heads.systems.registry import methods
+from pipeline.route_data import read_budget
+from pipeline.system_data import Reading
 from pipeline.trial import Trial
 
 REFERENCE = "single"
@@ -155,30 +156,34 @@ def _of_best_head(trial: Trial, method: str, model: Model, *, oracle: bool) -> t
 
 def _few_shot(trial: Trial, method: str) -> torch.Tensor:
     """HyRe on a method's heads: weights from each attribute's shots, on their own scale of combination."""
-    needs = methods()[method].needs
+
+    def learn(model: Model, shots: Pairs) -> Adapted:
+        return by_hyre(Shots(model.scores(shots).margins.view(*trial.shots.shape, -1)))
+
+    return _weighed(trial, trial.models(method, "prompt"), methods()[method].needs, learn)
+
+
+def _weighed(
+    trial: Trial, models: Sequence[Model], needs: frozenset[Need], learn: Callable[[Model, Pairs], Adapted]
+) -> torch.Tensor:
+    """Return which scored pairs [S, n] are right with the weights that each model learns from all groups' shots."""
     pairs, shots = trial.scored(needs, "prompt"), trial.test(needs, "prompt").take(trial.shots.flatten())
-    right = []
-    for model in trial.models(method, "prompt"):
-        scores, margins = model.scores(pairs), model.scores(shots).margins
-        adapted = by_hyre(Shots(margins.view(*trial.shots.shape, -1)))
-        right.append(correct(adapted.scores(scores, trial.scored_group).log_probability()))
-    return torch.stack(right)
+    found = (learn(model, shots).scores(model.scores(pairs), trial.scored_group) for model in models)
+    return torch.stack([correct(scores.log_probability()) for scores in found])
 
 
 def _few_shot_drm(trial: Trial, *, mean: bool) -> torch.Tensor:
     """DRM as its paper adapts it, with or without the head that is the mean of Δ."""
-    needs: frozenset[Need] = methods()["drm"].needs | frozenset(["responses"])
-    pairs, shots = trial.scored(needs, "prompt"), trial.test(needs, "prompt").take(trial.shots.flatten())
-    right = []
-    for model in trial.models("drm", "prompt"):
-        heads = model.state()["heads"][: None if mean else -1]
-        model = MixtureModel(Mixture(heads), "linear")
-        scores, margins = model.scores(pairs), model.scores(shots).margins
+
+    def learn(model: Model, shots: Pairs) -> Adapted:
         assert shots.chosen is not None
         shape = (*trial.shots.shape, -1)
-        adapted = by_drm(Shots(margins.view(shape), (shots.chosen @ heads.T).view(shape)))
-        right.append(correct(adapted.scores(scores, trial.scored_group).log_probability()))
-    return torch.stack(right)
+        rewards = shots.chosen @ model.state()["heads"].T
+        return by_drm(Shots(model.scores(shots).margins.view(shape), rewards.view(shape)))
+
+    heads = (model.state()["heads"][: None if mean else -1] for model in trial.models("drm", "prompt"))
+    models = [MixtureModel(Mixture(own), "linear") for own in heads]
+    return _weighed(trial, models, methods()["drm"].needs | {"responses"}, learn)
 
 
 def _adapted(name: str) -> Contestant:
@@ -205,19 +210,12 @@ def _routed(trial: Trial) -> torch.Tensor:
     pairs = trial.scored(methods()["mixture"].needs, _contexts(trial))
     right = []
     for seed, model in zip(trial.seeds, trial.models("mixture", "prompt"), strict=True):
-        mixture = Mixture.from_state(model.state())
+        assert isinstance(model, MixtureModel)
+        mixture = model.mixture
         if mixture.router is None:
             raise BadInput(f"k is {mixture.k}: a router needs two heads or more")
-        drawn = trial.routing(seed)
-        before = model.scores(drawn.by_prompt)
-        budget = Budget(
-            head_losses(before.margins),
-            drawn.by_context.router,
-            drawn.by_prompt.router,
-            before.log_weights,
-            drawn.attribute,
-            drawn.by_prompt.clusters,
-        )
+        reads = Reading("prompt", "plain")
+        budget = read_budget(mixture, reads, trial.features, trial.target, trial.routing(seed), "attribute")
         setting = RouteSetting(seed=seed)
         tau, _ = choose_tau(mixture.router, budget, setting)
         routed = Mixture(mixture.heads, refit_router(mixture.router, budget, setting, tau))

@@ -19,6 +19,7 @@ from cache.errors import BadInput
 from cache.runs import Run, open_run
 from cache.store import Store
 from heads.metrics import cluster_intervals, correct
+from heads.systems.method import Scores
 from pipeline.clusters import prompt_clusters
 from pipeline.scoring import as_scores, current_scores, score_missing
 from pipeline.system_runs import open_fitted
@@ -81,14 +82,16 @@ def evaluate(store: Store, run_id: str, data: str | None = None, split: str = "t
 
 def _tables(run: Run, frame: pl.DataFrame, validation: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Return the four tables of a split's scores; heads are chosen on those of validation pairs."""
-    heads = pl.concat([_head_accuracy(run, part) for part in _groups(frame)])
-    on_validation = [_head_accuracy(run, part) for part in _groups(validation)] if validation.height else []
+    groups = [(part, as_scores(run, part)) for part in _groups(frame)]
+    heads = pl.concat([_head_accuracy(*group) for group in groups])
+    judged = _groups(validation) if validation.height else ()
+    on_validation = [_head_accuracy(part, as_scores(run, part)) for part in judged]
     chosen_by = pl.concat(on_validation) if on_validation else None
     return {
         "head_accuracy": heads,
-        "mixture_accuracy": pl.concat([_mixture_accuracy(run, part) for part in _groups(frame)]),
+        "mixture_accuracy": pl.concat([_mixture_accuracy(*group) for group in groups]),
         "best_head": _best_heads(heads.filter(pl.col("part") != "validation"), chosen_by),
-        "router_weights": pl.concat([_router_weights(run, part) for part in _groups(frame)]),
+        "router_weights": pl.concat([_router_weights(*group) for group in groups]),
     }
 
 
@@ -116,17 +119,17 @@ def _accuracy_rows(frame: pl.DataFrame, right: torch.Tensor, heads: list[int] | 
     return _typed(columns)
 
 
-def _head_accuracy(run: Run, frame: pl.DataFrame) -> pl.DataFrame:
-    margins = as_scores(run, frame).margins
-    return _accuracy_rows(frame, correct(F.logsigmoid(margins)), list(range(margins.shape[1])))
+def _head_accuracy(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+    right = correct(F.logsigmoid(scores.margins))
+    return _accuracy_rows(frame, right, list(range(right.shape[1])))
 
 
-def _mixture_accuracy(run: Run, frame: pl.DataFrame) -> pl.DataFrame:
-    return _accuracy_rows(frame, correct(as_scores(run, frame).log_probability())[:, None], None)
+def _mixture_accuracy(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+    return _accuracy_rows(frame, correct(scores.log_probability())[:, None], None)
 
 
-def _router_weights(run: Run, frame: pl.DataFrame) -> pl.DataFrame:
-    weights = as_scores(run, frame).log_weights.exp()
+def _router_weights(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+    weights = scores.log_weights.exp()
     count = weights.shape[1]
     columns: dict[str, Any] = {name: [frame[name][0]] * count for name in KEYS}
     columns |= {"head": list(range(count)), "mean_weight": weights.mean(0).tolist()}

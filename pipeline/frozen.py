@@ -74,6 +74,17 @@ class Frozen:
             )
         return table
 
+    def drawn_from(self, split: str, by: By) -> tuple[pl.DataFrame, pl.Series | None]:
+        """Return the pairs that are scored, with those of the split that choices are drawn from, and which these are.
+
+        None stands for all: they are drawn from the scored split itself.
+        """
+        scored = self.pairs_of(SCORED, by)
+        if split == SCORED:
+            return scored, None
+        table = pl.concat([self.pairs_of(split, by), scored])
+        return table, table["split"] == split
+
     def judge(self, split: str, pair_ids: pl.Series, *, responses: bool = False) -> Judged:
         """Score pairs of a split, in the order of their ids; with `responses` also the chosen ones alone.
 

@@ -22,8 +22,9 @@ from heads.routing import TAUS, RouteSetting, choose_tau, fresh_router, refit_ro
 from pipeline import route_tables
 from pipeline.clusters import prompt_clusters
 from pipeline.evaluate import BOOTSTRAP_SEED
+from pipeline.frozen import SCORED
 from pipeline.outcomes import figures_of, provenance
-from pipeline.route_data import SCORED, By, RouteData, open_route_data
+from pipeline.route_data import By, RouteData, open_route_data
 
 HIDDEN = 128
 """Units of the router of a run that had none."""

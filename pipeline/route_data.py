@@ -5,7 +5,7 @@ M pairs of the largest budget, N scored pairs, K heads, D embedding width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -16,6 +16,7 @@ from cache.errors import BadInput
 from cache.pair_features import TABLE_COLUMNS, PairFeatures, RewardInput, load_pairs
 from cache.runs import open_run
 from cache.store import Store
+from cache.vectors import Features
 from heads.hedge import head_losses
 from heads.mixture import Mixture
 from heads.routing import Budget
@@ -23,11 +24,11 @@ from heads.systems.bradley_terry import MixtureModel
 from pipeline.clusters import prompt_clusters
 from pipeline.draws import draw
 from pipeline.fit_data import SPLIT
+from pipeline.frozen import SCORED
 from pipeline.scoring import unspent
+from pipeline.system_data import Reading
 from pipeline.system_runs import FittedRun, open_fitted
 
-SCORED = "test"
-"""The split that is scored."""
 By = Literal["attribute", "context"]
 
 
@@ -103,7 +104,9 @@ def open_route_data(
         split=split,
         by=by,
         drawn=drawn,
-        budget=_budget(fitted, mixture, dataset, split, by, drawn, responses),
+        budget=read_budget(
+            mixture, replace(fitted.reading, reward_input=responses), fitted.features, dataset, drawn, by
+        ),
         scored=scored,
         stage1=mixture.log_probability(before.delta, before.router),
     )
@@ -153,19 +156,18 @@ def _draw(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: int)
     return by, with_context[chosen.row].with_columns(rank=pl.Series(chosen.rank))
 
 
-def _budget(
-    fitted: FittedRun,
-    mixture: Mixture,
-    dataset: Dataset,
-    split: str,
-    by: By,
-    drawn: pl.DataFrame,
-    responses: RewardInput,
+def read_budget(
+    mixture: Mixture, reads: Reading, features: Features, dataset: Dataset, drawn: pl.DataFrame, by: By
 ) -> Budget:
-    """Return the drawn pairs as the router learns from them, in their order."""
-    reads, only = fitted.reading, pl.col("pair_id").is_in(drawn["pair_id"].implode())
-    routed = load_pairs(dataset, fitted.features, split, router_input="context", reward_input=responses, only=only)
-    alone = load_pairs(dataset, fitted.features, split, router_input="prompt", reward_input=responses, only=only)
+    """Return the drawn pairs, all of one split, as a router learns from them, in their order.
+
+    `reads` says what the mixture's own router, if any, reads of them, and behind which prompt responses were embedded.
+    """
+    split, only = drawn["split"][0], pl.col("pair_id").is_in(drawn["pair_id"].implode())
+    routed, alone = (
+        load_pairs(dataset, features, split, router_input=source, reward_input=reads.reward_input, only=only)
+        for source in ("context", "prompt")
+    )
     place = {pair_id: row for row, pair_id in enumerate(routed.table["pair_id"])}
     rows = torch.tensor([place[pair_id] for pair_id in drawn["pair_id"]])
     before = routed.router if reads.router_input == "context" else alone.router

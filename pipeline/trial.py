@@ -21,12 +21,13 @@ from cache.store import Store
 from cache.vectors import Features, only_features
 from heads.systems.method import Model, Need, Pairs, SystemOptions
 from heads.systems.registry import methods
+from pipeline.clusters import prompt_clusters
 from pipeline.draws import Draw, draw
 from pipeline.fit_data import SPLIT
 from pipeline.options import Paper
 from pipeline.progress import Announce
 from pipeline.published import published
-from pipeline.system_data import Reading, SystemData, open_system_data
+from pipeline.system_data import SystemData, open_system_data
 
 NO_ATTRIBUTE = "(none)"
 """Group of pairs without an attribute."""
@@ -71,18 +72,6 @@ class TrialOptions:
         """Return what systems are told."""
         k = self.k if self.k is not None else published(self.paper).k if self.paper else 5
         return SystemOptions(k=k, device=self.device, gate=self.gate)
-
-
-@dataclass(frozen=True)
-class RoutingPairs:
-    """M pairs with contexts that a router may learn from."""
-
-    by_context: Pairs
-    """The router's input is context and prompt."""
-    by_prompt: Pairs
-    """The same pairs, the router's input being the prompt."""
-    attribute: torch.Tensor
-    """[M] number of each pair's attribute, which its context words."""
 
 
 class Trial:
@@ -135,7 +124,7 @@ class Trial:
     @cached_property
     def scored_prompts(self) -> torch.Tensor:
         """Return the number of each scored pair's prompt [n]."""
-        return self.table["prompt_id"].rank("dense").cast(pl.Int64).to_torch()[self.rows]
+        return prompt_clusters(self.table)[self.rows]
 
     @cached_property
     def shots(self) -> torch.Tensor:
@@ -176,8 +165,11 @@ class Trial:
         """Return the groups [N] of a table's pairs; −1 for attributes that are not scored."""
         return self._group_of(table.with_columns(pl.col("attribute").fill_null(NO_ATTRIBUTE)))
 
-    def routing(self, seed: int) -> RoutingPairs:
-        """Return the budget of one seed. Raises BadInput where there are too few pairs, or no contexts."""
+    def routing(self, seed: int) -> pl.DataFrame:
+        """Return the pairs with contexts [M] that a router may learn from under one seed.
+
+        Raises BadInput where there are too few pairs, or no contexts.
+        """
         split = self.budget_from
         table = _grouped(self.target, self.features, split)
         if self._budget_in_train:
@@ -200,12 +192,7 @@ class Trial:
                 f"data set {self.target.name!r}, split {split!r}: pairs of {', '.join(bare)} have no context to route "
                 "by; embed with --contexts FILE"
             )
-        by_context, by_prompt = (
-            Reading(source, "plain", frozenset({"router"})).pairs(self.target, self.features, split, pl.lit(True))[1]
-            for source in ("context", "prompt")
-        )
-        number = chosen["attribute"].rank("dense").cast(pl.Int64).to_torch()
-        return RoutingPairs(by_context.take(rows), by_prompt.take(rows), number)
+        return chosen
 
     @property
     def has_contexts(self) -> bool:
@@ -240,5 +227,5 @@ def _drawn(draws: Draw, group: str, count: int) -> torch.Tensor:
 
 def _grouped(dataset: Dataset, features: Features, split: str) -> pl.DataFrame:
     """Return a split's embedded pairs as they are drawn from, a missing attribute being one of its own."""
-    columns = ["part", "pair_id", "prompt_id", "attribute", "context", "chosen_key", "chosen_context_key"]
+    columns = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "chosen_key", "chosen_context_key"]
     return dataset.linked_pairs(features.id, split, columns).with_columns(pl.col("attribute").fill_null(NO_ATTRIBUTE))

@@ -7,7 +7,6 @@ the pairs are few, `train`'s default epochs are too few steps to get anywhere, a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -18,6 +17,7 @@ from heads import settings
 from heads.fit import FitPlan, FitSetting, PairTensors, fit
 from heads.mixture import Mixture
 from heads.systems.method import NO_UNIT, Combine, Need, Pairs, Scores, SystemOptions, TrainingData
+from heads.systems.units import alone_where_unknown
 
 RESTARTS = 8
 """As `train` has it by default."""
@@ -62,7 +62,8 @@ class _BradleyTerry:
         parts = data.fitting, data.validation
         units = unit_codes(*parts) if self.latent != "pair" else (None, None)
         pairs = [PairTensors(part.delta, part.router, codes) for part, codes in zip(parts, units, strict=True)]
-        fitted = fit(pairs[0], pairs[1], wanted, _plan(len(data.fitting), options.device))
+        plan = FitPlan(device=options.device).reaching(LEAST_STEPS, len(data.fitting))
+        fitted = fit(pairs[0], pairs[1], wanted, plan)
         groups = (fitted[start : start + restarts] for start in range(0, len(fitted), restarts))
         return [MixtureModel(min(group, key=lambda one: one.validation_nll).mixture) for group in groups]
 
@@ -76,14 +77,8 @@ def unit_codes(fitting: Pairs, validation: Pairs) -> tuple[torch.Tensor, torch.T
     codes = torch.cat(
         [torch.full((len(part),), NO_UNIT) if part.units is None else part.units for part in (fitting, validation)]
     )
-    own = int(codes.max()) + 1 + torch.arange(len(codes))
-    known = torch.where(codes == NO_UNIT, own, codes)
+    known = alone_where_unknown(codes, int(codes.max()) + 1)
     return known[: len(fitting)], known[len(fitting) :]
-
-
-def _plan(pairs: int, device: str) -> FitPlan:
-    plan = FitPlan(device=device)
-    return replace(plan, epochs=max(plan.epochs, math.ceil(LEAST_STEPS / math.ceil(pairs / plan.batch))))
 
 
 class RoutedMixture(_BradleyTerry):

@@ -20,6 +20,7 @@ from heads.metrics import nll
 from heads.systems.descent import Recipe, Rows, descend
 from heads.systems.method import NO_UNIT, Need, Pairs, Scores, SystemOptions, TrainingData
 from heads.systems.tensors import Parts
+from heads.systems.units import alone_where_unknown
 
 RESTARTS = 8
 ROUNDS = 10
@@ -118,9 +119,8 @@ class _Runs:
         units, known = torch.full((len(pairs),), NO_UNIT), 0
         if data.unit_kind == "user" and pairs.units is not None:
             units, known = pairs.units, len(data.units)
-        unknown = units == NO_UNIT
-        units = torch.where(unknown, known - 1 + unknown.cumsum(0), units)
-        return cls((pairs.delta / scale).to(device), units.to(device), known, scale)
+        units = alone_where_unknown(units, known).to(device)
+        return cls((pairs.delta / scale).to(device), units, known, scale)
 
     def margins(self, heads: torch.Tensor, rows: Rows) -> torch.Tensor:
         """Return the margins [B, R, K] of heads [R, K, D]."""

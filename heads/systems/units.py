@@ -53,6 +53,12 @@ class UnitWeights:
         return cls(state["known"], state["unknown"])
 
 
+def alone_where_unknown(codes: torch.Tensor, known: int) -> torch.Tensor:
+    """Return the units [N], those of pairs with NO_UNIT being their own, coded in order behind the `known` ones."""
+    unknown = codes == NO_UNIT
+    return torch.where(unknown, known - 1 + unknown.cumsum(0), codes)
+
+
 def pairs_of_units(data: TrainingData, title: str) -> Pairs:
     """Return the fit part's pairs whose unit is known. Raises BadInput where there are none."""
     units = data.fitting.units
