@@ -435,7 +435,9 @@ def ask(
     n: Annotated[int, typer.Option("--n", help="Questions at most.")] = 10,
     answers: Annotated[Path | None, typer.Option(help="File of 1, 2, s or q, a line each, in place of you.")] = None,
     threshold: Annotated[float, typer.Option(metavar="NATS", help="Least worth of a question.")] = 0.01,
-    beta: Annotated[float, typer.Option(help="What an answer counts; 1 is Bayes' rule.")] = 1.0,
+    beta: Annotated[
+        float | None, typer.Option(help="What an answer counts; 1: Bayes' rule.  [default: by validation users]")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the order of responses, or of draws.")] = 0,
     replay: Annotated[
         bool, typer.Option("--replay", help="Try this way of asking on recorded choices; ask nobody.")

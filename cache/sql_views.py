@@ -22,8 +22,8 @@ _SETTING = (
     "run VARCHAR, sweep VARCHAR, method VARCHAR, data VARCHAR, features VARCHAR, k INTEGER, lam DOUBLE, seed BIGINT"
 )
 _FIGURES = (
-    "validation_nll DOUBLE, validation_nll_se DOUBLE, validation_accuracy DOUBLE, test_accuracy DOUBLE, "
-    "effective_heads DOUBLE, restarts_agreeing DOUBLE"
+    "validation_nll DOUBLE, validation_nll_se DOUBLE, validation_accuracy DOUBLE, validation_nll_known DOUBLE, "
+    "validation_accuracy_known DOUBLE, test_accuracy DOUBLE, effective_heads DOUBLE, restarts_agreeing DOUBLE"
 )
 COLUMNS = {
     "pairs": "data VARCHAR, split VARCHAR, part VARCHAR, pair_id VARCHAR, prompt_id VARCHAR, attribute VARCHAR, "

@@ -100,7 +100,8 @@ FROM stored.regret;
 -- Example: SELECT * FROM leaderboard ORDER BY validation_nll LIMIT 10
 CREATE VIEW leaderboard AS
 SELECT run, sweep, method, data, features, k, lam, seed, validation_nll, validation_nll_se,
-       validation_accuracy, test_accuracy, effective_heads, restarts_agreeing
+       validation_accuracy, validation_nll_known, validation_accuracy_known, test_accuracy, effective_heads,
+       restarts_agreeing
 FROM stored.runs
 UNION ALL BY NAME
 SELECT * FROM stored.sweep_settings;

@@ -131,10 +131,9 @@ class _Shared:
     device: torch.device
     dtype: torch.dtype
 
-    @property
-    def batch(self) -> int:
+    def batch(self, setting: FitSetting) -> int:
         pairs = self.train.pairs
-        return pairs if self.plan.solver == "lbfgs" else batch_size(pairs, self.plan.batch)
+        return pairs if self.plan.solver == "lbfgs" else batch_size(pairs, self.plan.minibatch(pairs, setting.latent))
 
 
 @dataclass(slots=True)
@@ -207,9 +206,9 @@ def _solver(shared: _Shared, settings: list[FitSetting]) -> tuple[Optimizer, Hel
     where = shared.dtype, shared.device
     held_out = open_feed(validation, stack.routed, plan.batch, *where)
     if settings[0].latent == "pair":
-        feed = open_feed(train, stack.routed, shared.batch, *where)
+        feed = open_feed(train, stack.routed, shared.batch(settings[0]), *where)
         return Lbfgs(stack, feed) if plan.solver == "lbfgs" else AdamW(stack, feed, plan), HeldOut(held_out)
-    units = UnitFeed(train, stack.routed, shared.batch, settings[0].weight, *where)
+    units = UnitFeed(train, stack.routed, shared.batch(settings[0]), settings[0].weight, *where)
     return AdamW(stack, units, plan), HeldOut(held_out, Known.of(units_of(train), units_of(validation)), units)
 
 
@@ -247,7 +246,7 @@ def _execution(setting: FitSetting, shared: _Shared, chunk: int) -> Execution:
     return Execution(
         device=shared.device.type,
         dtype=str(shared.dtype).removeprefix("torch."),
-        batch=shared.batch,
+        batch=shared.batch(setting),
         chunk=chunk,
         lr=setting.lr * width_factor(shared.train.width),
     )

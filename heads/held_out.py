@@ -60,8 +60,10 @@ class Known:
         for batch in training.differences(self.rows):
             unit = self.unit[start : start + len(batch.delta)]
             first, last = int(unit[0]), int(unit[-1])
-            sizes = torch.bincount(unit - first).to(stack.device)
-            total[:, :, first : last + 1] += segment_sums(F.logsigmoid(stack.margins(batch)), sizes)
+            place = unit - first
+            sizes = torch.bincount(place).to(stack.device)
+            told = F.logsigmoid(stack.margins(batch))
+            total[:, :, first : last + 1] += segment_sums(told, sizes, place.to(stack.device))
             start += len(unit)
         return total
 
@@ -87,7 +89,8 @@ class HeldOut:
             act = stack.forward(batch)
             logits, count = act.logits, len(batch.delta)
             if evidence is not None:
-                logits = logits + evidence.index_select(2, of_pair[start : start + count])
+                mine = of_pair[start : start + count]
+                logits = logits + evidence.gather(2, mine.expand(*evidence.shape[:2], -1))
             sums.append(log_probability(act.margins, torch.log_softmax(logits, 1)).sum(1))
             start += count
         return -torch.stack(sums).cpu().double().sum(0) / self.pairs.pairs

@@ -43,11 +43,21 @@ class Visits:
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sums over visits [G, K, V] of values of pairs [G, K, B], in an order that is always the same."""
-        return segment_sums(values, self.sizes)
+        return segment_sums(values, self.sizes, self.place)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Return for each pair [G, K, B] its visit's of values [G, K, V]."""
+        return values.gather(2, self.place.expand(*values.shape[:2], -1))
 
 
-def segment_sums(values: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-    """Return the sums [G, K, V] of neighbouring entries of values [G, K, B], `sizes` [V] of them at a time."""
+def segment_sums(values: torch.Tensor, sizes: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Return the sums [G, K, V] of neighbouring entries of values [G, K, B], `sizes` [V] of them at a time.
+
+    `place` [B] is the segment of each entry.
+    """
+    if values.device.type == "cpu":  # Twice as quick there; elsewhere its order would change from call to call.
+        sums = values.new_zeros(*values.shape[:2], len(sizes))
+        return sums.scatter_add_(2, place.expand(*values.shape[:2], -1), values)
     lengths = sizes.expand(*values.shape[:2], -1).contiguous()
     return torch.segment_reduce(values.contiguous(), "sum", lengths=lengths, axis=2, unsafe=True)
 
@@ -66,9 +76,13 @@ def annealed(step: int, steps: int) -> float:
 def unit_losses(
     margins: torch.Tensor, logits: torch.Tensor, penalty: Penalty, visits: Visits, exponent: float
 ) -> Losses:
-    """Return the losses of a minibatch of visits and derivatives by the margins and logits [G, K, B] of its pairs."""
+    """Return the losses of a minibatch of visits and derivatives by the margins and logits [G, K, B] of its pairs.
+
+    Where all pairs share logits [G, K, 1], the derivatives by them are those of visits [G, K, V].
+    """
+    shared = logits.shape[2] == 1
     evidence = visits.sums(F.logsigmoid(margins))
-    log_weights = torch.log_softmax(visits.sums(logits) / visits.sizes, 1)
+    log_weights = torch.log_softmax(logits if shared else visits.sums(logits) / visits.sizes, 1)
     weights = log_weights.exp()
     joint = log_weights + evidence
     posterior = torch.softmax(joint if exponent == 1 else log_weights + exponent * evidence, 1)
@@ -82,10 +96,10 @@ def unit_losses(
     inner = (weights * pulled).sum(1, keepdim=True)
     d_prior = (weights - posterior) * (visits.weight * visits.share)
     d_prior += (pulled - inner) * weights * penalty.lam * of_units
-    slopes = (posterior * -visits.weight).index_select(2, visits.place)
+    slopes = visits.spread(posterior * -visits.weight)
     return Losses(
         nll=-(per_visit * visits.weight).sum(1),
         kl=(inner * of_units).sum((1, 2)) + penalty.log_k,
         d_margins=torch.sigmoid(-margins).mul_(slopes),
-        d_logits=(d_prior / visits.sizes).index_select(2, visits.place),
+        d_logits=d_prior if shared else visits.spread(d_prior / visits.sizes),
     )

@@ -53,7 +53,8 @@ class Losses:
 
 
 Objective = Callable[[torch.Tensor, torch.Tensor, Penalty], Losses]
-"""Of margins and logits [G, K, B]; padded heads have margin 0 and ABSENT_LOGIT, and get no derivative."""
+"""Of margins [G, K, B] and logits [G, K, B], or [G, K, 1] where all pairs share them; padded heads have margin 0 and
+ABSENT_LOGIT, and get no derivative."""
 Formula = Callable[[torch.Tensor, torch.Tensor, Penalty], tuple[torch.Tensor, torch.Tensor]]
 """NLL and KL [G] of the same, differentiable."""
 

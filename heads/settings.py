@@ -17,6 +17,10 @@ Solver = Literal["adamw", "lbfgs"]
 Latent = Literal["pair", "user", "context"]
 Weight = Literal["pair", "user"]
 ComputeDtype = Literal["auto", "bfloat16", "float32", "float64"]
+GROUPED_STEPS = 240
+"""Minibatches in all from which annealed restarts agree where users or contexts have groups: half are annealing."""
+LEAST_BATCH = 64
+"""Pairs per minibatch that are not undercut for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class FitPlan:
     epochs: int = 20
     """Passes over the training pairs at most; with lbfgs, rounds of 20 iterations."""
     batch: int = 2048
-    """Pairs per minibatch at most: an epoch's minibatches have one common size. lbfgs takes all pairs."""
+    """Pairs per minibatch at most: an epoch's minibatches have one common size, smaller where users or contexts have
+    groups and the pairs are few. lbfgs takes all pairs."""
     data_seed: int = 0
     """Seed of the order of the pairs, shared by all settings."""
     dtype: ComputeDtype = "auto"
@@ -107,6 +112,16 @@ class FitPlan:
         _at_least("patience", self.patience, 0)
         if not 0 <= self.warmup < 1:
             raise BadInput(f"warmup is {self.warmup}: expected a share of the steps, from 0 to below 1")
+
+    def minibatch(self, pairs: int, latent: Latent) -> int:
+        """Return the pairs per minibatch at most of a fit on N pairs.
+
+        Where users or contexts have groups there are GROUPED_STEPS minibatches in the epochs asked for, if need be by
+        smaller ones: that costs next to nothing, and with fewer steps restarts end in different groups.
+        """
+        if latent == "pair" or self.epochs * math.ceil(pairs / self.batch) >= GROUPED_STEPS:
+            return self.batch
+        return min(self.batch, max(LEAST_BATCH, pairs * self.epochs // GROUPED_STEPS))
 
     def reaching(self, steps: int, pairs: int) -> FitPlan:
         """Return the plan with as many more epochs as give a fit on N pairs at least so many minibatches."""

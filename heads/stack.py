@@ -33,7 +33,7 @@ class Activations:
     margins: torch.Tensor
     """[G, K, B]"""
     logits: torch.Tensor
-    """[G, K, B]"""
+    """[G, K, B]; [G, K, 1] when no setting has a router."""
     hidden: torch.Tensor | None
     """[R, h, B] after rectification, in the compute dtype; None when no setting has a router."""
 
@@ -151,9 +151,10 @@ class Stack:
     def forward(self, batch: Batch) -> Activations:
         """Return margins and router logits of a minibatch; the next call overwrites the hidden units."""
         margins, count = self.margins(batch), len(batch.delta)
-        logits = (self.params["b2"][:, :, None] + self._absent).repeat(1, 1, count)
+        logits = self.params["b2"][:, :, None] + self._absent
         if not self.routed:
             return Activations(margins, logits, None)
+        logits = logits.repeat(1, 1, count)
         assert batch.router is not None
         v1, b1, v2 = (self._low[name] for name in ROUTER_PARTS)
         hidden = self._buffer("hidden", *b1.shape, count)
@@ -211,11 +212,12 @@ class Stack:
         ]
         if len(parts) == 1:
             return parts[0]
+        d_logits = [part.d_logits if self.routed else part.d_logits.sum(2, keepdim=True) for part in parts]
         return Losses(
             nll=torch.cat([part.nll for part in parts]),
             kl=torch.cat([part.kl for part in parts]),
             d_margins=torch.cat([part.d_margins for part in parts]),
-            d_logits=torch.cat([part.d_logits for part in parts]),
+            d_logits=torch.cat(d_logits),
         )
 
     def curvature(self, batch: Batch) -> torch.Tensor:

@@ -81,17 +81,24 @@ class UnitFeed:
         if not self._cut.whole:
             drawn = torch.randperm(len(self._units), generator=generator)
             grouped = drawn[torch.argsort(self._units[drawn], stable=True)]
-        for visits in torch.split(order[: self.steps * self._taken], self._taken):
-            yield self._batch(visits.sort().values, grouped)
-
-    def _batch(self, visits: torch.Tensor, grouped: torch.Tensor) -> Batch:
-        """Return the visits of these numbers; `grouped` [N] are the pairs, those of a visit side by side."""
+        # What an epoch's visits are is worked out at once: a step is short, and its calls would show.
+        visits = order[: self.steps * self._taken].view(self.steps, -1).sort(1).values.flatten()
         sizes = self._cut.sizes[visits]
         place = torch.repeat_interleave(torch.arange(len(visits)), sizes)
         rows = grouped[self._starts[visits][place] + run_places(sizes)]
+        pairs = sizes.view(self.steps, -1).sum(1).tolist()
+        of_visits = (torch.split(part[visits], self._taken) for part in (self._cut.sizes, self._weight, self._share))
+        of_pairs = (torch.split(part, pairs) for part in (rows, place % self._taken))
+        for told in zip(*of_visits, *of_pairs, strict=True):
+            yield self._batch(*told)
+
+    def _batch(
+        self, sizes: torch.Tensor, weight: torch.Tensor, share: torch.Tensor, rows: torch.Tensor, place: torch.Tensor
+    ) -> Batch:
+        """Return visits of so many pairs each, whose rows [B] lie side by side, with the visit of each row."""
         inputs = [column.gather(rows) for column in self._columns]
-        told = (part.to(self._device) for part in (sizes, place, self._weight[visits], self._share[visits]))
-        return Batch(inputs[0], inputs[1] if len(inputs) > 1 else None, Visits(*told))
+        visits = Visits(*(part.to(self._device) for part in (sizes, place, weight, share)))
+        return Batch(inputs[0], inputs[1] if len(inputs) > 1 else None, visits)
 
     def differences(self, rows: torch.Tensor) -> Iterator[Batch]:
         """Yield Δ of the given pairs, in order, as many at a time as the largest minibatch has."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +16,7 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from cache.datasets import open_dataset
 from cache.errors import BadInput
 from cache.keys import sha256_hex
 from cache.pair_features import response_columns
@@ -24,6 +25,7 @@ from cache.store import Store
 from heads.asking import information
 from heads.systems.method import Scores
 from pipeline.frozen import SCORED, Frozen, open_frozen
+from pipeline.tuning import count_answers
 
 Reply = Literal["1", "2", "s", "q"]
 """The first response is preferred, the second, neither; or no more questions."""
@@ -44,8 +46,8 @@ class AskOptions:
     """Questions at most."""
     threshold: float = 0.01
     """Nats: a question that tells less is not worth asking."""
-    beta: float = 1.0
-    """What an answer counts: 1 is Bayes' rule, less is for people who are not quite one group."""
+    beta: float | None = None
+    """What an answer counts: 1 is Bayes' rule; None: chosen on validation users of the run's own data."""
     seed: int = 0
     """Of which response is shown first."""
 
@@ -56,7 +58,7 @@ class AskOptions:
             raise BadInput(f"--n is {self.n}: expected at least 1")
         for name in ("threshold", "beta"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise BadInput(f"--{name} is {value}: expected a finite number of at least 0")
 
 
@@ -88,6 +90,9 @@ class Asked:
     data: str
     """The pool."""
     split: str
+    beta: float
+    """What an answer counts."""
+    beta_chosen_by: str
     resumed: int
     """Answers from earlier interviews."""
     questions: list[dict[str, object]]
@@ -97,19 +102,19 @@ class Asked:
     """Nats the next question would tell; None where there is none."""
     weights: tuple[float, ...]
     """[K] at the end, averaged over the pool."""
-    file: str
-    """The person's file."""
+    file: str | None
+    """The person's file; None where nothing was ever answered."""
 
 
 class Interview:
     """A pool of questions, and what a person has answered so far."""
 
-    def __init__(self, frozen: Frozen, options: AskOptions) -> None:
-        """Let the heads judge the pool, and take up the person's earlier answers.
+    def __init__(self, frozen: Frozen, options: AskOptions, beta: float) -> None:
+        """Let the heads judge the pool, and take up the person's earlier answers, each of which counts β.
 
         Raises BadInput where those were about other pairs, Failure where the person's file is damaged.
         """
-        self.frozen, self.options = frozen, options
+        self.frozen, self.options, self.beta = frozen, options, beta
         self.folder = frozen.run.folder / "people"
         known = read_person(person_path(self.folder, options.user))
         self.answers: list[Answer] = [] if known is None else list(known.answers)
@@ -153,7 +158,7 @@ class Interview:
 
     def _log_weights(self) -> torch.Tensor:
         """Return the log of the heads' weights for each question [M, K]."""
-        return torch.log_softmax(self._scores.log_weights + self.options.beta * self._evidence, 1)
+        return torch.log_softmax(self._scores.log_weights + self.beta * self._evidence, 1)
 
     def weights(self) -> tuple[float, ...]:
         """Return the heads' weights [K] as they are now, averaged over the pool."""
@@ -191,9 +196,9 @@ class Interview:
             split=split,
             data_digest=dataset.digest(split),
             method="ask",
-            strength=self.options.beta,
+            strength=self.beta,
             answers=tuple(self.answers),
-            weights=tuple(torch.softmax(self.options.beta * self._evidence, 0).tolist()),
+            weights=tuple(torch.softmax(self.beta * self._evidence, 0).tolist()),
             scale=None,
             routed=True,
             combine=self._scores.combine,
@@ -210,7 +215,9 @@ def ask(
     Raises BadInput where the run has nothing to weigh, or earlier answers are of another pool.
     """
     frozen = open_frozen(store, run_id, pool)
-    interview = Interview(frozen, options)
+    own = replace(frozen, dataset=open_dataset(store, frozen.run.record["data"]))
+    counted = count_answers(own, "user", options.n, options.seed, options.beta)
+    interview = Interview(frozen, options, counted.beta)
     resumed = len(interview.answers)
     rows: list[dict[str, object]] = []
     stopped: Stopped = "n"
@@ -235,12 +242,14 @@ def ask(
         user=options.user,
         data=frozen.dataset.name,
         split=options.split,
+        beta=counted.beta,
+        beta_chosen_by=counted.chosen_by,
         resumed=resumed,
         questions=rows,
         stopped=stopped,
         next_information=None if question is None else question.information,
         weights=interview.weights(),
-        file=str(interview.save()),
+        file=str(interview.save()) if interview.answers else None,
     )
 
 

@@ -5,6 +5,7 @@ G people (or attributes, contexts), M recorded choices that may be asked for, T 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.draws import draw
 from pipeline.evaluate import BOOTSTRAP_SEED
 from pipeline.frozen import SCORED, By, Frozen, open_frozen
 from pipeline.lesson import Lesson, read_lesson
+from pipeline.tuning import count_answers
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class ReplayOptions:
     """Recorded choices of each person that may be asked for; the rest, with other prompts, is scored."""
     draws: int = 1
     """How often each person's candidates are drawn anew."""
-    beta: float = 1.0
-    """What an answer counts, as in an interview."""
+    beta: float | None = None
+    """What an answer counts: 1 is Bayes' rule; None: chosen on validation people (attributes, contexts)."""
     seed: int = 0
     """Of the first draw, and of random questions."""
 
@@ -48,6 +50,8 @@ class ReplayOptions:
         for name in ("n", "candidates", "draws"):
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name} is {getattr(self, name)}: expected at least 1")
+        if self.beta is not None and not (math.isfinite(self.beta) and self.beta >= 0):
+            raise BadInput(f"--beta is {self.beta}: expected a finite number of at least 0")
         if self.n > self.candidates:
             raise BadInput(f"--n is {self.n}, --candidates {self.candidates}: nobody can be asked more than there is")
 
@@ -65,6 +69,9 @@ class ReplayedPolicies:
     """With fewer choices than candidates, or none left to score."""
     candidates: int
     draws: int
+    beta: float
+    """What an answer counts."""
+    beta_chosen_by: str
     pairs: int
     """Scored, all draws together; the same for every policy and number of answers."""
     resampled: str
@@ -82,6 +89,7 @@ def replay_policies(store: Store, run_id: str, data: str | None, options: Replay
     """
     frozen = open_frozen(store, run_id, data)
     table, pool = frozen.drawn_from(options.split, options.by)
+    counted = count_answers(frozen, options.by, options.n, options.seed, options.beta)
     found, tables, people, left_out = [], [], 0, 0
     for number in range(options.draws):
         seed = options.seed + number
@@ -90,7 +98,7 @@ def replay_policies(store: Store, run_id: str, data: str | None, options: Replay
         if not people:
             raise BadInput(_too_few(frozen, options, drawn.left_out))
         lesson = read_lesson(frozen, options.by, table, drawn, responses=False)
-        found.append(_log_probabilities(lesson, options, seed))
+        found.append(_log_probabilities(lesson, options.n, counted.beta, seed))
         tables.append(lesson.scored.table)
     scored, log_probability = pl.concat(tables), torch.cat(found, 1)
     who = scored[options.by].rank("dense").cast(pl.Int64).to_torch()
@@ -103,6 +111,8 @@ def replay_policies(store: Store, run_id: str, data: str | None, options: Replay
         left_out=left_out,
         candidates=options.candidates,
         draws=options.draws,
+        beta=counted.beta,
+        beta_chosen_by=counted.chosen_by,
         pairs=scored.height,
         resampled="users" if options.by == "user" else "prompts",
         curve=curve,
@@ -118,15 +128,15 @@ def _too_few(frozen: Frozen, options: ReplayOptions, left_out: dict[str, int]) -
     )
 
 
-def _log_probabilities(lesson: Lesson, options: ReplayOptions, seed: int) -> torch.Tensor:
-    """Return log P of the scored choices [P, N, T + 1] after 0 to T answers to each policy's questions."""
+def _log_probabilities(lesson: Lesson, answers: int, beta: float, seed: int) -> torch.Tensor:
+    """Return log P of the scored choices [P, N, T + 1] after 0 to T answers, of β each, to each policy's questions."""
     shots = lesson.shots
     assert shots.log_prior is not None
     by_policy = []
     for policy in POLICIES:
-        asked = asked_in_order(policy, shots.margins, shots.log_prior, options.n, options.beta, seed)
+        asked = asked_in_order(policy, shots.margins, shots.log_prior, answers, beta, seed)
         told = F.logsigmoid(shots.margins.gather(1, asked[:, :, None].expand(-1, -1, shots.margins.shape[2])))
-        evidence = F.pad(options.beta * told.cumsum(1), (0, 0, 1, 0))
+        evidence = F.pad(beta * told.cumsum(1), (0, 0, 1, 0))
         weighed = (Adapted(torch.log_softmax(after, 1), routed=True) for after in evidence.unbind(1))
         by_policy.append(torch.stack([lesson.rescored(one).log_probability() for one in weighed], 1))
     return torch.stack(by_policy)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import polars as pl
 import torch
@@ -22,9 +22,10 @@ from heads.settings import PairTensors
 from pipeline.clusters import prompt_clusters
 from pipeline.evaluate import BOOTSTRAP_SEED
 from pipeline.fit_data import open_fit_data
-from pipeline.frozen import SCORED, By
+from pipeline.frozen import SCORED
 
-KINDS: tuple[By, ...] = ("user", "attribute", "context")
+Kind = Literal["user", "attribute", "context", "user and context"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Answer = Literal["yes", "not yet", "no"]
 ENOUGH = 4
 """Pairs to fit of the median unit below which groups are not to be told apart, so that no gain says little."""
@@ -49,7 +50,8 @@ class Gain:
 class UnitDiagnosis:
     """What knowing units of one kind is worth, in nats per pair."""
 
-    kind: By
+    kind: Kind
+    """user and context: a user in one context, where users choose in several."""
     units: int
     """Units with pairs to fit."""
     pairs_per_unit: float
@@ -127,21 +129,25 @@ def diagnose(
 
 
 def diagnose_kind(
-    fitting: PairFeatures, validation: PairFeatures, tested: PairFeatures, kind: By, plan: DiagnosisPlan
+    fitting: PairFeatures, validation: PairFeatures, tested: PairFeatures, kind: Kind, plan: DiagnosisPlan
 ) -> UnitDiagnosis | None:
     """Return what units of a kind are worth; None where the data has fewer than two or nothing to score."""
-    names = fitting.table[kind].drop_nulls().unique().sort()
-    fitting, validation, scored = (_known(pairs, kind, names) for pairs in (fitting, validation, tested))
+    unit_of = _units(fitting.table, kind)
+    if unit_of is None:
+        return None
+    names = fitting.table.select(unit_of).to_series().drop_nulls().unique().sort()
+    total = tested.table.select(unit_of.count()).item()
+    fitting, validation, scored = (_known(pairs, unit_of, names) for pairs in (fitting, validation, tested))
     if len(names) < 2 or not len(validation) or not len(scored):
         return None
-    sizes = fitting.table[kind].value_counts()["count"]
+    sizes = fitting.table.select(unit_of).to_series().value_counts()["count"]
     counts = tuple(count for count in COUNTS if count < int(sizes.max()))  # type: ignore[arg-type]
-    tensors = [_tensors(pairs, kind, names) for pairs in (fitting, validation, scored)]
+    tensors = [_tensors(pairs, unit_of, names) for pairs in (fitting, validation, scored)]
     found = predict_units(tensors[0], tensors[1], tensors[2], counts, plan)
     clusters, resampled = [prompt_clusters(scored.table)], "prompts"
-    if kind == "user":
-        assert tensors[2].units is not None
-        clusters, resampled = [*clusters, tensors[2].units], "users or prompts, whichever is wider"
+    if kind.startswith("user"):
+        clusters.append(scored.table["user"].rank("dense").cast(pl.Int64).to_torch())
+        resampled = "users or prompts, whichever is wider"
     low, high = widest_intervals(found.gains, clusters, BOOTSTRAP_SEED)
     edges = zip(found.gains.mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
     over_single, over_nobody, over_stranger = (Gain(*three) for three in edges)
@@ -152,7 +158,7 @@ def diagnose_kind(
         units=len(names),
         pairs_per_unit=float(sizes.median()),  # type: ignore[arg-type]
         scored=len(scored),
-        unknown=tested.table[kind].drop_nulls().len() - len(scored),
+        unknown=total - len(scored),
         resampled=resampled,
         single_nll=nll(found.single),
         nobody_nll=nll(found.nobody),
@@ -185,10 +191,21 @@ def _settle(found: Predictions, low: torch.Tensor, sizes: pl.Series) -> tuple[An
     return ("not yet", math.ceil(AIM - pairs)) if pairs < ENOUGH else ("no", None)
 
 
-def _known(pairs: PairFeatures, kind: By, names: pl.Series) -> PairFeatures:
-    return pairs.take(pairs.table[kind].is_in(names.implode()).fill_null(value=False))
+def _units(table: pl.DataFrame, kind: Kind) -> pl.Expr | None:
+    """Return the name of each pair's unit, null where it has none; None for a kind that adds none to another one."""
+    if kind != "user and context":
+        return pl.col(kind)
+    contexts = table.drop_nulls(["user", "context"]).group_by("user").agg(pl.col("context").n_unique())["context"]
+    if not (contexts > 1).any():
+        return None
+    named = pl.all_horizontal(pl.col("user", "context").is_not_null())
+    return pl.when(named).then(pl.struct("user", "context").struct.json_encode())
 
 
-def _tensors(pairs: PairFeatures, kind: By, names: pl.Series) -> PairTensors:
-    codes = pairs.table[kind].replace_strict(names.to_list(), range(len(names)), return_dtype=pl.Int64)
-    return PairTensors(pairs.delta, None, codes.to_torch())
+def _known(pairs: PairFeatures, unit_of: pl.Expr, names: pl.Series) -> PairFeatures:
+    return pairs.take(pairs.table.select(unit_of.is_in(names.implode()).fill_null(value=False)).to_series())
+
+
+def _tensors(pairs: PairFeatures, unit_of: pl.Expr, names: pl.Series) -> PairTensors:
+    codes = unit_of.replace_strict(names.to_list(), range(len(names)), return_dtype=pl.Int64)
+    return PairTensors(pairs.delta, None, pairs.table.select(codes).to_series().to_torch())

@@ -90,8 +90,9 @@ def show_asked(asked: Asked) -> str:
     lines = [
         f"{asked.user}: {len(asked.questions)} questions of {asked.data}/{asked.split}"
         f"{f' after {asked.resumed} earlier ones' if asked.resumed else ''}, {ENDINGS[asked.stopped]}{ahead}",
-        f"weights of the heads of {asked.run}: {_weights(asked.weights)}",
-        f"kept in {asked.file}; the same --user goes on from there",
+        f"weights of the heads of {asked.run}: {_weights(asked.weights)}; an answer counts {asked.beta:g} "
+        f"({asked.beta_chosen_by})",
+        f"kept in {asked.file}; the same --user goes on from there" if asked.file else "no answer, so nothing is kept",
     ]
     return (show_rows(rows) if rows else "") + "\n".join(lines) + "\n"
 
@@ -123,6 +124,6 @@ def show_replayed(replayed: ReplayedPolicies) -> str:
         f"heads of {replayed.run} on {replayed.data}: {replayed.people:,} {replayed.by}s with {replayed.candidates} "
         f"recorded choices to ask for, drawn {replayed.draws} times; {replayed.left_out:,} had too few",
         f"accuracy on {replayed.pairs:,} pairs, none with a prompt that could be asked about; intervals over "
-        f"{replayed.resampled}",
+        f"{replayed.resampled}; an answer counts {replayed.beta:g} ({replayed.beta_chosen_by})",
     ]
     return "\n".join(lines) + "\n\n" + show_rows([{name: str(value) for name, value in row.items()} for row in rows])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cache.errors import BadInput
 from heads.adaptation import GRIDS, AdaptMethod, adapt_groups
 from heads.metrics import nll
@@ -9,6 +11,32 @@ from pipeline.draws import draw
 from pipeline.fit_data import SPLIT
 from pipeline.frozen import By, Frozen
 from pipeline.lesson import read_lesson
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What an answer of a person counts."""
+
+    beta: float
+    """Exponent of its likelihood: 1 is Bayes' rule, less is for people who are not quite one group."""
+    chosen_by: str
+    """What β was chosen on, or why it was not."""
+
+
+def count_answers(frozen: Frozen, by: By, answers: int, seed: int, given: float | None) -> Counted:
+    """Return β as it was given, or as validation people of a run's data want it after up to so many answers.
+
+    It is 1 where the data has no such people, and never 0: an interview that changes nothing is none.
+    """
+    if given is not None:
+        return Counted(given, "as asked for")
+    counts = tuple(sorted({*(2**power for power in range(answers.bit_length())), answers}))
+    try:
+        beta = choose_strength(frozen, by, "tempered", counts, seed)
+    except BadInput:
+        return Counted(1.0, f"Bayes' rule: data set {frozen.dataset.name} has no validation {by}s to choose it on")
+    least = min(strength for strength in GRIDS["tempered"] if strength)
+    return Counted(max(beta, least), f"chosen on validation {by}s of {frozen.dataset.name}")
 
 
 def choose_strength(frozen: Frozen, by: By, method: AdaptMethod, counts: tuple[int, ...], seed: int) -> float:

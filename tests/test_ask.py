@@ -104,7 +104,7 @@ def test_weights_are_those_of_bayes_rule_and_questions_the_most_telling(
             weights = weights * likelihood**0.5
             weights /= weights.sum()
         assert row["weights"] == pytest.approx(weights, abs=1e-5)
-    person = read_person(Path(asked.file))
+    person = read_person(Path(str(asked.file)))
     assert person is not None
     told = np.array(person.weights) * WEIGHTS
     assert told / told.sum() == pytest.approx(weights, abs=1e-5)
@@ -123,6 +123,27 @@ def test_the_chosen_response_is_shown_first_half_the_time(pool: Store, monkeypat
     assert 18 <= sum(question.first_is_chosen for question in questions) <= 42
 
 
+def test_an_answer_counts_what_validation_people_want(
+    store: Store, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distinct_texts(monkeypatch)
+    planted_run(store, synthetic(store, users=4))
+    asked, _ = interview(store, "1")
+    adapted = adapt(store, "planted", None, AdaptOptions("user", "1", "tempered"))
+    assert (asked.beta, asked.beta_chosen_by) == (adapted.strength, "chosen on validation users of toy")
+    person = read_person(Path(str(asked.file)))
+    assert person is not None
+    assert person.strength == asked.beta
+    replayed = replay_policies(store, "planted", None, ReplayOptions("attribute", n=4, candidates=8))
+    by_attribute = adapt(store, "planted", None, AdaptOptions("attribute", "4", "tempered"))
+    assert (replayed.beta, replayed.beta_chosen_by) == (by_attribute.strength, "chosen on validation attributes of toy")
+
+
+def test_without_validation_people_an_answer_counts_as_bayes_rule_has_it(pool: Store) -> None:
+    asked, _ = interview(pool, "1")
+    assert (asked.beta, asked.beta_chosen_by.split(":")[0]) == (1.0, "Bayes' rule")
+
+
 def test_a_known_person_goes_on_and_another_begins_anew(pool: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     distinct_texts(monkeypatch)
     whole, _ = interview(pool, "121", user="whole")
@@ -130,7 +151,7 @@ def test_a_known_person_goes_on_and_another_begins_anew(pool: Store, monkeypatch
     second, _ = interview(pool, "1")
     assert (first.resumed, second.resumed) == (0, 2)
     alike = [question["pair_id"] for asked in (first, second) for question in asked.questions]
-    person = read_person(Path(second.file))
+    person = read_person(Path(str(second.file)))
     assert person is not None
     assert [answer.pair_id for answer in person.answers] == alike
     assert alike[0] == whole.questions[0]["pair_id"]
@@ -165,7 +186,7 @@ def test_answers_about_other_pairs_are_refused(pool: Store, synthetic: Synthetic
 
 def test_a_damaged_person_is_told_by_ask_and_verify(pool: Store) -> None:
     asked, _ = interview(pool, "1")
-    path = Path(asked.file)
+    path = Path(str(asked.file))
     before = verify(pool)
     assert before.problems == []
     path.write_text(path.read_text().replace("0.", "1.", 1))
@@ -210,7 +231,7 @@ def test_asking_beats_random_questions_on_recorded_choices(pool: Store) -> None:
 
 def test_all_candidates_asked_are_what_adapt_learns_from(pool: Store) -> None:
     """After all candidates every policy knows the same, and what `adapt` knows from as many shots of the same draw."""
-    found = replay_policies(pool, "planted", None, ReplayOptions("attribute", n=6, candidates=6, seed=3))
+    found = replay_policies(pool, "planted", None, ReplayOptions("attribute", n=6, candidates=6, beta=1.0, seed=3))
     last = found.curve.filter(found.curve["answers"] == 6)
     adapted = adapt(pool, "planted", None, AdaptOptions("attribute", "6", "bayes", seed=3)).adaptation.row(
         -1, named=True
@@ -229,6 +250,7 @@ def test_all_candidates_asked_are_what_adapt_learns_from(pool: Store) -> None:
         (lambda: AskOptions("ann", beta=math.nan), "--beta is nan"),
         (lambda: ReplayOptions(n=9, candidates=4), "--n is 9, --candidates 4"),
         (lambda: ReplayOptions(draws=0), "--draws is 0"),
+        (lambda: ReplayOptions(beta=-1), "--beta is -1"),
     ],
 )
 def test_bad_options(options: Callable[[], Any], message: str) -> None:
@@ -257,7 +279,10 @@ def test_the_command(pool: Store, tmp_path: Path) -> None:
     typed = invoke("--user", "bob", "--n", "1", input="what\n2\n")
     assert "that was the last question" in typed.stdout
     assert typed.stderr.count("1, 2, s(kip) or q(uit)?") == 2
-    assert "stopped by the person" in invoke("--user", "cat", input="").stdout
+    gone = invoke("--user", "cat", input="").stdout
+    assert "stopped by the person" in gone
+    assert "no answer, so nothing is kept" in gone
+    assert not person_path(open_run(pool, "planted").folder / "people", "cat").exists()
     answers.write_text("1\nx\n")
     refused = invoke("--user", "ann", "--answers", str(answers))
     assert refused.exit_code == 2

@@ -108,6 +108,22 @@ def test_every_kind_of_unit_has_a_row_and_a_line(store: Store, synthetic: Synthe
     assert text[0].startswith("toy, by user: yes: knowing the user is worth +0.")
 
 
+def test_people_whose_taste_is_the_contexts_are_worth_knowing_with_it(store: Store, synthetic: Synthetic) -> None:
+    """Users who choose in both contexts, by opposite tastes, are nobody by themselves."""
+    parts = [
+        replace(part, table=part.table.with_columns(user=pl.col("user").str.slice(1)))
+        for part in parts_of(store, synthetic)
+    ]
+    alone, both = (diagnose_kind(*parts, kind, CHEAP) for kind in ("user", "user and context"))  # type: ignore[arg-type]
+    assert alone is not None
+    assert both is not None
+    assert (alone.units, alone.worth_it) == (10, "no")
+    assert (both.units, both.worth_it, both.scored) == (20, "yes", alone.scored)
+    assert both.resampled == alone.resampled == "users or prompts, whichever is wider"
+    without = parts[0].take(parts[0].table["context"] == "a")
+    assert diagnose_kind(without, *parts[1:], "user and context", CHEAP) is None
+
+
 def test_data_that_names_nobody_is_refused(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic(store, prompts=80)
     monkeypatch.setattr("pipeline.diagnose.KINDS", ("user",))

@@ -37,7 +37,7 @@ CONTRACT = {
     "regret": "run data grouped_by group_name forecaster rounds accuracy nll loss best_head best_head_loss regret "
     "switches bound",
     "leaderboard": "run sweep method data features k lam seed validation_nll validation_nll_se validation_accuracy "
-    "test_accuracy effective_heads restarts_agreeing",
+    "validation_nll_known validation_accuracy_known test_accuracy effective_heads restarts_agreeing",
 }
 TYPES = {
     **dict.fromkeys(("head", "k", "prompt_tokens", "chosen_tokens", "rejected_tokens"), "INTEGER"),
@@ -45,6 +45,7 @@ TYPES = {
     **dict.fromkeys(("rating", "lam", "accuracy", "low", "high", "mean_weight", "mean_entropy"), "DOUBLE"),
     **dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy"), "DOUBLE"),
     **dict.fromkeys(("test_accuracy", "effective_heads", "restarts_agreeing"), "DOUBLE"),
+    **dict.fromkeys(("validation_nll_known", "validation_accuracy_known"), "DOUBLE"),
     **dict.fromkeys(("overconfidence", "overconfidence_low", "overconfidence_high"), "DOUBLE"),
     **dict.fromkeys(("nll", "nll_low", "nll_high", "gain", "gain_low", "gain_high"), "DOUBLE"),
     **dict.fromkeys(("loss", "best_head_loss", "regret", "bound"), "DOUBLE"),

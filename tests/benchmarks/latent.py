@@ -8,6 +8,7 @@ people known by up to 16 choices. Run by `make latent`; --quick is a smoke test 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def recovery(people: int, each: int) -> list[dict[str, Any]]:
 def cost(each: int, method: str, pairs: int, rounds: int) -> tuple[dict[str, Any], Bar]:
     """Return the seconds of whole fits of 16 settings, the grouped one's over the other's on the same pairs."""
     made = plant_people(pairs // each, each, COST_WIDTH, 0)
-    plan = FitPlan(epochs=10, patience=0)
+    # Both as `train` fits users.
+    plan = FitPlan(patience=0)
+    plan = replace(plan, batch=plan.minibatch(made.fit.pairs, "user"))
 
     def work(latent: Latent) -> None:
         every = [FitSetting(method, 5, seed=seed, latent=latent) for seed in range(16)]  # type: ignore[arg-type]

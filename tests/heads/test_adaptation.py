@@ -191,9 +191,8 @@ def test_blends_want_shrunken_or_tempered_weights(count: int) -> None:
         "hyre": held_out("hyre", test),
         "unshrunk": held_out("shrunk", test, 1e9),
     }
-    assert max(chosen.values()) < min(others["bayes"], others["hyre"])
-    assert chosen["shrunk"] < others["unshrunk"]
-    assert chosen["shrunk"] == min([*chosen.values(), *others.values()])
+    assert max(chosen.values()) < min(others.values())
+    assert chosen["shrunk"] < chosen["tempered"]
 
 
 def test_the_first_shots_are_all_that_is_seen_of_a_smaller_number() -> None:

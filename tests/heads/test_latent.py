@@ -19,7 +19,7 @@ from heads.metrics import correct
 from heads.mixture import Mixture, pair_log_probability
 from heads.objective import ABSENT_LOGIT, Penalty, mixture_losses
 from heads.selection import agreeing_share
-from heads.settings import Weight
+from heads.settings import GROUPED_STEPS, LEAST_BATCH, Weight
 from heads.unit_batches import LONGEST, UnitFeed
 
 CPU = torch.device("cpu")
@@ -115,9 +115,9 @@ def test_annealed_visits_lower_the_bound_at_their_own_posterior() -> None:
 
 
 def test_sums_of_neighbours_equal_a_loop() -> None:
-    values = made(2, 3, 9)
+    values, sizes = made(2, 3, 9), torch.tensor([2, 1, 6])
     slow = torch.stack([values[..., a:b].sum(2) for a, b in ((0, 2), (2, 3), (3, 9))], 2)
-    torch.testing.assert_close(segment_sums(values, torch.tensor([2, 1, 6])), slow)
+    torch.testing.assert_close(segment_sums(values, sizes, torch.arange(3).repeat_interleave(sizes)), slow)
 
 
 def test_the_exponent_rises_over_half_the_steps() -> None:
@@ -145,7 +145,7 @@ def test_a_fit_of_units_of_one_pair_is_that_of_pairs() -> None:
 
 def test_one_head_is_fitted_as_if_nobody_were_named() -> None:
     train, validation = choices(300, 0, torch.arange(300) % 40), choices(90, 1, torch.arange(90) % 50)
-    plan = replace(EXACT, batch=300, anneal=True)
+    plan = replace(EXACT, batch=300, epochs=GROUPED_STEPS, anneal=True)
     setting = FitSetting("single", 1, lr=3e-2)
     pair, unit = fit(train, validation, [setting, replace(setting, latent="user")], plan)
     torch.testing.assert_close(unit.mixture.heads, pair.mixture.heads, rtol=1e-5, atol=1e-6)
@@ -164,6 +164,18 @@ def test_settings_of_units_and_pairs_do_not_change_one_another() -> None:
         alone = fit(train, validation, [setting], plan)[0]
         assert alone.validation_history == pytest.approx(fitted.validation_history, abs=1e-7)
         assert fitted.epochs_run >= (2 + 1 if setting.latent == "user" else 1)
+
+
+def test_few_pairs_are_fitted_in_smaller_minibatches_of_whole_units() -> None:
+    plan = FitPlan(epochs=20, batch=2048)
+    assert [plan.minibatch(pairs, "user") for pairs in (300, 4800, 24_000)] == [LEAST_BATCH, 400, 2048]
+    assert [plan.minibatch(pairs, "pair") for pairs in (300, 4800)] == [2048, 2048]
+    assert replace(plan, epochs=120).minibatch(4800, "user") == 2048
+    assert replace(plan, batch=16).minibatch(300, "user") == 16
+    train, validation = choices(600, 0, torch.arange(600) % 40), choices(90, 1, torch.arange(90) % 50)
+    wanted = [replace(SETTINGS[2], latent=latent) for latent in ("user", "pair")]
+    by_user, by_pair = fit(train, validation, wanted, replace(EXACT, epochs=40, batch=300))
+    assert (by_user.execution.batch, by_pair.execution.batch) == (100, 300)
 
 
 def feed_of(units: torch.Tensor, batch: int, weight: Weight = "pair") -> UnitFeed:
