@@ -78,7 +78,8 @@ class Budget:
             given = "" if self.limit is not None else f" ({DEFAULT_SHARE:.0%} of the machine's)"
             raise BadInput(
                 f"memory is {_size(limit)}{given}: {pairs} pairs of width {width} need {_size(needed)} even when they "
-                f"are streamed; give --memory {_size(needed)}, a smaller --batch or a smaller --hidden"
+                f"are streamed; give --memory {_size(needed)}, or a smaller "
+                f"{'--batch, --hidden or --projection' if self.components else '--batch or --hidden'}"
             )
         return False
 
