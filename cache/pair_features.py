@@ -87,6 +87,10 @@ class LocatedPairs:
         delta = _differences(self.features, self.chosen, self.rejected)
         return PairFeatures(self.table, delta, _rows(self.features, self.router), self.without_context)
 
+    def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gather e(x, chosen) and e(x, rejected) [N, D] apart. Raises Failure where they are damaged."""
+        return _rows(self.features, self.chosen), _rows(self.features, self.rejected)
+
 
 def load_pairs(
     dataset: Dataset,

@@ -1,6 +1,6 @@
-"""Responses as tensors: those of pairs apart from their difference, and rated ones with their ratings.
+"""Rated responses as tensors.
 
-N pairs, M rated responses, A attributes, D embedding width.
+M rated responses, A attributes, D embedding width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from cache.datasets import Dataset, has_response_ids, read_table
 from cache.errors import BadInput
-from cache.pair_features import TABLE_COLUMNS, RewardInput, gather_keys, response_columns
+from cache.pair_features import gather_keys
 from cache.vectors import Features
 
 
@@ -29,16 +29,6 @@ class RatedFeatures:
     """[M, A] float32, NaN where a response was not rated; the mean where it was rated more than once."""
     attributes: tuple[str, ...]
     """Names of the A columns, sorted."""
-
-
-def load_responses(
-    dataset: Dataset, features: Features, split: str, *, reward_input: RewardInput, only: pl.Expr
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gather e(x, chosen) and e(x, rejected) [N, D] of the pairs that `load_pairs` gathers, in its order."""
-    columns = response_columns(reward_input)
-    frame = dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *columns]).filter(only)
-    chosen, rejected = (gather_keys(features, frame[name]) for name in columns)
-    return chosen, rejected
 
 
 def load_rated(dataset: Dataset, features: Features, split: str, *, part: str) -> RatedFeatures:

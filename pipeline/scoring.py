@@ -5,12 +5,14 @@ N pairs, K heads. Pairs that have scores already are not scored again.
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import torch
 
 from cache.commits import commit, write_table
 from cache.datasets import Dataset, read_table
 from cache.keys import sha256_hex
+from cache.pair_features import LocatedPairs
 from cache.runs import Run
 from heads.systems.method import Scores
 from pipeline.system_runs import FittedRun
@@ -29,13 +31,11 @@ def score_missing(fitted: FittedRun, dataset: Dataset, split: str, part: str | N
     if known is not None:
         wanted &= ~pl.col("pair_id").is_in(known["pair_id"].implode())
     wanted &= unspent(fitted.run)
-    columns = ["part", "pair_id", "prompt_id", "prompt_key"]
-    ids = dataset.linked_pairs(fitted.features.id, split, columns).filter(wanted)["pair_id"]
-    without_context = 0
-    for start in range(0, len(ids), CHUNK):
-        chunk = pl.col("pair_id").is_in(ids[start : start + CHUNK].implode())
-        without_context += _score(fitted, dataset, split, chunk)
-    return len(ids), without_context
+    located = fitted.reading.locate(dataset, fitted.features, split, wanted)
+    rows = np.arange(len(located))
+    for start in range(0, len(rows), CHUNK):
+        _score(fitted, dataset, split, located.take(rows[start : start + CHUNK]))
+    return len(located), located.without_context if fitted.reading.router_input == "context" else 0
 
 
 def unspent(run: Run) -> pl.Expr:
@@ -61,9 +61,10 @@ def as_scores(run: Run, frame: pl.DataFrame) -> Scores:
     return Scores(_matrix(frame, "margin"), _matrix(frame, "weight").log(), run.record.get("combine", "probability"))
 
 
-def _score(fitted: FittedRun, dataset: Dataset, split: str, only: pl.Expr) -> int:
-    """Score and keep the pairs where `only` holds; return how many of them a context router read by their prompt."""
-    loaded, pairs = fitted.reading.pairs(dataset, fitted.features, split, only)
+def _score(fitted: FittedRun, dataset: Dataset, split: str, located: LocatedPairs) -> None:
+    """Score pairs and keep what came out."""
+    loaded = located.load()
+    pairs = fitted.reading.as_pairs(located, loaded)
     scores = fitted.model.scores(pairs)
     weights = scores.log_weights.exp()
     columns = {
@@ -77,7 +78,6 @@ def _score(fitted: FittedRun, dataset: Dataset, split: str, only: pl.Expr) -> in
     stem = f"scores-{split}-{sha256_hex(','.join(loaded.table['pair_id']))[:16]}"
     file = write_table(folder, stem, "scores", pl.DataFrame(columns).to_arrow())
     commit(folder, stem, {"scores": file}, {"split": split, "rows": len(pairs)})
-    return loaded.without_context if fitted.reading.router_input == "context" else 0
 
 
 def _stored_scores(run: Run, dataset: Dataset, split: str) -> pl.DataFrame | None:

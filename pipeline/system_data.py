@@ -13,8 +13,8 @@ import torch
 
 from cache.datasets import Dataset
 from cache.errors import BadInput
-from cache.pair_features import PairFeatures, RewardInput, RouterInput, load_pairs
-from cache.response_features import load_rated, load_responses
+from cache.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
+from cache.response_features import load_rated
 from cache.store import Store
 from cache.vectors import Features
 from heads.systems.method import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
@@ -55,16 +55,19 @@ class Reading:
 
     def pairs(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> tuple[PairFeatures, Pairs]:
         """Load a split's pairs where `only` holds, with their table and as a system reads them."""
-        loaded = load_pairs(
+        located = self.locate(dataset, features, split, only)
+        loaded = located.load()
+        return loaded, self.as_pairs(located, loaded)
+
+    def locate(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> LocatedPairs:
+        """Find out which vectors a split's pairs have, those where `only` holds."""
+        return locate_pairs(
             dataset, features, split, router_input=self.router_input, reward_input=self.reward_input, only=only
         )
-        return loaded, self.as_pairs(dataset, features, split, loaded, only)
 
-    def as_pairs(self, dataset: Dataset, features: Features, split: str, loaded: PairFeatures, only: pl.Expr) -> Pairs:
-        """Return pairs that were loaded where `only` holds as a system reads them."""
-        chosen = rejected = None
-        if "responses" in self.needs:
-            chosen, rejected = load_responses(dataset, features, split, reward_input=self.reward_input, only=only)
+    def as_pairs(self, located: LocatedPairs, loaded: PairFeatures) -> Pairs:
+        """Return loaded pairs as a system reads them."""
+        chosen, rejected = located.responses() if "responses" in self.needs else (None, None)
         units = None if self.units is None else self.units.codes(loaded.table)
         return Pairs(loaded.delta, loaded.router, prompt_clusters(loaded.table), chosen, rejected, units)
 
@@ -106,7 +109,7 @@ def open_system_data(
     units = _units(source) if "units" in needs else None
     reading = Reading(source.router_input, reward_input, needs, units)
     fitting, validation = (
-        reading.as_pairs(source.dataset, source.features, SPLIT, part, pl.col("part") == label)
+        reading.as_pairs(reading.locate(source.dataset, source.features, SPLIT, pl.col("part") == label), part)
         for part, label in ((source.fitting, "fit"), (source.validation, "validation"))
     )
     training = TrainingData(
