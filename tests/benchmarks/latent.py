@@ -2,7 +2,9 @@
 
 People of four tastes, planted, whose prompts say nothing of them. `accuracy` is that of the head that does best on each
 group's validation pairs, on test pairs; `ceiling` that of the heads that made the choices; `known` that of new pairs of
-people known by up to 16 choices. Run by `make latent`; --quick is a smoke test of small sizes.
+people known by up to 16 choices. With --store and --name the same on a data set with attributes, contexts unread: its
+pairs are dealt to made-up people of one attribute each, and one model for each attribute is the ceiling.
+Run by `make latent`; --quick is a smoke test of small sizes.
 """
 
 from __future__ import annotations
@@ -12,16 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from harness import BUILD, Bar, alternating, at_least, at_most, median_ratio, report
 from torch.nn import functional as F
 
-from heads.fit import FitPlan, FitSetting, Fitted, fit
+from cache.pair_features import load_pairs
+from cache.store import Store
+from heads.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
 from heads.held_out import known_weights
 from heads.metrics import accuracy, correct
 from heads.mixture import Mixture, pair_log_probability
 from heads.selection import agreeing_share
 from heads.settings import Latent
+from pipeline.contestants import CEILING_PLAN
+from pipeline.fit_data import open_fit_data
 from tests.planted import GROUPS, People, plant_people
 
 EACH = (1, 2, 4, 8, 16)
@@ -32,35 +39,54 @@ Variant = tuple[Latent, bool]
 VARIANTS: dict[str, Variant] = {"user": ("user", True), "user, not annealed": ("user", False), "pair": ("pair", True)}
 
 
-def settings(latent: Latent) -> list[FitSetting]:
-    """Return the restarts of a static mixture."""
-    return [FitSetting("static", GROUPS, lr=RATE, seed=seed, latent=latent) for seed in range(RESTARTS)]
+def dealt(store: Path, name: str, each: int) -> People:
+    """Deal a data set's pairs to people of one attribute, `each` to fit for all of them; others by chance."""
+    data = open_fit_data(Store(store), name, routed=True, router_input="prompt")
+    tested = load_pairs(data.dataset, data.features, "test", router_input="prompt")
+    parts = [part.take(part.table["attribute"].is_not_null()) for part in (data.fitting, data.validation, tested)]
+    names = sorted(parts[0].table["attribute"].unique())
+    generator = torch.Generator().manual_seed(each)
+    tensors, groups = [], []
+    for part in parts:
+        group = part.table["attribute"].replace_strict(names, range(len(names)), return_dtype=pl.Int64).to_torch()
+        person = torch.empty_like(group)
+        for number in range(len(names)):
+            mine = torch.nonzero(group == number).flatten()
+            people = int((parts[0].table["attribute"] == names[number]).sum()) // each
+            person[mine[torch.randperm(len(mine), generator=generator)]] = torch.arange(len(mine)) % people
+        tensors.append(PairTensors(part.delta, part.router, person * len(names) + group))
+        groups.append(group)
+    heads = [
+        fit(*(PairTensors(one.delta[g == number], None) for one, g in zip(tensors[:2], groups, strict=False)),
+            [FitSetting("single", 1)], CEILING_PLAN)[0].mixture.heads
+        for number in range(len(names))
+    ]  # fmt: skip
+    return People(*tensors, (groups[1], groups[2]), torch.cat(heads))
 
 
 def judged(people: People, fitted: list[Fitted]) -> dict[str, Any]:
     """Return what the best restart reaches, and how many of the others are of one mind with it."""
-    ordered = sorted(fitted, key=lambda one: one.validation_nll)
+    ordered, groups = sorted(fitted, key=lambda one: one.validation_nll), len(people.truth)
     mixture = ordered[0].mixture
     right = [correct(F.logsigmoid(mixture.margins(part.delta))) for part in (people.validation, people.test)]
-    best = torch.stack([right[0][people.group[0] == group].mean(0).argmax() for group in range(GROUPS)])
+    best = torch.stack([right[0][people.group[0] == group].mean(0).argmax() for group in range(groups)])
     weights = known_weights([one.mixture for one in ordered], people.fit, people.test)
     return {
         "accuracy": right[1].gather(1, best[people.group[1]][:, None]).mean().item(),
         "known": accuracy(pair_log_probability(mixture.margins(people.test.delta), weights[0])),
-        "restarts that agree": agreeing_share([one.argmax(1) for one in weights], GROUPS),
+        "restarts that agree": agreeing_share([one.argmax(1) for one in weights], groups),
     }
 
 
-def recovery(people: int, each: int) -> list[dict[str, Any]]:
-    """Return a row for each variant."""
-    made = plant_people(people, each, WIDTH, each)
+def recovery(made: People, of: str, each: int, base: FitSetting, plan: FitPlan) -> list[dict[str, Any]]:
+    """Return a row for each variant of a setting, RESTARTS of it fitted together."""
     truth = correct(F.logsigmoid(Mixture(made.truth).margins(made.test.delta)))
     ceiling = truth.gather(1, made.group[1][:, None]).mean().item()
     rows = []
     for name, (latent, anneal) in VARIANTS.items():
-        plan = FitPlan(batch=PLAN.batch, epochs=PLAN.epochs, anneal=anneal)
-        found = judged(made, fit(made.fit, made.validation, settings(latent), plan))
-        rows.append({"people": people, "pairs each": each, "latent": name, "ceiling": ceiling, **found})
+        restarts = [replace(base, latent=latent, seed=seed) for seed in range(RESTARTS)]
+        found = judged(made, fit(made.fit, made.validation, restarts, replace(plan, anneal=anneal)))
+        rows.append({"people": of, "pairs each": each, "latent": name, "ceiling": ceiling, **found})
     return rows
 
 
@@ -87,13 +113,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few people: does it run")
     parser.add_argument("--out", type=Path, default=BUILD / "latent.json")
+    parser.add_argument("--store", type=Path, help="store with embedded pairs, for rows of real features")
+    parser.add_argument("--name", default="demo", help="data set in the store")
     asked = parser.parse_args()
     people, pairs, rounds = (60, 600, 1) if asked.quick else (1000, COST_PAIRS, 5)
-    rows = [row for each in EACH for row in recovery(people, each)]
+    planted = FitSetting("static", GROUPS, lr=RATE)
+    rows = []
+    for each in EACH:
+        rows += recovery(plant_people(people, each, WIDTH, each), f"{people:,} planted", each, planted, PLAN)
+    for each in EACH if asked.store else ():
+        made = dealt(asked.store, asked.name, each)
+        rows += recovery(made, asked.name, each, FitSetting("mixture", len(made.truth)), FitPlan())
     bars = []
     for row in rows:
         if row["pairs each"] >= 8 and row["latent"] == "user":
-            name = f"{row['pairs each']} pairs each"
+            name = f"{row['people']}, {row['pairs each']} pairs each"
             bars.append(at_most(f"{name}: ceiling less accuracy", row["ceiling"] - row["accuracy"], 0.03))
             bars.append(at_least(f"{name}: restarts that agree", row["restarts that agree"], 1))
     for method in ("mixture", "static"):
