@@ -39,7 +39,7 @@ bench-train: setup ## training on the cache: plain loop, batched, projected, sci
 bench-cache: setup ## reading vectors, mapped and decoded, and streaming pairs; ARGS=--quick tries it, --full takes 11 GB
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_cache.py $(ARGS)
 
-latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS=--quick tries it
+latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS="--store DIR" adds real features
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/latent.py $(ARGS)
 
 theory: setup ## the paper's theorem 3.2 on simulated groups: the bounds, and what fitted models reach
