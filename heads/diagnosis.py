@@ -36,7 +36,7 @@ class DiagnosisPlan:
     """How the heads are fitted that a diagnosis looks through."""
 
     k: int = 5
-    """Groups that units may fall into."""
+    """Groups that units may fall into, as many as there are units at most."""
     restarts: int = 4
     """Initialisations; the best by validation is kept."""
     device: str = "auto"

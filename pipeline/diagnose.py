@@ -6,7 +6,7 @@ N scored pairs.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import polars as pl
@@ -117,6 +117,8 @@ def diagnose(
     )
     seen = pl.concat([data.fitting.table["prompt_id"], data.validation.table["prompt_id"]]).unique()
     tested = tested.take(~tested.table["prompt_id"].is_in(seen.implode()))
+    most = max(data.fitting.table[kind].drop_nulls().n_unique() for kind in ("user", "attribute", "context"))
+    plan = replace(plan, k=max(2, min(plan.k, most)))  # more groups than units are of no use
     kinds = (diagnose_kind(data.fitting, data.validation, tested, kind, plan) for kind in KINDS)
     found = [one for one in kinds if one is not None]
     if not found:

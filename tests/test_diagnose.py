@@ -132,6 +132,11 @@ def test_data_that_names_nobody_is_refused(store: Store, synthetic: Synthetic, m
     assert "\n" not in str(caught.value)
 
 
+def test_there_are_no_more_groups_than_units(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, users=5, prompts=80)
+    assert diagnose(store, "toy", replace(CHEAP, k=1000)) == diagnose(store, "toy", replace(CHEAP, k=10))
+
+
 def test_the_defaults_of_diagnose_are_those_of_the_modules() -> None:
     import inspect
 
