@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 from typer.core import TyperGroup
 
-from cache.errors import BadInput, MicroprefError
+from cache.errors import BadInput, Interrupted, MicroprefError
+from cache.keys import finite
 from cache.store import Store
 from pipeline.options import (
     CONTEXT_TEMPLATE,
@@ -81,6 +82,14 @@ class _Commands(TyperGroup):
         except MicroprefError as error:
             typer.echo(f"micropref: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except typer.TyperException as error:
+            problem: Any = error  # with words of the command line, which typer tells in three lines
+            command = (problem.ctx or ctx).command_path
+            typer.echo(f"micropref: {problem.format_message().rstrip('.')}; see `{command} --help`", err=True)
+            raise typer.Exit(problem.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("micropref: interrupted: what was finished is kept; give the same command again", err=True)
+            raise typer.Exit(Interrupted.exit_code) from None
 
 
 app = typer.Typer(
@@ -96,7 +105,7 @@ app = typer.Typer(
 def _print(report: DataclassInstance, text: str, *, as_json: bool) -> None:
     """Print a report once: as one JSON object for scripts, as text for people."""
     if as_json:
-        value = dataclasses.asdict(report)
+        value = finite(dataclasses.asdict(report))
         typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, default=lambda table: table.to_dicts()))
     else:
         typer.echo(text, nl=False)

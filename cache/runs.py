@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cache.atomic import publish, staged_file, write_bytes
 from cache.commits import Commit, commit, read_commit, read_commits, write_table
 from cache.errors import Failure
-from cache.keys import digest_file, sha256_hex
+from cache.keys import digest_file, finite, sha256_hex
 from cache.store import NAME, Store, check_name
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def save_run(store: Store, run_id: str, record: dict[str, Any], tensors: dict[st
         file.flush()
         digest = digest_file(temp)
     publish(temp, folder / HEADS)
-    known = {**record, "run": run_id, "heads_digest": digest}
+    known: dict[str, Any] = finite({**record, "run": run_id, "heads_digest": digest})
     text = json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(folder / "run.json", text.encode())
     return Run(folder, known)

@@ -6,7 +6,9 @@ first response is preferred, ρ the weights of the heads as they are known so fa
     information = h(Σ_k ρ_k p_k) − Σ_k ρ_k h(p_k)
 
 is what answer and group tell of each other (BALD, Houlsby et al. 2011). Heads that are all unsure of a question leave
-the answer open, but it tells nothing: "closest to ½" asks such questions, this never does.
+the answer open, but it tells nothing: "closest to ½" asks such questions, this never does. It is also how far the
+answer moves the weights, E_a KL(ρ_a ‖ ρ) with ρ_a ∝ ρ P(a). Where answers count β < 1 times they move ρ to
+ρ_a ∝ ρ P(a)^β, less far and at β = 0 nowhere; β > 1 moves weights further, but no answer tells more than it does.
 """
 
 from __future__ import annotations
@@ -20,14 +22,19 @@ Policy = Literal["ask", "uncertainty", "random"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
-def information(margins: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
+def information(margins: torch.Tensor, log_weights: torch.Tensor, beta: float = 1.0) -> torch.Tensor:
     """Return what the answers would tell, in nats [...], from margins and log-weights [..., K].
 
     The order of a question's two responses does not matter.
     """
-    weights, right = log_weights.exp(), torch.sigmoid(margins)
-    mixed = (weights * right).sum(-1)
-    return (_coin(mixed) - (weights * _coin(right)).sum(-1)).clamp_min(0)
+    told, counted = torch.zeros_like(margins[..., 0]), min(beta, 1.0)
+    for sign in (1, -1):
+        right = F.logsigmoid(sign * margins)
+        after = torch.log_softmax(log_weights + counted * right, -1)
+        # A head of no weight has none afterwards: 0 · (−∞ + ∞) counts as 0.
+        moved = torch.where(log_weights > -torch.inf, after.exp() * (after - log_weights), 0.0).sum(-1)
+        told += (log_weights.exp() * right.exp()).sum(-1) * moved
+    return told.clamp_min(0)
 
 
 def uncertainty(margins: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
@@ -52,12 +59,12 @@ def asked_in_order(
     if policy == "random":
         draw = torch.Generator().manual_seed(seed)
         return torch.rand(people, pool, generator=draw).argsort(1)[:, :count]
-    worth = information if policy == "ask" else uncertainty
     evidence = torch.zeros_like(margins[:, 0])
     open_still = torch.ones(people, pool, dtype=torch.bool)
     asked = []
     for _ in range(count):
-        value = worth(margins, torch.log_softmax(log_prior + evidence[:, None], 2))
+        log_weights = torch.log_softmax(log_prior + evidence[:, None], 2)
+        value = information(margins, log_weights, beta) if policy == "ask" else uncertainty(margins, log_weights)
         asked.append(torch.where(open_still, value, -torch.inf).argmax(1))
         rows = torch.arange(people), asked[-1]
         open_still[rows] = False

@@ -25,7 +25,7 @@ from pipeline.draws import Draw, draw
 from pipeline.evaluate import BOOTSTRAP_SEED
 from pipeline.frozen import SCORED, By, Frozen, Judged, open_frozen
 from pipeline.lesson import read_lesson
-from pipeline.people import write_people
+from pipeline.people import check_new, write_people
 from pipeline.tuning import choose_strength
 
 ShotsFrom = Literal["test", "train"]
@@ -100,9 +100,12 @@ def adapt(store: Store, run_id: str, data: str | None, options: AdaptOptions, pe
     """Learn and save a weight vector for every group of a data set, by default the run's own; as files in `people` too.
 
     No pair is scored whose prompt is among its group's shots. Shots of a smaller number are the first of a larger
-    one, and what remains beside the largest number is scored for all. Raises BadInput where no group has enough.
+    one, and what remains beside the largest number is scored for all. Raises BadInput where no group has enough, or
+    `people` is there already.
     """
     counts = options.counts
+    if people is not None:
+        check_new(people)
     frozen = open_frozen(store, run_id, data)
     table, drawn = _draw(frozen, options, counts[-1])
     lesson = read_lesson(frozen, options.by, table, drawn, responses=options.method == "drm")

@@ -168,7 +168,7 @@ class Interview:
         """Return the question that tells most; None where all were asked."""
         if not self._open.any():
             return None
-        worth = information(self._scores.margins, self._log_weights())
+        worth = information(self._scores.margins, self._log_weights(), self.beta)
         row = int(torch.where(self._open, worth, -torch.inf).argmax())
         pair_id, _, prompt, chosen, rejected, *_ = self.table.row(row)
         first = _first_is_chosen(self.options, pair_id)

@@ -53,7 +53,10 @@ class ReplayOptions:
         if self.beta is not None and not (math.isfinite(self.beta) and self.beta >= 0):
             raise BadInput(f"--beta is {self.beta}: expected a finite number of at least 0")
         if self.n > self.candidates:
-            raise BadInput(f"--n is {self.n}, --candidates {self.candidates}: nobody can be asked more than there is")
+            raise BadInput(
+                f"--n is {self.n}, --candidates {self.candidates}: nobody can be asked more than there is; "
+                f"give --candidates {self.n}"
+            )
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ AIM = 8
 """Pairs of a unit that mostly suffice."""
 PATIENCE = 4.0
 """Times the pairs there are: where it takes more to tell a gain from none, it is called none."""
+LEAST = 0.005
+"""Nats per pair that knowing the unit has to be worth: below that, personalisation changes next to no prediction."""
 COUNTS = (1, 2, 4, 8, 16, 32)
 """Pairs of a unit that the gain is told for."""
 
@@ -180,13 +182,17 @@ def diagnose_kind(
 def _settle(found: Predictions, low: torch.Tensor, sizes: pl.Series) -> tuple[Answer, int | None]:
     """Return whether it is worth it, and how many more pairs of each unit would settle it.
 
-    An interval shrinks with the square root of the pairs. It is worth it where all gains are above 0 beyond doubt.
+    An interval shrinks with the square root of the pairs. It is worth it where all gains are LEAST or more, and above 0
+    beyond doubt.
     """
     pairs = float(sizes.median())  # type: ignore[arg-type]
     gains = found.gains.mean(0)
-    if bool((low > 0).all()):
+    if nll(found.single) < LEAST:  # there is nothing left to gain
+        return "no", None
+    worthwhile = bool((gains > LEAST).all())
+    if worthwhile and bool((low > 0).all()):
         return "yes", 0
-    if bool((gains > 0).all()):
+    if worthwhile:
         times = float(((gains - low) / gains).max()) ** 2
         if times <= PATIENCE:
             return "not yet", max(1, math.ceil(pairs * (times - 1)))

@@ -98,4 +98,4 @@ def _inputs(pairs: int, width: int) -> int:
 
 def _size(count: int) -> str:
     """Return bytes as the option takes them, rounded up."""
-    return f"{-(-count // 10**8) / 10:g}GB"
+    return f"{-(-count // 10**8) / 10:g}GB" if count >= UNITS["GB"] else f"{-(-count // UNITS['MB'])}MB"

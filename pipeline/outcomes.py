@@ -5,6 +5,7 @@ N validation pairs.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -130,6 +131,7 @@ def save_outcome(
         "dead_heads": list(hygiene.dead),
         "duplicate_heads": [list(pair) for pair in hygiene.duplicates],
         "pruned": pruned,
+        "validation_nll_se": None,
     }
     return save_run(store, run_id, record | outcome | figures | chosen.fit | provenance(), mixture.state())
 
@@ -141,10 +143,14 @@ def _of_saved(mixture: Mixture, data: FitData) -> Validated:
 
 
 def figures_of(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> dict[str, float]:
-    """Return what is known of a prediction on validation pairs [N], whose prompts are `clusters` [N]."""
+    """Return what is known of a prediction on validation pairs [N], whose prompts are `clusters` [N].
+
+    One prompt leaves the standard error unknown and out.
+    """
+    error = float(standard_error(log_probability[:, None], clusters)[0])
     return {
         "validation_nll": nll(log_probability),
-        "validation_nll_se": float(standard_error(log_probability[:, None], clusters)[0]),
+        **({"validation_nll_se": error} if math.isfinite(error) else {}),
         "validation_accuracy": accuracy(log_probability),
         "effective_heads": effective_heads(log_weights),
     }

@@ -5,20 +5,43 @@ G groups, n shots, K heads.
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import polars as pl
 import torch
 
+from cache.errors import BadInput
 from cache.people import Answer, Person, write_person
 from cache.runs import Run
 
 
-def write_people(folder: Path, run: Run, shots: pl.DataFrame) -> None:
-    """Write every group of an adapted run into a folder; `shots` [G·n] are the pairs learned from, as they were drawn.
+def check_new(folder: Path) -> None:
+    """Raise BadInput where there is something already: people of two runs are not to be mixed."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        found = "holds files already" if folder.is_dir() else "is a file"
+        raise BadInput(f"--out {folder}: it {found}; give a new folder, or remove this one")
 
-    Raises Failure where the disk refuses.
+
+def write_people(folder: Path, run: Run, shots: pl.DataFrame) -> None:
+    """Write every group of an adapted run into a new folder; `shots` [G·n] are the pairs learned from, as drawn.
+
+    All of them or none. Raises BadInput where there is such a folder, Failure where the disk refuses.
     """
+    check_new(folder)
+    folder = folder.absolute()
+    staged = folder.with_name(f".{folder.name}-{os.getpid()}")
+    try:
+        _write(staged, run, shots)
+        staged.replace(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _write(folder: Path, run: Run, shots: pl.DataFrame) -> None:
     record, tensors = run.record, run.tensors()
     settings = record["settings"]
     scale = tensors.get("scale")

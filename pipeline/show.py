@@ -30,6 +30,16 @@ def show_rows(rows: Iterable[dict[str, Any]]) -> str:
     return render(pa.Table.from_pylist(list(rows)), "table")
 
 
+def with_error(value: float, error: float | None) -> str:
+    """Return a figure with its standard error, where that is known."""
+    return f"{value:.4f}" + (f" ± {error:.4f}" if error is not None and math.isfinite(error) else "")
+
+
+def counted(count: int, word: str) -> str:
+    """Return a number of things, in the singular where it is one."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def show_embedding(report: EmbedReport, *, planned: bool) -> str:
     """Return the counts that a person checks before trusting what was embedded."""
     splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
@@ -77,7 +87,8 @@ def show_training(trained: Trained) -> str:
     """Return the run's id and the figures it was chosen by."""
     record = trained.record
     nlls = sorted(restart["validation_nll"] for restart in trained.restarts)
-    best = f"best of {len(nlls)} restarts ({nlls[0]:.4f} to {nlls[-1]:.4f})"
+    agreeing = "" if record["restarts_agreeing"] is None else f", {record['restarts_agreeing']:.0%} of the others agree"
+    best = f"best of {counted(len(nlls), 'restart')} ({nlls[0]:.4f} to {nlls[-1]:.4f}{agreeing})"
     known = about_units(record)
     # The range is of the figures that restarts are chosen by, so it stands behind those.
     by_known = "validation_nll_known" in record
@@ -85,12 +96,12 @@ def show_training(trained: Trained) -> str:
         f"run {trained.run}: {record['method']}, K = {record['k']}, λ = {record['lam']}, {_reads(record)}",
         f"{record['train_pairs']:,} pairs to fit, {record['validation_pairs']:,} to validate "
         f"({record['pairs_without_context']:,} without context){', streamed from disk' if record['streamed'] else ''}",
-        f"validation NLL {record['validation_nll']:.4f} ± {record['validation_nll_se']:.4f}, "
+        f"validation NLL {with_error(record['validation_nll'], record.get('validation_nll_se'))}, "
         f"accuracy {record['validation_accuracy']:.4f}, {record['effective_heads']:.2f} heads in use"
         f"{'' if by_known else f', {best}'}",
     ]
     if by_known:
-        known[-1] += f": {best}"
+        known.append(f"chosen by that: {best}")
     return "\n".join([*lines, *known, *_about_heads(record)]) + "\n"
 
 
@@ -129,15 +140,15 @@ def show_sweep(swept: Swept) -> str:
         {
             "K": row["k"],
             "λ": row["lam"],
-            "validation NLL": f"{row['validation_nll']:.4f} ± {row['validation_nll_se']:.4f}",
-            "accuracy": round(row["validation_accuracy"], 4),
             **known_columns(row),
+            "validation NLL": with_error(row["validation_nll"], row.get("validation_nll_se")),
+            "accuracy": round(row["validation_accuracy"], 4),
             "heads in use": round(row["effective_heads"], 2),
             "restarts that agree": "" if row["restarts_agreeing"] is None else f"{row['restarts_agreeing']:.0%}",
         }
         for row in swept.leaderboard
     ]
-    by_k = ", ".join(f"{one.size}: {one.nll:.4f} ± {one.nll_se:.4f}" for one in swept.by_k)
+    by_k = ", ".join(f"{one.size}: {with_error(one.nll, one.nll_se)}" for one in swept.by_k)
     record = swept.record
     lines = [
         f"validation NLL by K, with its standard error over prompts: {by_k}",

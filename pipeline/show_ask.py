@@ -11,7 +11,7 @@ import polars as pl
 from cache.errors import BadInput
 from pipeline.ask import REPLIES, Asked, Question, Reply
 from pipeline.ask_replay import ReplayedPolicies
-from pipeline.show import show_rows
+from pipeline.show import counted, show_rows
 
 ENDINGS = {
     "n": "that was the last question",
@@ -88,7 +88,7 @@ def show_asked(asked: Asked) -> str:
     ]
     ahead = "" if asked.next_information is None else f" (the next is worth {asked.next_information:.3f} nats)"
     lines = [
-        f"{asked.user}: {len(asked.questions)} questions of {asked.data}/{asked.split}"
+        f"{asked.user}: {counted(len(asked.questions), 'question')} of {asked.data}/{asked.split}"
         f"{f' after {asked.resumed} earlier ones' if asked.resumed else ''}, {ENDINGS[asked.stopped]}{ahead}",
         f"weights of the heads of {asked.run}: {_weights(asked.weights)}; an answer counts {asked.beta:g} "
         f"({asked.beta_chosen_by})",
@@ -117,12 +117,12 @@ def show_replayed(replayed: ReplayedPolicies) -> str:
                 "random": f"{row['random']['accuracy']:.4f}",
                 "ask - random": f"{asked['ahead']:+.4f}",
                 "95 % of it": f"{asked['ahead_low']:+.3f} to {asked['ahead_high']:+.3f}",
-                "worth random": "" if count == 0 else "more" if worth is None else worth,
+                "worth random": "" if count == 0 else f"> {max(curve['answers'])}" if worth is None else worth,
             }
         )
     lines = [
         f"heads of {replayed.run} on {replayed.data}: {replayed.people:,} {replayed.by}s with {replayed.candidates} "
-        f"recorded choices to ask for, drawn {replayed.draws} times; {replayed.left_out:,} had too few",
+        f"recorded choices to ask for, drawn {counted(replayed.draws, 'time')}; {replayed.left_out:,} had too few",
         f"accuracy on {replayed.pairs:,} pairs, none with a prompt that could be asked about; intervals over "
         f"{replayed.resampled}; an answer counts {replayed.beta:g} ({replayed.beta_chosen_by})",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.diagnose import Diagnosis, Gain, UnitDiagnosis
-from pipeline.show import show_rows
+from pipeline.show import counted, show_rows
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> str:
@@ -25,7 +25,8 @@ def show_diagnosis(diagnosis: Diagnosis) -> str:
     ]
     lines = [_verdict(diagnosis, one) for one in diagnosis.units]
     about = [
-        f"nats per pair on test prompts; 95 % intervals over {'; '.join(_resampled(diagnosis))}; K = {diagnosis.k}",
+        f"nats per pair on test prompts, worth is the least of the three gains; K = {diagnosis.k}; 95 % intervals over "
+        f"{'; '.join(_resampled(diagnosis))}",
         *(_curve(one) for one in diagnosis.units if one.by_count),
     ]
     return "\n".join(lines) + "\n\n" + show_rows(rows) + "\n" + "\n".join(about) + "\n"
@@ -33,7 +34,9 @@ def show_diagnosis(diagnosis: Diagnosis) -> str:
 
 def _verdict(diagnosis: Diagnosis, one: UnitDiagnosis) -> str:
     """Return in one line whether knowing units of a kind is worth it."""
-    more = f"; about {one.more_pairs} more pairs for each {one.kind} would settle it" if one.more_pairs else ""
+    more = (
+        f"; about {counted(one.more_pairs, 'more pair')} for each {one.kind} would settle it" if one.more_pairs else ""
+    )
     gained = f"knowing the {one.kind} is worth {one.worth:+.3f} nats per pair"
     return f"{diagnosis.data}, by {one.kind}: {one.worth_it}: {gained}{more}"
 

@@ -18,15 +18,15 @@ def about_units(record: dict[str, Any]) -> list[str]:
     if unit != ["pair"]:
         accuracy, loss = record["validation_accuracy_known"], record["validation_nll_known"]
         lines.append(
-            f"one group for each {' and '.join(unit)}, unknown to the figures above; known by their pairs to fit: "
-            f"validation NLL {loss:.4f}, accuracy {accuracy:.4f}, what restarts are chosen by"
+            f"these figures take every {' and '.join(unit)} for a new one; of those known by their pairs to fit: "
+            f"validation NLL {loss:.4f}, accuracy {accuracy:.4f}"
         )
     return lines
 
 
 def known_columns(row: dict[str, Any]) -> dict[str, str]:
     """Return the column of a leaderboard that its settings are ordered by where users or contexts have groups."""
-    return {"NLL if known": f"{row['validation_nll_known']:.4f}"} if "validation_nll_known" in row else {}
+    return {"NLL, units known": f"{row['validation_nll_known']:.4f}"} if "validation_nll_known" in row else {}
 
 
 def _told(found: dict[str, Any]) -> str:

@@ -89,12 +89,12 @@ def test_weights_are_those_of_bayes_rule_and_questions_the_most_telling(
     every = open_frozen(pool, "planted", None).pairs_of("test", "attribute")["pair_id"].to_list()
     right = 1 / (1 + np.exp(-margins_of(pool, every)))
 
-    def h(p: np.ndarray) -> np.ndarray:
-        return -p * np.log(p) - (1 - p) * np.log(1 - p)
-
     weights, left = np.array(WEIGHTS), set(every)
     for question, row in zip(questions, asked.questions, strict=True):
-        worth = h(right @ weights) - h(right) @ weights
+        worth = np.zeros(len(every))
+        for p in (right, 1 - right):
+            after = weights * p**0.5 / (weights * p**0.5).sum(1, keepdims=True)
+            worth += (p @ weights) * (after * np.log(after / weights)).sum(1)
         best = max((every.index(pair) for pair in left), key=lambda place: worth[place])
         assert question.pair_id == every[best]
         assert question.information == pytest.approx(worth[best], abs=1e-6)
@@ -208,6 +208,26 @@ def test_adapt_writes_a_file_for_each_person(pool: Store, tmp_path: Path) -> Non
         assert person.weights == pytest.approx(likelihood / likelihood.sum(), abs=1e-5)
         assert (len(person.answers), person.method, person.run, person.routed) == (4, "hedge", "planted", True)
         assert person.data_digest == run.record["data_digest"]
+
+
+def test_people_of_two_runs_are_not_mixed(pool: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = AdaptOptions("attribute", "2")
+    (tmp_path / "empty").mkdir()
+    adapt(pool, "planted", None, options, tmp_path / "empty")
+    with pytest.raises(BadInput, match="empty: it holds files already; give a new folder"):
+        adapt(pool, "planted", None, options, tmp_path / "empty")
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="file: it is a file"):
+        adapt(pool, "planted", None, options, tmp_path / "file")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.people.write_person", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(pool, "planted", None, options, tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} >= {"empty", "file"}
+    assert not [path for path in tmp_path.iterdir() if "new" in path.name]
 
 
 def test_nobody_is_no_person(tmp_path: Path) -> None:

@@ -214,14 +214,23 @@ def test_bad_requests_stop_with_one_line(
 
 def test_an_unknown_choice_is_bad_input(invoke: Invoke) -> None:
     result = invoke("train", "mine", "--method", "magic")
-    assert result.exit_code == 2
-    assert "magic" in result.stderr
+    one_line(result, 2, "magic", "see `", "train --help`")
+    assert len(result.stderr.splitlines()) == 1
+    one_line(invoke("train"), 2, "Missing argument 'name'; see `")
+    one_line(invoke("train", "mine", "--nonsense"), 2, "No such option: --nonsense")
+    one_line(invoke("nonsense"), 2, "nonsense")
 
 
 def test_a_sweep_without_a_seed_names_the_option_as_it_was_given(invoke: Invoke) -> None:
-    result = invoke("sweep", "mine", "--seeds", "0")
-    assert result.exit_code == 2
-    assert "--seeds" in result.stderr
+    one_line(invoke("sweep", "mine", "--seeds", "0"), 2, "--seeds")
+
+
+def test_an_interruption_is_told_in_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.listing.list_store", interrupted)
+    one_line(invoke("ls"), 130, "interrupted")
 
 
 def test_two_features_need_a_choice(

@@ -110,9 +110,9 @@ def test_users_tell_groups_that_prompts_do_not(store: Store, synthetic: Syntheti
     assert f"users: 60 ({record['identified']['median']:g} pairs each in the median, " in shown
     assert f"known by their pairs to fit: validation NLL {record['validation_nll_known']:.4f}" in shown
     nlls = [restart["validation_nll"] for restart in by_user.restarts]
-    restarts = f"best of {len(nlls)} restarts ({min(nlls):.4f} to {max(nlls):.4f})"
+    restarts = f"best of {len(nlls)} restarts ({min(nlls):.4f} to {max(nlls):.4f}, 100% of the others agree)"
     assert record["validation_nll_known"] == min(nlls)
-    assert f"what restarts are chosen by: {restarts}\n" in shown
+    assert f"chosen by that: {restarts}\n" in shown
     assert shown.count("best of") == 1
     assert "people chose often enough to tell their groups: --latent user finds them" in show_training(by_pair)
 
@@ -143,7 +143,7 @@ def test_a_sweep_over_users_chooses_by_known_users(store: Store, synthetic: Synt
     assert by_k[2] == pytest.approx(swept.record["validation_nll_known"], abs=1e-4)
     assert swept.leaderboard[0]["validation_nll_known"] == pytest.approx(by_k[2], abs=1e-6)
     assert by_k[1] == pytest.approx(swept.leaderboard[1]["validation_nll"], abs=1e-4)
-    assert "NLL if known" in show_sweep(swept)
+    assert "NLL, units known" in show_sweep(swept)
     board = run_query(store.root, f"SELECT * FROM leaderboard WHERE sweep = '{swept.run}'", SqlLimits()).to_pylist()
     assert len(board) == 3
 

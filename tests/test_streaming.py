@@ -88,7 +88,7 @@ def test_memory_decides(store: Store, synthetic: Synthetic, monkeypatch: pytest.
     plan = replace(PLAN, epochs=1)
     run = [train(store, "toy", SETTING, plan, TrainOptions(restarts=1, memory=size)) for size in ("3GB", None)]
     assert [one.record["streamed"] for one in run] == [False, False]
-    with pytest.raises(BadInput, match=r"memory is 0.3GB: \d+ pairs of width 16 need") as caught:
+    with pytest.raises(BadInput, match=r"memory is 300MB: \d+ pairs of width 16 need") as caught:
         train(store, "toy", SETTING, plan, TrainOptions(restarts=1, memory="300MB"))
     needed = re.search(r"give --memory ([\d.]+GB)", str(caught.value))
     assert needed is not None

@@ -19,9 +19,12 @@ from cache.sql import SqlLimits, run_query
 from cache.store import Store
 from cache.verify import verify
 from heads.settings import FitPlan, FitProgress, FitSetting
+from heads.systems.method import SystemOptions
 from pipeline.evaluate import evaluate
 from pipeline.show import show_sweep, show_training
+from pipeline.show_systems import show_system
 from pipeline.sweep import Grid, Swept, parse_values, sweep
+from pipeline.system_runs import train_system
 from pipeline.train import TrainOptions, train
 
 Synthetic = Callable[..., str]
@@ -37,6 +40,17 @@ def run(store: Store, grid: Grid = GRID, progress: Any = None, seeds: int = 2, *
 def rows(store: Store, query: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = run_query(store.root, query, SqlLimits()).to_pylist()
     return found
+
+
+def test_one_validation_prompt_leaves_no_standard_error(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=5)
+    trained = train(store, "toy", BASE, PLAN, TrainOptions(restarts=1))
+    assert json.loads((open_run(store, trained.run).folder / "run.json").read_text())["validation_nll_se"] is None
+    assert "±" not in show_training(trained)
+    assert "±" not in show_system(train_system(store, "toy", "drm", SystemOptions()))
+    swept = run(store, Grid((1, 2), (0.03,)))
+    assert "±" not in show_sweep(swept)
+    assert {row["validation_nll_se"] for row in rows(store, "FROM leaderboard")} == {None}
 
 
 def test_settings_are_distinct_and_one_head_is_fitted_once() -> None:

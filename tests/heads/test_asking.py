@@ -22,6 +22,21 @@ def test_information_is_that_of_the_table_of_answers_and_heads() -> None:
         assert float(found) == pytest.approx(float((joint * (joint / apart).log()).sum()), abs=1e-12)
 
 
+def test_information_is_how_far_an_answer_of_its_weight_moves_the_heads() -> None:
+    margins, log_weights = drawn(30, 4), torch.log_softmax(drawn(30, 4, seed=1), 1)
+    assert torch.equal(information(margins, log_weights, 1.5), information(margins, log_weights, 1.0))
+    for beta in (0.0, 0.35, 1.0):
+        for found, row, weights in zip(
+            information(margins, log_weights, beta), margins, log_weights.exp(), strict=True
+        ):
+            told = 0.0
+            for right in (torch.sigmoid(row), torch.sigmoid(-row)):
+                after = weights * right**beta / (weights * right**beta).sum()
+                told += float((weights * right).sum() * (after * (after / weights).log()).sum())
+            assert float(found) == pytest.approx(told, abs=1e-12)
+    assert float(information(margins, log_weights, 0.0).max()) < 1e-12
+
+
 def test_information_by_hand() -> None:
     """Two heads sure of opposite answers: a bit. Two that say .8 and .2: ln 2 less h(.8). Two unsure: nothing."""
     half = torch.full((3, 2), 0.5, dtype=torch.float64).log()
@@ -43,7 +58,10 @@ def test_the_order_of_responses_does_not_matter_and_known_groups_have_nothing_to
 def test_policies_are_a_loop_over_people(policy: Policy) -> None:
     margins, log_prior, beta = drawn(5, 12, 3), torch.log_softmax(drawn(5, 12, 3, seed=1), 2), 0.7
     found = asked_in_order(policy, margins, log_prior, 6, beta, 0)
-    worth = information if policy == "ask" else uncertainty
+
+    def worth(row: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
+        return information(row, log_weights, beta) if policy == "ask" else uncertainty(row, log_weights)
+
     for person in range(5):
         evidence, left, order = torch.zeros(3, dtype=torch.float64), list(range(12)), []
         for _ in range(6):
