@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from heads.feed import Batches
-from heads.latent import run_places, segment_sums
+from heads.latent import run_places, segment_sums, spread
 from heads.mixture import Mixture
 from heads.objective import log_probability
 from heads.settings import PairTensors
@@ -89,8 +89,7 @@ class HeldOut:
             act = stack.forward(batch)
             logits, count = act.logits, len(batch.delta)
             if evidence is not None:
-                mine = of_pair[start : start + count]
-                logits = logits + evidence.gather(2, mine.expand(*evidence.shape[:2], -1))
+                logits = logits + spread(evidence, of_pair[start : start + count])
             sums.append(log_probability(act.margins, torch.log_softmax(logits, 1)).sum(1))
             start += count
         return -torch.stack(sums).cpu().double().sum(0) / self.pairs.pairs

@@ -47,7 +47,7 @@ class Visits:
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """Return for each pair [G, K, B] its visit's of values [G, K, V]."""
-        return values.gather(2, self.place.expand(*values.shape[:2], -1))
+        return spread(values, self.place)
 
 
 def segment_sums(values: torch.Tensor, sizes: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -60,6 +60,11 @@ def segment_sums(values: torch.Tensor, sizes: torch.Tensor, place: torch.Tensor)
         return sums.scatter_add_(2, place.expand(*values.shape[:2], -1), values)
     lengths = sizes.expand(*values.shape[:2], -1).contiguous()
     return torch.segment_reduce(values.contiguous(), "sum", lengths=lengths, axis=2, unsafe=True)
+
+
+def spread(values: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Return the entries [G, K, B] of values [G, K, V] that stand at each place [B]."""
+    return values.gather(2, place.expand(*values.shape[:2], -1))
 
 
 def run_places(sizes: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from heads.adaptation import Adapted
 from heads.asking import POLICIES, asked_in_order
 from heads.metrics import cluster_intervals, correct
 from pipeline.adapt import ShotsFrom
-from pipeline.clusters import prompt_clusters
+from pipeline.clusters import clusters_of, prompt_clusters
 from pipeline.draws import draw
 from pipeline.evaluate import BOOTSTRAP_SEED
 from pipeline.frozen import SCORED, By, Frozen, open_frozen
@@ -104,7 +104,7 @@ def replay_policies(store: Store, run_id: str, data: str | None, options: Replay
         found.append(_log_probabilities(lesson, options.n, counted.beta, seed))
         tables.append(lesson.scored.table)
     scored, log_probability = pl.concat(tables), torch.cat(found, 1)
-    who = scored[options.by].rank("dense").cast(pl.Int64).to_torch()
+    who = clusters_of(scored[options.by])
     curve = _curve(log_probability, who if options.by == "user" else prompt_clusters(scored))
     return ReplayedPolicies(
         run=frozen.run.id,

@@ -19,10 +19,11 @@ from cache.store import Store
 from heads.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
 from heads.metrics import nll
 from heads.settings import PairTensors
-from pipeline.clusters import prompt_clusters
+from pipeline.clusters import clusters_of, prompt_clusters
 from pipeline.evaluate import BOOTSTRAP_SEED
 from pipeline.fit_data import open_fit_data
 from pipeline.frozen import SCORED
+from pipeline.identify import contexts_differ
 
 Kind = Literal["user", "attribute", "context", "user and context"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -150,7 +151,7 @@ def diagnose_kind(
     found = predict_units(tensors[0], tensors[1], tensors[2], counts, plan)
     clusters, resampled = [prompt_clusters(scored.table)], "prompts"
     if kind.startswith("user"):
-        clusters.append(scored.table["user"].rank("dense").cast(pl.Int64).to_torch())
+        clusters.append(clusters_of(scored.table["user"]))
         resampled = "users or prompts, whichever is wider"
     low, high = widest_intervals(found.gains, clusters, BOOTSTRAP_SEED)
     edges = zip(found.gains.mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
@@ -203,8 +204,7 @@ def _units(table: pl.DataFrame, kind: Kind) -> pl.Expr | None:
     """Return the name of each pair's unit, null where it has none; None for a kind that adds none to another one."""
     if kind != "user and context":
         return pl.col(kind)
-    contexts = table.drop_nulls(["user", "context"]).group_by("user").agg(pl.col("context").n_unique())["context"]
-    if not (contexts > 1).any():
+    if not contexts_differ(table.drop_nulls("context")):
         return None
     named = pl.all_horizontal(pl.col("user", "context").is_not_null())
     return pl.when(named).then(pl.struct("user", "context").struct.json_encode())

@@ -62,9 +62,14 @@ def unit_columns(table: pl.DataFrame, latent: Latent, router_input: RouterInput)
             f"latent {latent}: no training pair names a {latent}; embed rows with the field {latent!r}, or leave "
             "--latent out"
         )
+    joint = latent == "user" and router_input == "context" and contexts_differ(table)
+    return ["user", "context"] if joint else [latent]
+
+
+def contexts_differ(table: pl.DataFrame) -> bool:
+    """Say whether any user chose in several contexts; no context is one of them."""
     contexts = table.drop_nulls("user").group_by("user").agg(pl.col("context").n_unique())["context"]
-    several = bool((contexts > 1).any())
-    return ["user", "context"] if latent == "user" and router_input == "context" and several else [latent]
+    return bool((contexts > 1).any())
 
 
 def unit_codes(

@@ -27,6 +27,8 @@ from heads.settings import FitSetting, Fitted
 from heads.source import Source, score
 from pipeline.fit_data import FitData
 
+Figures = dict[str, float | None]
+"""By name; None: not to be known."""
 PACKAGES = ("torch", "numpy", "polars", "pyarrow")
 
 
@@ -35,7 +37,7 @@ class Outcome:
     """One fitted setting, reduced to what choosing among hundreds of them needs."""
 
     setting: FitSetting
-    figures: dict[str, float]
+    figures: Figures
     """validation_nll (nats per pair), its standard error over prompts, validation_accuracy, effective_heads; where
     users or contexts have groups, also validation_nll_known and validation_accuracy_known, given their pairs to fit."""
     fit: dict[str, Any]
@@ -50,7 +52,9 @@ class Outcome:
     @property
     def nll(self) -> float:
         """Return what settings are compared by."""
-        return self.figures.get("validation_nll_known", self.figures["validation_nll"])
+        found = self.figures.get("validation_nll_known", self.figures["validation_nll"])
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Validated:
         """Return log P(chosen ≻ rejected) [N] that the mixture is chosen by."""
         return pair_log_probability(self.margins, self.log_weights)
 
-    def figures(self, clusters: torch.Tensor) -> dict[str, float]:
+    def figures(self, clusters: torch.Tensor) -> Figures:
         """Return the figures, of prompts `clusters` [N]."""
         cold = figures_of(pair_log_probability(self.margins, self.cold), self.cold, clusters)
         if self.log_weights is self.cold:
@@ -131,7 +135,6 @@ def save_outcome(
         "dead_heads": list(hygiene.dead),
         "duplicate_heads": [list(pair) for pair in hygiene.duplicates],
         "pruned": pruned,
-        "validation_nll_se": None,
     }
     return save_run(store, run_id, record | outcome | figures | chosen.fit | provenance(), mixture.state())
 
@@ -142,15 +145,15 @@ def _of_saved(mixture: Mixture, data: FitData) -> Validated:
     return validated(mixture, validation, known)
 
 
-def figures_of(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> dict[str, float]:
+def figures_of(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> Figures:
     """Return what is known of a prediction on validation pairs [N], whose prompts are `clusters` [N].
 
-    One prompt leaves the standard error unknown and out.
+    One prompt leaves the standard error unknown.
     """
     error = float(standard_error(log_probability[:, None], clusters)[0])
     return {
         "validation_nll": nll(log_probability),
-        **({"validation_nll_se": error} if math.isfinite(error) else {}),
+        "validation_nll_se": error if math.isfinite(error) else None,
         "validation_accuracy": accuracy(log_probability),
         "effective_heads": effective_heads(log_weights),
     }

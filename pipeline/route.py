@@ -23,7 +23,7 @@ from pipeline import route_tables
 from pipeline.clusters import prompt_clusters
 from pipeline.evaluate import BOOTSTRAP_SEED
 from pipeline.frozen import SCORED
-from pipeline.outcomes import figures_of, provenance
+from pipeline.outcomes import Figures, figures_of, provenance
 from pipeline.route_data import By, RouteData, open_route_data
 
 HIDDEN = 128
@@ -193,7 +193,7 @@ def _save(store: Store, found: RouteData, fits: list[Fit], options: RouteOptions
     return save_run(store, run_id, asked | outcome | provenance(), mixture.state())
 
 
-def _validation(found: RouteData, mixture: Mixture) -> dict[str, float | None]:
+def _validation(found: RouteData, mixture: Mixture) -> Figures:
     """Return the run's figures on validation pairs as `train` has them; None where there are none."""
     pairs = load_pairs(
         found.dataset,
@@ -206,7 +206,7 @@ def _validation(found: RouteData, mixture: Mixture) -> dict[str, float | None]:
     if not len(pairs):
         return dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy", "effective_heads"))
     margins, log_weights = mixture.margins(pairs.delta), mixture.log_weights(pairs.router, len(pairs))
-    return dict(figures_of(pair_log_probability(margins, log_weights), log_weights, prompt_clusters(pairs.table)))
+    return figures_of(pair_log_probability(margins, log_weights), log_weights, prompt_clusters(pairs.table))
 
 
 def _keep(run: Run, found: RouteData, curve: pl.DataFrame) -> None:

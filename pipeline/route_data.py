@@ -21,7 +21,7 @@ from heads.hedge import head_losses
 from heads.mixture import Mixture
 from heads.routing import Budget
 from heads.systems.bradley_terry import MixtureModel
-from pipeline.clusters import prompt_clusters
+from pipeline.clusters import clusters_of, prompt_clusters
 from pipeline.draws import draw
 from pipeline.fit_data import SPLIT
 from pipeline.frozen import SCORED
@@ -176,6 +176,6 @@ def read_budget(
         router=routed.router[rows],
         alone=alone.router[rows],
         stage1=mixture.log_weights(before[rows], len(rows)),
-        group=drawn[by].rank("dense").cast(pl.Int64).to_torch(),
+        group=clusters_of(drawn[by]),
         prompt=prompt_clusters(drawn),
     )

@@ -63,8 +63,7 @@ def as_scores(run: Run, frame: pl.DataFrame) -> Scores:
 
 def _score(fitted: FittedRun, dataset: Dataset, split: str, located: LocatedPairs) -> None:
     """Score pairs and keep what came out."""
-    loaded = located.load()
-    pairs = fitted.reading.as_pairs(located, loaded)
+    loaded, pairs = fitted.reading.read(located)
     scores = fitted.model.scores(pairs)
     weights = scores.log_weights.exp()
     columns = {

@@ -96,7 +96,7 @@ def show_training(trained: Trained) -> str:
         f"run {trained.run}: {record['method']}, K = {record['k']}, λ = {record['lam']}, {_reads(record)}",
         f"{record['train_pairs']:,} pairs to fit, {record['validation_pairs']:,} to validate "
         f"({record['pairs_without_context']:,} without context){', streamed from disk' if record['streamed'] else ''}",
-        f"validation NLL {with_error(record['validation_nll'], record.get('validation_nll_se'))}, "
+        f"validation NLL {with_error(record['validation_nll'], record['validation_nll_se'])}, "
         f"accuracy {record['validation_accuracy']:.4f}, {record['effective_heads']:.2f} heads in use"
         f"{'' if by_known else f', {best}'}",
     ]
@@ -141,7 +141,7 @@ def show_sweep(swept: Swept) -> str:
             "K": row["k"],
             "λ": row["lam"],
             **known_columns(row),
-            "validation NLL": with_error(row["validation_nll"], row.get("validation_nll_se")),
+            "validation NLL": with_error(row["validation_nll"], row["validation_nll_se"]),
             "accuracy": round(row["validation_accuracy"], 4),
             "heads in use": round(row["effective_heads"], 2),
             "restarts that agree": "" if row["restarts_agreeing"] is None else f"{row['restarts_agreeing']:.0%}",

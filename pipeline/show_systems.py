@@ -20,7 +20,7 @@ def show_system(trained: TrainedSystem) -> str:
     lines = [
         f"run {trained.run}: {method.title}, K = {record['k']}, learns from {method.supervision}",
         f"{record['train_pairs']:,} pairs to fit{read}, {record['validation_pairs']:,} to validate",
-        f"validation NLL {with_error(record['validation_nll'], record.get('validation_nll_se'))}, "
+        f"validation NLL {with_error(record['validation_nll'], record['validation_nll_se'])}, "
         f"accuracy {record['validation_accuracy']:.4f}",
     ]
     if record["validation_nll"] > math.log(2):

@@ -18,7 +18,7 @@ from cache.response_features import load_rated
 from cache.store import Store
 from cache.vectors import Features
 from heads.systems.method import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
-from pipeline.clusters import prompt_clusters
+from pipeline.clusters import clusters_of, prompt_clusters
 from pipeline.fit_data import SPLIT, LoadedFitData, WantedRouterInput, open_fit_data
 
 
@@ -55,9 +55,7 @@ class Reading:
 
     def pairs(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> tuple[PairFeatures, Pairs]:
         """Load a split's pairs where `only` holds, with their table and as a system reads them."""
-        located = self.locate(dataset, features, split, only)
-        loaded = located.load()
-        return loaded, self.as_pairs(located, loaded)
+        return self.read(self.locate(dataset, features, split, only))
 
     def locate(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> LocatedPairs:
         """Find out which vectors a split's pairs have, those where `only` holds."""
@@ -65,9 +63,14 @@ class Reading:
             dataset, features, split, router_input=self.router_input, reward_input=self.reward_input, only=only
         )
 
-    def as_pairs(self, located: LocatedPairs, loaded: PairFeatures) -> Pairs:
-        """Return loaded pairs as a system reads them."""
-        chosen, rejected = located.responses() if "responses" in self.needs else (None, None)
+    def read(self, located: LocatedPairs) -> tuple[PairFeatures, Pairs]:
+        """Load pairs that were located, with their table and as a system reads them."""
+        loaded = located.load()
+        return loaded, self.as_pairs(loaded, located.responses() if "responses" in self.needs else None)
+
+    def as_pairs(self, loaded: PairFeatures, responses: tuple[torch.Tensor, torch.Tensor] | None) -> Pairs:
+        """Return loaded pairs as a system reads them; `responses` are theirs where it needs them."""
+        chosen, rejected = responses or (None, None)
         units = None if self.units is None else self.units.codes(loaded.table)
         return Pairs(loaded.delta, loaded.router, prompt_clusters(loaded.table), chosen, rejected, units)
 
@@ -108,8 +111,11 @@ def open_system_data(
     )
     units = _units(source) if "units" in needs else None
     reading = Reading(source.router_input, reward_input, needs, units)
+    located = None
+    if "responses" in needs:
+        located = reading.locate(source.dataset, source.features, SPLIT, pl.lit(True))
     fitting, validation = (
-        reading.as_pairs(reading.locate(source.dataset, source.features, SPLIT, pl.col("part") == label), part)
+        reading.as_pairs(part, None if located is None else located.part(label).responses())
         for part, label in ((source.fitting, "fit"), (source.validation, "validation"))
     )
     training = TrainingData(
@@ -140,7 +146,7 @@ def _rated(source: LoadedFitData) -> RatedResponses:
     if source.reward_input == "context":
         raise BadInput("ratings are of responses without a context: give --reward-input plain")
     rated = load_rated(source.dataset, source.features, SPLIT, part="fit")
-    clusters = rated.prompts.rank("dense").cast(pl.Int64).to_torch()
+    clusters = clusters_of(rated.prompts)
     return RatedResponses(rated.embedding, rated.ratings, clusters, rated.attributes)
 
 

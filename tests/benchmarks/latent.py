@@ -45,22 +45,23 @@ def dealt(store: Path, name: str, each: int) -> People:
     tested = load_pairs(data.dataset, data.features, "test", router_input="prompt")
     parts = [part.take(part.table["attribute"].is_not_null()) for part in (data.fitting, data.validation, tested)]
     names = sorted(parts[0].table["attribute"].unique())
+    groups = [
+        part.table["attribute"].replace_strict(names, range(len(names)), return_dtype=pl.Int64).to_torch()
+        for part in parts
+    ]
+    people = torch.bincount(groups[0]) // each
     generator = torch.Generator().manual_seed(each)
-    tensors, groups = [], []
-    for part in parts:
-        group = part.table["attribute"].replace_strict(names, range(len(names)), return_dtype=pl.Int64).to_torch()
+    tensors = []
+    for part, group in zip(parts, groups, strict=True):
         person = torch.empty_like(group)
-        for number in range(len(names)):
+        for number, count in enumerate(people.tolist()):
             mine = torch.nonzero(group == number).flatten()
-            people = int((parts[0].table["attribute"] == names[number]).sum()) // each
-            person[mine[torch.randperm(len(mine), generator=generator)]] = torch.arange(len(mine)) % people
+            person[mine[torch.randperm(len(mine), generator=generator)]] = torch.arange(len(mine)) % count
         tensors.append(PairTensors(part.delta, part.router, person * len(names) + group))
-        groups.append(group)
-    heads = [
-        fit(*(PairTensors(one.delta[g == number], None) for one, g in zip(tensors[:2], groups, strict=False)),
-            [FitSetting("single", 1)], CEILING_PLAN)[0].mixture.heads
-        for number in range(len(names))
-    ]  # fmt: skip
+    heads = []
+    for number in range(len(names)):
+        own = [PairTensors(one.delta[g == number], None) for one, g in zip(tensors, groups, strict=True)]
+        heads.append(fit(own[0], own[1], [FitSetting("single", 1)], CEILING_PLAN)[0].mixture.heads)
     return People(*tensors, (groups[1], groups[2]), torch.cat(heads))
 
 
