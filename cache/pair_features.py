@@ -33,8 +33,10 @@ class PairFeatures:
     """One row a pair: TABLE_COLUMNS."""
     delta: torch.Tensor
     """Δ [N, D] float32."""
-    router: torch.Tensor
-    """Router input [N, D] float32: the embedded prompt, or context and prompt."""
+    router_inputs: torch.Tensor
+    """Distinct router inputs [P, D] float32: embedded prompts, or contexts and prompts."""
+    router_rows: torch.Tensor
+    """[N] int64 row of each pair's router input."""
     without_context: int
     """Pairs that a context router reads by their prompt alone."""
 
@@ -44,8 +46,20 @@ class PairFeatures:
     def take(self, mask: pl.Series) -> PairFeatures:
         """Return the pairs where `mask` [N] is true."""
         chosen = torch.from_numpy(mask.to_numpy().copy())
-        missing = int(self.table.filter(mask)["context"].null_count())
-        return PairFeatures(self.table.filter(mask), self.delta[chosen], self.router[chosen], missing)
+        table = self.table.filter(mask)
+        missing = int(table["context"].null_count())
+        return PairFeatures(table, self.delta[chosen], self.router_inputs, self.router_rows[chosen], missing)
+
+    @property
+    def router(self) -> torch.Tensor:
+        """Return each pair's router input [N, D], gathered anew."""
+        return self.router_inputs[self.router_rows]
+
+    def shared_router(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return router inputs and which of them each pair reads [N]; None where every pair has a row of its own."""
+        if len(self.router_inputs) == len(self):
+            return self.router, None
+        return self.router_inputs, self.router_rows
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,10 @@ class LocatedPairs:
     def load(self) -> PairFeatures:
         """Gather the vectors. Raises Failure where they are damaged."""
         delta = _differences(self.features, self.chosen, self.rejected)
-        return PairFeatures(self.table, delta, _rows(self.features, self.router), self.without_context)
+        inputs, rows = np.unique(self.router, return_inverse=True)
+        return PairFeatures(
+            self.table, delta, _rows(self.features, inputs), torch.from_numpy(rows), self.without_context
+        )
 
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather e(x, chosen) and e(x, rejected) [N, D] apart. Raises Failure where they are damaged."""

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
 
 from cache.layout import Rows, Vectors
 from cache.pair_features import LocatedPairs
@@ -74,6 +75,12 @@ class PairStream:
     def router_width(self) -> int:
         """Return the width of the router's input."""
         return self.width
+
+    @cached_property
+    def router_rows(self) -> torch.Tensor | None:
+        """Return which of the distinct router inputs each pair reads [N]; None where each has its own."""
+        distinct, rows = np.unique(self.located.router, return_inverse=True)
+        return None if len(distinct) == self.pairs else torch.from_numpy(rows)
 
     @property
     def blocks(self) -> int:

@@ -21,9 +21,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from heads.adaptation import GRIDS
 from heads.fit import FitPlan, FitSetting, PairTensors, fit
-from heads.latent import run_places
 from heads.metrics import cluster_intervals, nll
 from heads.mixture import pair_log_probability
+from heads.segments import run_places
 
 LEAST_STEPS = 1000
 """Minibatches of a fit at least, unless validation stops it: a reward that has not got anywhere is no yardstick."""

@@ -14,11 +14,14 @@ import torch
 
 from cache.errors import BadInput
 from heads.latent import Visits
+from heads.segments import ROUND, Runs, Segments
 from heads.settings import PairTensors
 
 DELTA, ROUTER = "the difference of chosen and rejected", "the router's input"
 """What the two inputs are called in errors."""
 SCAN_ROWS = 4096
+SIDE_BY_SIDE = 8
+"""Pairs that share the router's input and are taken together at most: those of a minibatch should differ."""
 RESIDENT_SHARE = 0.6
 """Of an accelerator's free memory: features that need less move there once, others batch by batch."""
 CONVERTED_BYTES = 4 << 30
@@ -42,24 +45,30 @@ class Batch:
     delta: torch.Tensor
     """[B, D]"""
     router: torch.Tensor | None
-    """[B, D']"""
+    """[B, D'], or fewer rows where pairs share them."""
+    readers: Segments | None = None
+    """The pairs that read each row of `router`; None where row n is pair n's."""
     visits: Visits | None = None
     """Where units are taken whole; the pairs of each then lie side by side."""
 
 
 def training_scales(train: PairTensors) -> Scales:
-    """Return the rms of both inputs. Raises BadInput for rows that are not finite, or nothing but zeros."""
-    return Scales(
-        delta=rms(train.delta, DELTA),
-        router=1.0 if train.router is None else rms(train.router, ROUTER),
-    )
+    """Return the rms of both inputs over pairs. Raises BadInput for rows not finite, or nothing but zeros."""
+    if train.router is None:
+        return Scales(rms(train.delta, DELTA), 1.0)
+    read = None if train.router_rows is None else torch.bincount(train.router_rows, minlength=len(train.router))
+    return Scales(rms(train.delta, DELTA), rms(train.router, ROUTER, read))
 
 
-def rms(rows: torch.Tensor, what: str) -> float:
-    """Return the root mean square of all entries of rows [N, D]. Raises BadInput where it is 0 or not finite."""
+def rms(rows: torch.Tensor, what: str, counts: torch.Tensor | None = None) -> float:
+    """Return the root mean square of all entries of rows [N, D], each row as often as `counts` [N] says.
+
+    Raises BadInput where it is 0 or not finite.
+    """
     squares = Squares(what)
-    for part in torch.split(rows, SCAN_ROWS):
-        squares.add(part)
+    for start in range(0, len(rows), SCAN_ROWS):
+        part = slice(start, start + SCAN_ROWS)
+        squares.add(rows[part], None if counts is None else counts[part])
     return squares.rms()
 
 
@@ -73,9 +82,10 @@ class Squares:
         self._rows = 0
         self._entries = 0
 
-    def add(self, part: torch.Tensor) -> None:
-        """Add rows [n, D]. Raises BadInput where one is not finite."""
-        squares = torch.linalg.vector_norm(part, dtype=torch.float32).item() ** 2
+    def add(self, part: torch.Tensor, counts: torch.Tensor | None = None) -> None:
+        """Add rows [n, D], each `counts` [n] times. Raises BadInput where one is not finite."""
+        norms = torch.linalg.vector_norm(part, dim=1, dtype=torch.float32).double().square()
+        squares = float(norms.sum() if counts is None else norms @ counts.double())
         if not math.isfinite(squares):
             row = self._rows + int((~torch.isfinite(part.float()).all(1)).int().argmax())
             raise BadInput(
@@ -83,7 +93,7 @@ class Squares:
             )
         self._total += squares
         self._rows += len(part)
-        self._entries += part.numel()
+        self._entries += part.numel() if counts is None else int(counts.sum()) * part.shape[1]
 
     def rms(self) -> float:
         """Return it. Raises BadInput where it is 0."""
@@ -93,17 +103,17 @@ class Squares:
 
 
 def batch_indices(pairs: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Return an epoch's minibatches of row numbers, all of one size of at most `batch`.
+    """Return an epoch's minibatches of row numbers, all of one size of at most `batch`."""
+    return minibatches(torch.randperm(pairs, generator=generator), batch_size(pairs, batch))
+
+
+def minibatches(order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """Cut an epoch's order of rows [N] into minibatches of one size.
 
     One size keeps every minibatch's weight equal; the few rows left over differ from epoch to epoch.
     Rows are sorted inside a minibatch: reading a mapped file forwards is cheaper, and sums do not care.
     """
-    return _indices(pairs, batch_size(pairs, batch), generator)
-
-
-def _indices(pairs: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    order = torch.randperm(pairs, generator=generator)
-    for start in range(0, pairs - size + 1, size):
+    for start in range(0, len(order) - size + 1, size):
         yield order[start : start + size].sort().values
 
 
@@ -141,25 +151,27 @@ class Batches(Epochs, Protocol):
 
 
 class Feed:
-    """Minibatches of pairs in memory."""
+    """Minibatches of pairs in memory. Pairs that share the router's input are taken side by side."""
 
     def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
         """Prepare buffers of `size` rows; the router's input is read only when some setting is `routed`."""
         self.pairs = data.pairs
         self.size = min(size, self.pairs)
         self.steps = self.pairs // self.size
-        inputs = [data.delta, data.router] if routed and data.router is not None else [data.delta]
-        self._columns = [Column(rows, self.size, dtype, device, len(inputs)) for rows in inputs]
+        self._runs = None if data.router_rows is None else Runs.of(data.router_rows, SIDE_BY_SIDE)
+        self._inputs = Inputs(data, routed, self.size, dtype, device)
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield an epoch's minibatches in the order of `batch_indices`."""
-        for index in _indices(self.pairs, self.size, generator):
-            yield _batch([column.gather(index) for column in self._columns])
+        """Yield an epoch's minibatches, those of `minibatches`."""
+        runs = self._runs
+        order = torch.randperm(self.pairs if runs is None else len(runs.sizes), generator=generator)
+        for index in minibatches(order if runs is None else runs.taken(order)[0], self.size):
+            yield self._inputs.gather(index)
 
     def in_order(self) -> Iterator[Batch]:
         """Yield all pairs, in order."""
         for start in range(0, self.pairs, self.size):
-            yield _batch([column.part(start, start + self.size) for column in self._columns])
+            yield self._inputs.part(start, min(start + self.size, self.pairs))
 
     def whole(self) -> Batch:
         """Return all pairs in one batch."""
@@ -167,8 +179,41 @@ class Feed:
         return next(self.in_order())
 
 
-def _batch(inputs: list[torch.Tensor]) -> Batch:
-    return Batch(inputs[0], inputs[1] if len(inputs) > 1 else None)
+class Inputs:
+    """Both inputs of pairs in memory. What they return lasts until they are asked again."""
+
+    def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Prepare buffers of `size` rows; the router's input is read only when it is `routed`."""
+        inputs = [data.delta, data.router] if routed and data.router is not None else [data.delta]
+        most = size if data.router_rows is None else size + ROUND
+        columns = [Column(rows, most, dtype, device, len(inputs)) for rows in inputs]
+        self._delta, self._router = columns[0], columns[1] if len(columns) > 1 else None
+        self._router_rows = data.router_rows
+        self._device = device
+
+    def differences(self, index: torch.Tensor) -> torch.Tensor:
+        """Return Δ of the pairs of these numbers."""
+        return self._delta.gather(index)
+
+    def gather(self, index: torch.Tensor) -> Batch:
+        """Return the pairs of these numbers."""
+        return self._batch(self._delta.gather(index), index)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return the pairs from start to stop."""
+        return self._batch(self._delta.part(start, stop), slice(start, stop))
+
+    def _batch(self, delta: torch.Tensor, pairs: torch.Tensor | slice) -> Batch:
+        if self._router is None:
+            return Batch(delta, None)
+        if self._router_rows is not None:
+            rows, *read = torch.unique(self._router_rows[pairs], return_inverse=True, return_counts=True)
+            readers = Segments.of_readers(*read)
+            rows = torch.cat([rows, rows[-1:].expand(len(readers.sizes) - len(rows))])
+            return Batch(delta, self._router.gather(rows), readers.to(self._device))
+        if isinstance(pairs, slice):
+            return Batch(delta, self._router.part(pairs.start, pairs.stop))
+        return Batch(delta, self._router.gather(pairs))
 
 
 class Column:

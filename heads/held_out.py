@@ -16,9 +16,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from heads.feed import Batches
-from heads.latent import run_places, segment_sums, spread
 from heads.mixture import Mixture
 from heads.objective import log_probability
+from heads.segments import Segments, run_places, spread
 from heads.settings import PairTensors
 from heads.source import SCORED_ROWS, Source, score
 from heads.stack import Stack
@@ -61,9 +61,9 @@ class Known:
             unit = self.unit[start : start + len(batch.delta)]
             first, last = int(unit[0]), int(unit[-1])
             place = unit - first
-            sizes = torch.bincount(place).to(stack.device)
+            segments = Segments(torch.bincount(place), place).to(stack.device)
             told = F.logsigmoid(stack.margins(batch))
-            total[:, :, first : last + 1] += segment_sums(told, sizes, place.to(stack.device))
+            total[:, :, first : last + 1] += segments.sums(told)
             start += len(unit)
         return total
 

@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from heads.objective import Losses, Penalty
+from heads.segments import Segments
 
 ANNEALED_FROM = 0.05
 """Exponent of a unit's likelihood at the first step."""
@@ -32,45 +33,12 @@ ANNEALED_SHARE = 0.5
 class Visits:
     """Which pairs of a minibatch are of one unit, and what they count."""
 
-    sizes: torch.Tensor
-    """[V] pairs of each visit, side by side in the minibatch."""
-    place: torch.Tensor
-    """[B] visit of each pair."""
+    pairs: Segments
+    """Of the visits, side by side in the minibatch."""
     weight: torch.Tensor
     """[V] of a visit's negative log-likelihood in the loss."""
     share: torch.Tensor
     """[V] of its unit's prior: 1 over the unit's visits in an epoch."""
-
-    def sums(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sums over visits [G, K, V] of values of pairs [G, K, B], in an order that is always the same."""
-        return segment_sums(values, self.sizes, self.place)
-
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """Return for each pair [G, K, B] its visit's of values [G, K, V]."""
-        return spread(values, self.place)
-
-
-def segment_sums(values: torch.Tensor, sizes: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Return the sums [G, K, V] of neighbouring entries of values [G, K, B], `sizes` [V] of them at a time.
-
-    `place` [B] is the segment of each entry.
-    """
-    if values.device.type == "cpu":  # Twice as quick there; elsewhere its order would change from call to call.
-        sums = values.new_zeros(*values.shape[:2], len(sizes))
-        return sums.scatter_add_(2, place.expand(*values.shape[:2], -1), values)
-    lengths = sizes.expand(*values.shape[:2], -1).contiguous()
-    return torch.segment_reduce(values.contiguous(), "sum", lengths=lengths, axis=2, unsafe=True)
-
-
-def spread(values: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Return the entries [G, K, B] of values [G, K, V] that stand at each place [B]."""
-    return values.gather(2, place.expand(*values.shape[:2], -1))
-
-
-def run_places(sizes: torch.Tensor) -> torch.Tensor:
-    """Return each entry's place [ΣV sizes] in its run, from 0, where runs of `sizes` [V] lie one behind another."""
-    starts = sizes.cumsum(0) - sizes
-    return torch.arange(int(sizes.sum())) - torch.repeat_interleave(starts, sizes)
 
 
 def annealed(step: int, steps: int) -> float:
@@ -86,8 +54,9 @@ def unit_losses(
     Where all pairs share logits [G, K, 1], the derivatives by them are those of visits [G, K, V].
     """
     shared = logits.shape[2] == 1
-    evidence = visits.sums(F.logsigmoid(margins))
-    log_weights = torch.log_softmax(logits if shared else visits.sums(logits) / visits.sizes, 1)
+    sizes = visits.pairs.sizes
+    evidence = visits.pairs.sums(F.logsigmoid(margins))
+    log_weights = torch.log_softmax(logits if shared else visits.pairs.sums(logits) / sizes, 1)
     weights = log_weights.exp()
     joint = log_weights + evidence
     posterior = torch.softmax(joint if exponent == 1 else log_weights + exponent * evidence, 1)
@@ -101,10 +70,10 @@ def unit_losses(
     inner = (weights * pulled).sum(1, keepdim=True)
     d_prior = (weights - posterior) * (visits.weight * visits.share)
     d_prior += (pulled - inner) * weights * penalty.lam * of_units
-    slopes = visits.spread(posterior * -visits.weight)
+    slopes = visits.pairs.spread(posterior * -visits.weight)
     return Losses(
         nll=-(per_visit * visits.weight).sum(1),
         kl=(inner * of_units).sum((1, 2)) + penalty.log_k,
         d_margins=torch.sigmoid(-margins).mul_(slopes),
-        d_logits=d_prior if shared else visits.spread(d_prior / visits.sizes),
+        d_logits=d_prior if shared else visits.pairs.spread(d_prior / sizes),
     )

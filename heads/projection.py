@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from heads.mixture import Mixture
+from heads.segments import Segments
 from heads.settings import PairTensors
 from heads.solvers import width_factor
 from heads.source import Source, open_feed
@@ -57,19 +58,24 @@ class Projection:
         routed = source.router_width is not None
         bases = [self.delta, self.router] if routed else [self.delta]
         widths = [source.width, source.router_width or 0]
+        read = source.router_rows
+        counts = [source.pairs, source.pairs if read is None else int(read.max()) + 1]
         outs = [
-            torch.empty(source.pairs, width if basis is None else basis.shape[1])
-            for basis, width in zip(bases, widths, strict=False)
+            torch.zeros(count, width if basis is None else basis.shape[1])
+            for count, basis, width in zip(counts, bases, widths, strict=False)
         ]
         start = 0
         for batch in open_feed(source, routed).in_order():
-            stop = start + len(batch.delta)
-            for out, basis, rows in zip(outs, bases, (batch.delta, batch.router), strict=False):
-                assert rows is not None
-                out[start:stop] = rows if basis is None else rows @ basis
-            start = stop
+            pairs = slice(start, start + len(batch.delta))
+            outs[0][pairs] = _components(batch.delta, self.delta)
+            if batch.router is not None:
+                rows = _components(batch.router, self.router)
+                outs[1][pairs if read is None else read[pairs]] = (
+                    rows if batch.readers is None else rows[batch.readers.place]
+                )
+            start = pairs.stop
         units = source.units if isinstance(source, PairTensors) else None
-        return PairTensors(outs[0], outs[1] if routed else None, units)
+        return PairTensors(outs[0], outs[1] if routed else None, units, read if routed else None)
 
     def fold(self, mixture: Mixture) -> Mixture:
         """Return the mixture that predicts from the embeddings themselves what this one does from components."""
@@ -98,7 +104,7 @@ def principal_components(train: Source, width: int, seed: int = 0) -> Components
     for batch in open_feed(train, train.router_width is not None).in_order():
         delta.add(batch.delta)
         if batch.router is not None:
-            router.add(batch.router)
+            router.add(batch.router, batch.readers)
     return Components(delta.basis(seed), router.basis(seed))
 
 
@@ -125,9 +131,9 @@ class _Gram:
         self._width = width
         self._total = torch.zeros(full, full) if width < full else None
 
-    def add(self, rows: torch.Tensor) -> None:
+    def add(self, rows: torch.Tensor, readers: Segments | None = None) -> None:
         if self._total is not None:
-            self._total.addmm_(rows.T, rows)
+            self._total.addmm_(rows.T, rows if readers is None else rows * readers.sizes[:, None])
 
     def basis(self, seed: int) -> torch.Tensor | None:
         """Return the eigenvectors [D, width] by subspace iteration and one Rayleigh-Ritz step; None for all of D."""
@@ -142,6 +148,10 @@ class _Gram:
         vectors: torch.Tensor = torch.linalg.eigh(subspace.T @ (self._total @ subspace)).eigenvectors
         leading: torch.Tensor = subspace @ vectors.flip(1)[:, : self._width]  # their eigenvalues ascend
         return leading
+
+
+def _components(rows: torch.Tensor, basis: torch.Tensor | None) -> torch.Tensor:
+    return rows if basis is None else rows @ basis
 
 
 def _full_width(weights: torch.Tensor, basis: torch.Tensor | None) -> torch.Tensor:

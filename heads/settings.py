@@ -138,6 +138,8 @@ class PairTensors:
     """[N, D'] embedding of the prompt or of context and prompt; None where no setting has a router."""
     units: torch.Tensor | None = None
     """[N] int64 code of each pair's user or context, for settings whose latent that is."""
+    router_rows: torch.Tensor | None = None
+    """[N] int64 row of `router` that each pair reads, where pairs share them: what they share is computed once."""
 
     @property
     def pairs(self) -> int:
@@ -157,14 +159,23 @@ class PairTensors:
     def __post_init__(self) -> None:
         if self.delta.ndim != 2 or len(self.delta) == 0:
             raise BadInput(f"delta has shape {list(self.delta.shape)}: expected [pairs, width], one pair or more")
-        if self.router is not None and (self.router.ndim != 2 or len(self.router) != len(self.delta)):
-            raise BadInput(
-                f"router input has shape {list(self.router.shape)}: expected one row for each of the"
-                f" {len(self.delta)} pairs"
-            )
+        if self.router is not None:
+            self._check_router(self.router)
         if self.units is not None and self.units.shape != self.delta.shape[:1]:
             raise BadInput(
                 f"units have shape {list(self.units.shape)}: expected one for each of the {self.pairs} pairs"
+            )
+
+    def _check_router(self, router: torch.Tensor) -> None:
+        rows = self.router_rows
+        if router.ndim != 2 or (rows is None and len(router) != self.pairs):
+            raise BadInput(
+                f"router input has shape {list(router.shape)}: expected one row for each of the {self.pairs} pairs"
+            )
+        if rows is not None and (rows.shape != self.delta.shape[:1] or rows.min() < 0 or rows.max() >= len(router)):
+            raise BadInput(
+                f"router rows have shape {list(rows.shape)}, from {rows.min()} to {rows.max()}: expected one for each"
+                f" of the {self.pairs} pairs, from 0 to {len(router) - 1}"
             )
 
 

@@ -35,7 +35,8 @@ class Activations:
     logits: torch.Tensor
     """[G, K, B]; [G, K, 1] when no setting has a router."""
     hidden: torch.Tensor | None
-    """[R, h, B] after rectification, in the compute dtype; None when no setting has a router."""
+    """[R, h, U] after rectification, in the compute dtype, for the rows U of the router's input; None when no setting
+    has a router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +158,11 @@ class Stack:
         logits = logits.repeat(1, 1, count)
         assert batch.router is not None
         v1, b1, v2 = (self._low[name] for name in ROUTER_PARTS)
-        hidden = self._buffer("hidden", *b1.shape, count)
+        hidden = self._buffer("hidden", *b1.shape, len(batch.router))
         _scaled_product(v1, batch.router.T, 1 / self.scales.router, hidden, b1.view(-1, 1))
         hidden[self._linear :].relu_()
-        logits[self.first :, : v2.shape[1]] += torch.bmm(v2, hidden)
+        read = torch.bmm(v2, hidden)
+        logits[self.first :, : v2.shape[1]] += read if batch.readers is None else batch.readers.spread(read)
         return Activations(margins, logits, hidden)
 
     def gradients(self, batch: Batch, exponent: float = 1.0) -> Losses:
@@ -176,8 +178,10 @@ class Stack:
         self.grads["b2"].copy_(result.d_logits.sum(2))
         if act.hidden is not None:
             assert batch.router is not None
-            d_logits = result.d_logits[self.first :, : self.params["v2"].shape[1]].to(self.dtype)
-            self._router_gradients(batch.router, act.hidden, d_logits)
+            d_logits = result.d_logits[self.first :, : self.params["v2"].shape[1]]
+            if batch.readers is not None:
+                d_logits = batch.readers.sums(d_logits)
+            self._router_gradients(batch.router, act.hidden, d_logits.to(self.dtype))
         return result
 
     def _router_gradients(self, router: torch.Tensor, hidden: torch.Tensor, d_logits: torch.Tensor) -> None:

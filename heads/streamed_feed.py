@@ -12,7 +12,8 @@ import torch
 
 from cache.errors import BadInput
 from cache.pair_stream import PairStream, Window
-from heads.feed import Batch
+from heads.feed import SIDE_BY_SIDE, Batch
+from heads.segments import ROUND, Runs, Segments
 
 SERIAL = (1 << 15) - 1
 """Entries gathered, subtracted and converted at a time on the CPU: they stay in a core's cache on the way, and are too
@@ -30,9 +31,12 @@ class StreamedFeed:
         self._stream = stream
         self._routed = routed
         self._device = device
-        shape = (self.size, stream.width)
-        self._delta = torch.empty(shape, dtype=dtype, device=device)
-        self._router = torch.empty(shape, dtype=dtype, device=device) if routed else None
+        self._shares = routed and stream.router_rows is not None
+        self._delta = torch.empty(self.size, stream.width, dtype=dtype, device=device)
+        most = self.size + ROUND if self._shares else self.size
+        self._router = torch.empty(most, stream.width, dtype=dtype, device=device) if routed else None
+        self._place: list[torch.Tensor] = []
+        self._readers: list[torch.Tensor] = []
         self._tile = max(1, SERIAL // stream.width) if device.type == "cpu" else self.size
         stored = torch.from_numpy(np.empty(0, stream.located.features.dtype)).dtype
         tile = (self._tile, stream.width)
@@ -63,7 +67,7 @@ class StreamedFeed:
         for window in self._stream.windows(list(order), routed=self._routed):
             held = _Held(window, self._device)
             count = len(window.chosen)
-            rows = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+            rows = torch.arange(count) if generator is None else self._drawn(window, generator)
             for now in torch.split(rows, _pieces(count, self.size, filled)):
                 self._fill(held, now.to(self._device), filled)
                 filled += len(now)
@@ -73,21 +77,48 @@ class StreamedFeed:
         if filled:
             yield self._batch(filled)
 
+    def _drawn(self, window: Window, generator: torch.Generator) -> torch.Tensor:
+        """Return a window's pairs shuffled, those that share the router's input side by side."""
+        if not self._shares or window.router is None:
+            return torch.randperm(len(window.chosen), generator=generator)
+        runs = Runs.of(torch.from_numpy(window.router), SIDE_BY_SIDE)
+        return runs.taken(torch.randperm(len(runs.sizes), generator=generator))[0]
+
     def _fill(self, held: _Held, rows: torch.Tensor, start: int) -> None:
         """Write the pairs of these rows of a window into the buffers from `start` on."""
-        for tile in torch.split(rows, self._tile):
-            count, place = len(tile), slice(start, start + len(tile))
-            first, second, difference = (one[:count] for one in (self._first, self._second, self._difference))
+        for place, tile in self._tiles(rows, start):
+            first, second, difference = (one[: len(tile)] for one in (self._first, self._second, self._difference))
             torch.index_select(held.vectors, 0, held.chosen[tile], out=first)
             torch.index_select(held.vectors, 0, held.rejected[tile], out=second)
             self._delta[place].copy_(difference.copy_(first).sub_(second))
-            if self._router is not None and held.router is not None:
-                torch.index_select(held.vectors, 0, held.router[tile], out=first)
-                self._router[place].copy_(first)
-            start += count
+        if self._router is None or held.router is None:
+            return
+        read = held.router[rows]
+        if self._shares:
+            start = sum(len(counts) for counts in self._readers)
+            read, place_of, counts = torch.unique(read, return_inverse=True, return_counts=True)
+            self._place.append(place_of + start)
+            self._readers.append(counts)
+        for place, tile in self._tiles(read, start):
+            first = self._first[: len(tile)]
+            torch.index_select(held.vectors, 0, tile, out=first)
+            self._router[place].copy_(first)
+
+    def _tiles(self, rows: torch.Tensor, start: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield rows a tile at a time, and where in a buffer, from `start` on, each tile goes."""
+        for tile in torch.split(rows, self._tile):
+            yield slice(start, start + len(tile)), tile
+            start += len(tile)
 
     def _batch(self, count: int) -> Batch:
-        return Batch(self._delta[:count], None if self._router is None else self._router[:count])
+        """Return what was filled, and start anew."""
+        if self._router is None or not self._shares:
+            return Batch(self._delta[:count], None if self._router is None else self._router[:count])
+        distinct = sum(len(counts) for counts in self._readers)
+        readers = Segments.of_readers(torch.cat(self._place), torch.cat(self._readers))
+        self._place, self._readers = [], []
+        self._router[distinct : len(readers.sizes)] = 0
+        return Batch(self._delta[:count], self._router[: len(readers.sizes)], readers)
 
 
 class _Held:

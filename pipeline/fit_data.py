@@ -148,7 +148,8 @@ def load_parts(
 
 def tensors(pairs: PairFeatures, units: torch.Tensor | None = None) -> PairTensors:
     """Return the pairs as the fit takes them."""
-    return PairTensors(pairs.delta, pairs.router, units)
+    router, rows = pairs.shared_router()
+    return PairTensors(pairs.delta, router, units, rows)
 
 
 def _locate(

@@ -57,6 +57,7 @@ def make_synthetic(
     for prompt in range(prompts):
         split = "test" if prompt % 4 == 0 else "train"
         prompt_id = f"{prompt * 2654435761 % 2**32:032x}"
+        prompt_key = add(draw.normal(size=WIDTH))
         for group in GROUPS:
             first, second = draw.normal(size=(2, WIDTH))
             sign = -1 if group == "b" else 1
@@ -81,7 +82,7 @@ def make_synthetic(
             )  # fmt: skip
             links[split].append(
                 {
-                    "pair_id": pair_id, "prompt_key": add(draw.normal(size=WIDTH)),
+                    "pair_id": pair_id, "prompt_key": prompt_key,
                     "context_key": add(wording[group] + draw.normal(size=WIDTH) / 4) if context and group else None,
                     "chosen_key": add(chosen), "rejected_key": add(rejected), "chosen_context_key": None,
                     "rejected_context_key": None, "prompt_tokens": 1, "chosen_tokens": 2, "rejected_tokens": 2,

@@ -171,7 +171,7 @@ def test_the_same_adaptation_is_the_same_run_and_another_seed_is_not(
     other = adapt(store, run, None, AdaptOptions("attribute", "4", seed=1))
     assert first.run == again.run != other.run
     assert first.adaptation.equals(again.adaptation)
-    assert first.adaptation["accuracy"][-1] != other.adaptation["accuracy"][-1]
+    assert first.adaptation["nll"][-1] != other.adaptation["nll"][-1]
 
 
 @pytest.mark.parametrize(("sharpness", "expected"), [(1.0, max), (-1.0, min)])

@@ -235,7 +235,7 @@ def test_nobody_is_no_person(tmp_path: Path) -> None:
 
 
 def test_asking_beats_random_questions_on_recorded_choices(pool: Store) -> None:
-    options = ReplayOptions("attribute", n=4, candidates=20, draws=5)
+    options = ReplayOptions("attribute", n=4, candidates=20, draws=20)
     found = replay_policies(pool, "planted", None, options)
     cold = found.curve.filter(found.curve["answers"] == 0)
     assert cold["accuracy"].n_unique() == 1

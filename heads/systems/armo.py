@@ -92,7 +92,7 @@ class ArmoModel:
 
     def scores(self, pairs: Pairs) -> Scores:
         """Score pairs by the gate's weights of the attributes' rewards."""
-        logits = run_network(stacked(self.gate), pairs.router)[0] / TEMPERATURE
+        logits = run_network(stacked(self.gate), pairs.router_inputs())[0] / TEMPERATURE
         return Scores(pairs.delta @ self.heads.T, torch.log_softmax(logits, 1), "linear")
 
     def state(self) -> Parts:
@@ -137,8 +137,9 @@ class Armo:
 def fit_gate(pairs: Pairs, heads: torch.Tensor, options: SystemOptions, seed: int) -> Parts:
     """Return a seed's gate and its scale [1, 1]; dropout's masks are those of every seed."""
     device = resolve_device(options.device)
-    divisor = rms(pairs.router, "the router's input")
-    router, margins = pairs.router.to(device), (pairs.delta @ heads.T).to(device)
+    inputs = pairs.router_inputs()
+    divisor = rms(inputs, "the router's input")
+    router, margins = inputs.to(device), (pairs.delta @ heads.T).to(device)
     start = network(generators([seed]), (router.shape[1], *GATES[options.gate], len(heads)))
     start["scale"] = torch.ones(1, 1, 1)
     masks = torch.Generator().manual_seed(DATA_SEED)

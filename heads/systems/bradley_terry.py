@@ -36,7 +36,9 @@ class MixtureModel:
 
     def scores(self, pairs: Pairs) -> Scores:
         """Score pairs; only a router looks at their prompts."""
-        weights = self.mixture.log_weights(pairs.router, len(pairs))
+        weights = self.mixture.log_weights(pairs.router, len(pairs.router))
+        if pairs.router_rows is not None:
+            weights = weights[pairs.router_rows]
         return Scores(self.mixture.margins(pairs.delta), weights, self.combine)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -61,7 +63,10 @@ class _BradleyTerry:
         wanted = [replace(setting, seed=seed * restarts + run) for seed in seeds for run in range(restarts)]
         parts = data.fitting, data.validation
         units = unit_codes(*parts) if self.latent != "pair" else (None, None)
-        pairs = [PairTensors(part.delta, part.router, codes) for part, codes in zip(parts, units, strict=True)]
+        pairs = [
+            PairTensors(part.delta, part.router, codes, part.router_rows)
+            for part, codes in zip(parts, units, strict=True)
+        ]
         plan = FitPlan(device=options.device).reaching(LEAST_STEPS, len(data.fitting))
         fitted = fit(pairs[0], pairs[1], wanted, plan)
         groups = (fitted[start : start + restarts] for start in range(0, len(fitted), restarts))

@@ -32,7 +32,8 @@ class Pairs:
     delta: torch.Tensor
     """Δ [N, D]: e(x, chosen) - e(x, rejected)."""
     router: torch.Tensor
-    """[N, D] the embedded prompt, or context and prompt: what a router or a gate reads."""
+    """[N, D] the embedded prompt, or context and prompt: what a router or a gate reads. Fewer rows where pairs share
+    them."""
     clusters: torch.Tensor
     """[N] number of each pair's prompt: what is split and resampled together."""
     chosen: torch.Tensor | None = None
@@ -41,14 +42,22 @@ class Pairs:
     """e(x, rejected) [N, D], where the system needs responses."""
     units: torch.Tensor | None = None
     """[N] code of who judged (the user, or the attribute where the data has no users), NO_UNIT where not known."""
+    router_rows: torch.Tensor | None = None
+    """[N] row of `router` that each pair reads; None where row n is pair n's."""
 
     def __len__(self) -> int:
         return len(self.delta)
 
     def take(self, rows: torch.Tensor) -> Pairs:
         """Return the pairs at `rows`, numbers or a mask [N]."""
-        optional = (None if part is None else part[rows] for part in (self.chosen, self.rejected, self.units))
-        return Pairs(self.delta[rows], self.router[rows], self.clusters[rows], *optional)
+        every = self.chosen, self.rejected, self.units, self.router_rows
+        optional = [None if part is None else part[rows] for part in every]
+        router = self.router[rows] if self.router_rows is None else self.router
+        return Pairs(self.delta[rows], router, self.clusters[rows], *optional)
+
+    def router_inputs(self) -> torch.Tensor:
+        """Return what a router reads of each pair [N, D]."""
+        return self.router if self.router_rows is None else self.router[self.router_rows]
 
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return e(x, chosen) and e(x, rejected) [N, D]. Raises ValueError where they were left out."""

@@ -96,7 +96,7 @@ class PalModel:
     def _space(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         parts = stacked(self.parts)
         chosen, rejected = (run_network(parts, part, "f.") for part in pairs.responses())
-        return points(parts, pairs.router), chosen, rejected
+        return points(parts, pairs.router_inputs()), chosen, rejected
 
     def state(self) -> Parts:
         """Return networks, prototypes and weights."""
@@ -123,7 +123,7 @@ class Problem:
         """Move pairs, all of known units, to the device."""
         assert pairs.units is not None
         chosen, rejected = (part.to(device) for part in pairs.responses())
-        return cls(chosen, rejected, pairs.router.to(device), pairs.units.to(device), scales)
+        return cls(chosen, rejected, pairs.router_inputs().to(device), pairs.units.to(device), scales)
 
     def folded(self, parts: Parts) -> Parts:
         """Return the parts for features as they were given."""
@@ -153,7 +153,7 @@ class _Pal:
         count = int(pairs.units.max()) + 1
         scales = {"f.v0": response_scale(pairs)}
         if self.prompted:
-            scales["g.v0"] = rms(pairs.router, "the router's input")
+            scales["g.v0"] = rms(pairs.router_inputs(), "the router's input")
         problem = Problem.of(pairs, scales, device)
         known = known_pairs(data.validation, count)
         held_out = averaged(Problem.of(known, scales, device).nll, len(known)) if len(known) else None

@@ -20,10 +20,20 @@ import numpy as np
 import torch
 from harness import BUILD, Bar, alternating, at_least, at_most, median_ratio, report, seconds
 from sklearn.linear_model import LogisticRegression
-from train_workloads import DEVICE, DTYPE, HIDDEN, K, batched, plain_loop, products, write_store
+from train_workloads import (
+    DEVICE,
+    DTYPE,
+    HIDDEN,
+    K,
+    batched,
+    of_shared_prompts,
+    plain_loop,
+    products,
+    write_store,
+)
 
 from cache.store import Store
-from heads.feed import batch_size
+from heads.feed import Feed, batch_size
 from heads.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors, fit, mean_nll
 from heads.metrics import permutation_agreement
 from heads.projection import fit_projection, rate_factor
@@ -53,12 +63,20 @@ def best_batch(pairs: PairTensors) -> int:
     return min(times, key=times.__getitem__)
 
 
+def inputs_read(pairs: PairTensors, step: int) -> int:
+    """Return how many rows of the router's input an epoch of minibatches of `step` pairs reads."""
+    feed = Feed(pairs, True, step, torch.float32, torch.device("cpu"))
+    batches = feed.shuffled(torch.Generator().manual_seed(0))
+    return sum(len(one.delta) if one.readers is None else int((one.readers.sizes > 0).sum()) for one in batches)
+
+
 def bench_epochs(shape: str, pairs: PairTensors, rounds: int) -> Part:
     """Return seconds per setting and epoch of every variant, and bars on their ratios."""
     components = min(COMPONENTS, pairs.width // 2)
     narrow = fit_projection(pairs, components).project(pairs)
     one, one_narrow = best_batch(pairs), best_batch(narrow)
     step = batch_size(pairs.pairs, 2048)
+    read = inputs_read(pairs, step)
     works = {
         "a plain loop": (1, plain_loop(pairs)),
         "b one setting": (1, batched(pairs, 1, one)),
@@ -68,7 +86,7 @@ def bench_epochs(shape: str, pairs: PairTensors, rounds: int) -> Part:
         "d 16 settings, projected": (16, batched(narrow, 16, 2048)),
         "d 64 settings, projected": (64, batched(narrow, 64, 2048)),
     }
-    multiplied = products(pairs.width, step)
+    multiplied = products(pairs.width, read // (pairs.pairs // step))
     times = alternating({name: work for name, (_, work) in works.items()} | multiplied, rounds)
     plain, sixteen, projected = times["a plain loop"], times["c 16 settings"], times["d 16 settings, projected"]
     rows: Rows = [
@@ -80,8 +98,8 @@ def bench_epochs(shape: str, pairs: PairTensors, rounds: int) -> Part:
         }
         for name, (settings, _) in works.items()
     ]
-    of_product = 4 * 2 * CHUNK_SETTINGS * (K + HIDDEN) * pairs.width * step
-    of_epoch = 4 * CHUNK_SETTINGS * (K + HIDDEN) * pairs.width * (pairs.pairs // step * step)
+    of_product = 4 * 2 * CHUNK_SETTINGS * (K + HIDDEN) * pairs.width * (read // (pairs.pairs // step))
+    of_epoch = 4 * CHUNK_SETTINGS * pairs.width * (K * (pairs.pairs // step * step) + HIDDEN * read)
     peaks = [
         max(of_product / seconds for seconds in both)
         for both in zip(*(times[name] for name in multiplied), strict=True)
@@ -219,10 +237,14 @@ def main() -> None:
         f"{asked.name} {one.pairs} x {one.width}": one
         for one in ([stored(asked.store, asked.name)] if asked.store else [])
     }
-    shapes = {"RPR": rpr, "HelpSteer2": helpsteer}
     parts: list[Part] = []
     if "epochs" in asked.parts:
-        made = {f"{name} {count} x {width}": plant(count * 10 // 9, 1, width, 0).fit for name, count in shapes.items()}
+        made = {
+            f"{count} x {width}, a prompt each": plant(count * 10 // 9, 1, width, 0).fit for count in (rpr, helpsteer)
+        }
+        shared = of_shared_prompts(made[f"{helpsteer} x {width}, a prompt each"], 40 if small else 1)
+        assert shared.router is not None
+        made[f"{BARRED} {shared.pairs} x {width}, {len(shared.router)} prompts"] = shared
         measured = {shape: bench_epochs(shape, pairs, rounds) for shape, pairs in (made | real).items()}
         parts += [(rows, bars if shape.startswith(BARRED) else []) for shape, (rows, bars) in measured.items()]
     if "scikit" in asked.parts:

@@ -25,9 +25,33 @@ from heads.weights import initial_weights
 from pipeline.splits import part_of
 
 K, HIDDEN = 5, 128
+HELPSTEER2 = (6724, 6298, 3708, 2168, 4584)
+"""Train pairs of each attribute (helpfulness, correctness, coherence, complexity, verbosity), ties and unanimous ones
+left out,"""
+HELPSTEER2_PROMPTS = 10_162
+"""of so many prompts with two responses each."""
 PLAIN_BATCH = 64
 DEVICE = resolve_device("auto")
 DTYPE = resolve_dtype("auto", DEVICE, "adamw")
+
+
+def of_shared_prompts(pairs: PairTensors, part: int) -> PairTensors:
+    """Return pairs that share their prompts as HelpSteer2's do, or one part in so many of it, prompt by prompt.
+
+    Each attribute draws its prompts by itself, so more prompts have pairs than where ratings go together.
+    """
+    generator = torch.Generator().manual_seed(0)
+    prompts = HELPSTEER2_PROMPTS // part
+    drawn = torch.cat([torch.randperm(prompts, generator=generator)[: count // part] for count in HELPSTEER2])
+    found, rows = torch.unique(drawn.sort().values, return_inverse=True)
+    assert pairs.router is not None
+    return PairTensors(pairs.delta[: len(rows)], pairs.router[: len(found)], router_rows=rows)
+
+
+def dense(pairs: PairTensors) -> PairTensors:
+    """Return the same pairs with a row of the router's input for each, shared or not."""
+    assert pairs.router is not None
+    return pairs if pairs.router_rows is None else PairTensors(pairs.delta, pairs.router[pairs.router_rows])
 
 
 class PlainModel(torch.nn.Module):
@@ -47,6 +71,7 @@ class PlainModel(torch.nn.Module):
 
 def plain_loop(pairs: PairTensors) -> Callable[[], object]:
     """Return an epoch of the plain loop: DataLoader, autograd, AdamW, float32."""
+    pairs = dense(pairs)
     assert pairs.router is not None
     scales = training_scales(pairs)
     model = PlainModel(pairs.width).to(DEVICE)

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from cache.errors import BadInput
 from heads.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
 from heads.held_out import REMEMBERED, Known, known_weights
-from heads.latent import Visits, annealed, segment_sums, unit_losses
+from heads.latent import Visits, annealed, unit_losses
 from heads.metrics import correct
 from heads.mixture import Mixture, pair_log_probability
 from heads.objective import ABSENT_LOGIT, Penalty, mixture_losses
+from heads.segments import ROUND, Segments
 from heads.selection import agreeing_share
 from heads.settings import GROUPED_STEPS, LEAST_BATCH, Weight
 from heads.unit_batches import LONGEST, UnitFeed
@@ -36,9 +37,13 @@ def made(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def segments(sizes: torch.Tensor) -> Segments:
+    return Segments(sizes, torch.arange(len(sizes)).repeat_interleave(sizes))
+
+
 def visits_of(sizes: list[int], weight: torch.Tensor, share: torch.Tensor) -> Visits:
     lengths = torch.tensor(sizes)
-    return Visits(lengths, torch.arange(len(sizes)).repeat_interleave(lengths), weight.double(), share.double())
+    return Visits(segments(lengths), weight.double(), share.double())
 
 
 def penalty_of(settings: int, heads: int, prior: str) -> Penalty:
@@ -117,7 +122,7 @@ def test_annealed_visits_lower_the_bound_at_their_own_posterior() -> None:
 def test_sums_of_neighbours_equal_a_loop() -> None:
     values, sizes = made(2, 3, 9), torch.tensor([2, 1, 6])
     slow = torch.stack([values[..., a:b].sum(2) for a, b in ((0, 2), (2, 3), (3, 9))], 2)
-    torch.testing.assert_close(segment_sums(values, sizes, torch.arange(3).repeat_interleave(sizes)), slow)
+    torch.testing.assert_close(segments(sizes).sums(values), slow)
 
 
 def test_the_exponent_rises_over_half_the_steps() -> None:
@@ -194,16 +199,20 @@ def test_an_epoch_takes_units_whole_and_long_ones_in_near_equal_visits(weight: W
     for _ in range(2):
         (batch,) = feed.shuffled(generator)
         assert batch.visits is not None
-        rows = batch.delta.flatten().long()
+        counted, idle = len(units), int(batch.visits.pairs.sizes[-1])
+        assert len(batch.delta) == counted + idle
+        assert len(batch.delta) % ROUND == 0
+        assert batch.visits.weight[-1] == batch.visits.share[-1] == 0
+        rows = batch.delta.flatten().long()[:counted]
         assert rows.sort().values.equal(torch.arange(len(units)))
-        visited = units[rows].split(batch.visits.sizes.tolist())  # type: ignore[no-untyped-call]
+        visited = units[rows].split(batch.visits.pairs.sizes[:-1].tolist())  # type: ignore[no-untyped-call]
         assert all(len(one.unique()) == 1 for one in visited)
         assert sorted(map(len, visited)) == sorted([1, 21 + 1, 22, 21, 5, 32, 8, 7, 9, 10])
         unit = torch.stack([one[0] for one in visited])
-        assert batch.visits.share.tolist() == pytest.approx([1 / 3 if u == 1 else 1 for u in unit])
+        assert batch.visits.share[:-1].tolist() == pytest.approx([1 / 3 if u == 1 else 1 for u in unit])
         one_each = [1 / len(units)] * 8 if weight == "pair" else (1 / (8 * sizes)).tolist()
-        assert batch.visits.weight.tolist() == pytest.approx([one_each[u] for u in unit])
-        assert batch.visits.place.bincount().equal(batch.visits.sizes)
+        assert batch.visits.weight[:-1].tolist() == pytest.approx([one_each[u] for u in unit])
+        assert batch.visits.pairs.place.bincount().equal(batch.visits.pairs.sizes)
         seen.append(rows)
     assert not seen[0].equal(seen[1]), "a long unit's visits should change"
 
@@ -213,10 +222,10 @@ def test_minibatches_have_equally_many_visits_and_estimate_the_whole_loss() -> N
     feed = feed_of(units, 128)
     batches = list(feed.shuffled(torch.Generator().manual_seed(0)))
     assert len(batches) == feed.steps == 16
-    assert {len(one.visits.sizes) for one in batches if one.visits is not None} == {500 // 16}
+    assert {len(one.visits.pairs.sizes) for one in batches if one.visits is not None} == {500 // 16 + 1}
     for one in batches:
         assert one.visits is not None
-        assert (one.visits.weight * one.visits.sizes).sum().item() == pytest.approx(1)
+        assert (one.visits.weight * one.visits.pairs.sizes).sum().item() == pytest.approx(1)
 
 
 def test_known_units_are_weighed_by_their_first_training_pairs() -> None:
