@@ -52,14 +52,14 @@ class PairFeatures:
 
     @property
     def router(self) -> torch.Tensor:
-        """Return each pair's router input [N, D], gathered anew."""
-        return self.router_inputs[self.router_rows]
+        """Return each pair's router input [N, D], gathered anew where pairs share any."""
+        inputs, rows = self.shared_router()
+        return inputs if rows is None else inputs[rows]
 
     def shared_router(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return router inputs and which of them each pair reads [N]; None where every pair has a row of its own."""
-        if len(self.router_inputs) == len(self):
-            return self.router, None
-        return self.router_inputs, self.router_rows
+        """Return router inputs [P, D] and which of them each pair reads [N]; None where row n is pair n's."""
+        own = torch.equal(self.router_rows, torch.arange(len(self.router_inputs)))
+        return self.router_inputs, None if own else self.router_rows
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ class LocatedPairs:
         """Return how many pairs a context router reads by their prompt alone."""
         return int((~self.context).sum())
 
+    @property
+    def inputs(self) -> int:
+        """Return how many rows both inputs have in memory: a Δ for each pair, and the distinct router inputs."""
+        return len(self) + len(np.unique(self.router))
+
     def take(self, rows: Rows) -> LocatedPairs:
         """Return the pairs of these rows, in this order."""
         places = (self.chosen[rows], self.rejected[rows], self.router[rows])
@@ -100,9 +105,10 @@ class LocatedPairs:
         """Gather the vectors. Raises Failure where they are damaged."""
         delta = _differences(self.features, self.chosen, self.rejected)
         inputs, rows = np.unique(self.router, return_inverse=True)
-        return PairFeatures(
-            self.table, delta, _rows(self.features, inputs), torch.from_numpy(rows), self.without_context
-        )
+        if len(inputs) == len(self):  # Nobody shares: their own order needs no other.
+            inputs, rows = self.router, np.arange(len(self))
+        vectors = _rows(self.features, inputs)
+        return PairFeatures(self.table, delta, vectors, torch.from_numpy(rows), self.without_context)
 
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather e(x, chosen) and e(x, rejected) [N, D] apart. Raises Failure where they are damaged."""

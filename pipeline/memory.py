@@ -69,9 +69,9 @@ class Budget:
         pairs, features = len(located), located.features
         count, width = len(features), features.width
         beside = BASE + pairs * PAIR_BYTES + count * VECTOR_BYTES + self._working(width)
-        beside += _inputs(pairs, self.components)
+        beside += _inputs(located.inputs, self.components)
         mapped = min(count, 3 * pairs) * features.row_bytes
-        if beside + _inputs(pairs, width) + mapped <= limit:
+        if beside + _inputs(located.inputs, width) + mapped <= limit:
             return True
         needed = beside + 2 * (WINDOW_BYTES + 2 * BLOCK_BYTES)
         if needed > limit:
@@ -91,9 +91,9 @@ class Budget:
         return weights + activations + 2 * batch * width * 8
 
 
-def _inputs(pairs: int, width: int) -> int:
-    """Return the bytes of both inputs in float32 and in a compute dtype of half the size."""
-    return 2 * pairs * width * 6
+def _inputs(rows: int, width: int) -> int:
+    """Return the bytes of rows of either input in float32 and in a compute dtype of half the size."""
+    return rows * width * 6
 
 
 def _size(count: int) -> str:
