@@ -21,7 +21,9 @@ DELTA, ROUTER = "the difference of chosen and rejected", "the router's input"
 """What the two inputs are called in errors."""
 SCAN_ROWS = 4096
 SIDE_BY_SIDE = 8
-"""Pairs that share the router's input and are taken together at most: those of a minibatch should differ."""
+"""Pairs that share the router's input and are taken together at most,"""
+LEAST_RUNS = 64
+"""and how many such runs a minibatch has at least, if it is that large: its pairs should differ."""
 RESIDENT_SHARE = 0.6
 """Of an accelerator's free memory: features that need less move there once, others batch by batch."""
 CONVERTED_BYTES = 4 << 30
@@ -117,6 +119,11 @@ def minibatches(order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
         yield order[start : start + size].sort().values
 
 
+def sharing_runs(read: torch.Tensor, size: int) -> Runs:
+    """Return the pairs in runs that read the same row [N] and lie side by side in minibatches of a size."""
+    return Runs.of(read, min(SIDE_BY_SIDE, max(1, size // LEAST_RUNS)))
+
+
 def batch_size(pairs: int, batch: int) -> int:
     """Return the common size of an epoch's minibatches."""
     return pairs // math.ceil(pairs / batch)
@@ -158,7 +165,7 @@ class Feed:
         self.pairs = data.pairs
         self.size = min(size, self.pairs)
         self.steps = self.pairs // self.size
-        self._runs = None if data.router_rows is None else Runs.of(data.router_rows, SIDE_BY_SIDE)
+        self._runs = None if data.router_rows is None else sharing_runs(data.router_rows, self.size)
         self._inputs = Inputs(data, routed, self.size, dtype, device)
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:

@@ -12,8 +12,8 @@ import torch
 
 from cache.errors import BadInput
 from cache.pair_stream import PairStream, Window
-from heads.feed import SIDE_BY_SIDE, Batch
-from heads.segments import ROUND, Runs, Segments
+from heads.feed import Batch, sharing_runs
+from heads.segments import ROUND, Segments
 
 SERIAL = (1 << 15) - 1
 """Entries gathered, subtracted and converted at a time on the CPU: they stay in a core's cache on the way, and are too
@@ -81,7 +81,7 @@ class StreamedFeed:
         """Return a window's pairs shuffled, those that share the router's input side by side."""
         if not self._shares or window.router is None:
             return torch.randperm(len(window.chosen), generator=generator)
-        runs = Runs.of(torch.from_numpy(window.router), SIDE_BY_SIDE)
+        runs = sharing_runs(torch.from_numpy(window.router), self.size)
         return runs.taken(torch.randperm(len(runs.sizes), generator=generator))[0]
 
     def _fill(self, held: _Held, rows: torch.Tensor, start: int) -> None:

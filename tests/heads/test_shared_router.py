@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cache.errors import BadInput
-from heads.feed import SIDE_BY_SIDE, Feed, training_scales
+from heads.feed import LEAST_RUNS, SIDE_BY_SIDE, Feed, sharing_runs, training_scales
 from heads.fit import FitPlan, FitSetting, PairTensors, fit, mean_nll
 from heads.mixture import Mixture, Router
 from heads.projection import principal_components
-from heads.segments import ROUND, Runs, Segments
+from heads.segments import ROUND, Segments
 from heads.source import score
 from heads.systems.bradley_terry import MixtureModel
 from heads.systems.method import Pairs
@@ -90,7 +90,9 @@ def test_minibatches_have_every_pair_once_and_each_its_own_row() -> None:
 
 def test_pairs_of_one_row_lie_side_by_side_in_runs_that_are_not_long() -> None:
     assert TRAIN.router_rows is not None
-    runs = Runs.of(TRAIN.router_rows, SIDE_BY_SIDE)
+    runs = sharing_runs(TRAIN.router_rows, 2048)
+    assert sharing_runs(TRAIN.router_rows, 4 * LEAST_RUNS).sizes.max() == 4
+    assert sharing_runs(TRAIN.router_rows, LEAST_RUNS - 1).sizes.max() == 1, "the pairs of few should differ"
     visits = torch.randperm(len(runs.sizes), generator=torch.Generator().manual_seed(0))
     entries, place = runs.taken(visits)
     assert entries.sort().values.equal(torch.arange(300))
