@@ -107,7 +107,7 @@ class Commit:
                 (self.folder / stored.name).unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part of the memo's key
     return digest_file(path)
 

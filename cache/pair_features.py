@@ -20,8 +20,8 @@ from cache.vectors import Features
 
 RouterInput = Literal["prompt", "context"]
 RewardInput = Literal["plain", "context"]
-CHUNK = 1 << 13
-"""Pairs gathered at a time: bounds the memory beside the result."""
+CHUNK = 1 << 10
+"""Pairs gathered at a time: few enough that they are still in a core's cache when they are converted."""
 TABLE_COLUMNS = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "user"]
 
 
@@ -195,7 +195,7 @@ def _positions(features: Features, frame: pl.DataFrame, key: pl.Expr) -> Rows:
 
 
 def _rows(features: Features, positions: Rows) -> torch.Tensor:
-    out = torch.empty(len(positions), features.width)
+    out = _memory(len(positions), features.width)
     for start in range(0, len(positions), CHUNK):
         part = positions[start : start + CHUNK]
         out[start : start + CHUNK] = torch.from_numpy(features.gather(part))
@@ -203,9 +203,14 @@ def _rows(features: Features, positions: Rows) -> torch.Tensor:
 
 
 def _differences(features: Features, chosen: Rows, rejected: Rows) -> torch.Tensor:
-    out = torch.empty(len(chosen), features.width)
+    out = _memory(len(chosen), features.width)
     for start in range(0, len(chosen), CHUNK):
         part = slice(start, start + CHUNK)
-        minuend = features.gather(chosen[part]).astype(np.float32)
-        out[part] = torch.from_numpy(minuend - features.gather(rejected[part]).astype(np.float32))
+        out[part] = torch.from_numpy(features.gather(chosen[part]))
+        out[part] -= torch.from_numpy(features.gather(rejected[part]))
     return out
+
+
+def _memory(rows: int, width: int) -> torch.Tensor:
+    """Return uninitialised float32 memory: numpy asks for it in large pages, first writes to small ones are slow."""
+    return torch.from_numpy(np.empty((rows, width), np.float32))

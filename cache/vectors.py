@@ -6,6 +6,8 @@ n keys or rows asked for, D embedding width. A position is a row's place in all 
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +38,10 @@ from cache.layout import (
 from cache.store import Store
 
 ROLE = "vectors"
+READERS = min(8, os.cpu_count() or 1)
+"""Threads that read keys of shards, or copy vectors."""
+THREADED_BYTES = 4 << 20
+"""Vectors of at least so many bytes are copied by several threads: one does not reach what memory can."""
 
 
 def shard_stem(keys: list[bytes]) -> str:
@@ -112,7 +118,8 @@ class Features:
 
     def keys(self) -> pa.Array:
         """Return the keys of all rows [rows], duplicates included, in order of position."""
-        parts = [read_keys(item.checked_path(ROLE)) for item in self.commits]
+        with ThreadPoolExecutor(READERS) as readers:  # digests take most of the time, and leave Python to others
+            parts = list(readers.map(lambda item: read_keys(item.checked_path(ROLE)), self.commits))
         return pa.concat_arrays(parts) if parts else pa.array([], KEY_TYPE)
 
     def shard_keys(self, item: Commit) -> list[bytes]:
@@ -136,13 +143,26 @@ class Features:
         out = np.empty((len(positions), self.row_bytes), dtype=np.uint8)
         if (positions[1:] >= positions[:-1]).all():
             assert len(positions) == 0 or positions[0] >= 0, "locate() gave -1: check before gathering"
-            for number, part in segments(positions, self._starts):
-                self._file(number).gather(positions[part] - self._starts[number], out[part])
+            self._copy(positions, out)
         else:
             order = np.argsort(positions)
             out[order] = self.gather(positions[order]).view(np.uint8)
         vectors: Vectors = out.view(self.dtype)
         return vectors
+
+    def _copy(self, positions: Rows, out: npt.NDArray[np.uint8]) -> None:
+        """Copy the vectors at ascending positions [n] into `out` [n, row_bytes]."""
+        if out.nbytes >= THREADED_BYTES and READERS > 1:
+            halves = np.array_split(np.arange(len(positions)), READERS)
+            parts = [slice(int(half[0]), int(half[-1]) + 1) for half in halves if len(half)]
+            with ThreadPoolExecutor(READERS) as copiers:
+                list(copiers.map(lambda part: self._copy_part(positions[part], out[part]), parts))
+        else:
+            self._copy_part(positions, out)
+
+    def _copy_part(self, positions: Rows, out: npt.NDArray[np.uint8]) -> None:
+        for number, part in segments(positions, self._starts):
+            self._file(number).gather(positions[part] - self._starts[number], out[part])
 
     def read(self, positions: Rows, out: npt.NDArray[np.uint8]) -> Vectors:
         """Read the vectors at ascending positions [n] into the first rows of `out` [m, row_bytes]; map no page.
