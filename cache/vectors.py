@@ -39,9 +39,7 @@ from cache.store import Store
 
 ROLE = "vectors"
 READERS = min(8, os.cpu_count() or 1)
-"""Threads that read keys of shards, or copy vectors."""
-THREADED_BYTES = 4 << 20
-"""Vectors of at least so many bytes are copied by several threads: one does not reach what memory can."""
+"""Threads that read keys of shards."""
 
 
 def shard_stem(keys: list[bytes]) -> str:
@@ -143,26 +141,13 @@ class Features:
         out = np.empty((len(positions), self.row_bytes), dtype=np.uint8)
         if (positions[1:] >= positions[:-1]).all():
             assert len(positions) == 0 or positions[0] >= 0, "locate() gave -1: check before gathering"
-            self._copy(positions, out)
+            for number, part in segments(positions, self._starts):
+                self._file(number).gather(positions[part] - self._starts[number], out[part])
         else:
             order = np.argsort(positions)
             out[order] = self.gather(positions[order]).view(np.uint8)
         vectors: Vectors = out.view(self.dtype)
         return vectors
-
-    def _copy(self, positions: Rows, out: npt.NDArray[np.uint8]) -> None:
-        """Copy the vectors at ascending positions [n] into `out` [n, row_bytes]."""
-        if out.nbytes >= THREADED_BYTES and READERS > 1:
-            halves = np.array_split(np.arange(len(positions)), READERS)
-            parts = [slice(int(half[0]), int(half[-1]) + 1) for half in halves if len(half)]
-            with ThreadPoolExecutor(READERS) as copiers:
-                list(copiers.map(lambda part: self._copy_part(positions[part], out[part]), parts))
-        else:
-            self._copy_part(positions, out)
-
-    def _copy_part(self, positions: Rows, out: npt.NDArray[np.uint8]) -> None:
-        for number, part in segments(positions, self._starts):
-            self._file(number).gather(positions[part] - self._starts[number], out[part])
 
     def read(self, positions: Rows, out: npt.NDArray[np.uint8]) -> Vectors:
         """Read the vectors at ascending positions [n] into the first rows of `out` [m, row_bytes]; map no page.
