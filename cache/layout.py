@@ -80,7 +80,13 @@ def _edge_digest(rows: npt.NDArray[np.uint8]) -> str:
 
 def segments(rows: Rows, starts: Rows) -> Iterator[tuple[int, slice]]:
     """Yield each part that ascending `rows` [m] lie in, and which of them do; part p begins at row starts[p]."""
-    for part, (start, stop) in enumerate(itertools.pairwise(rows.searchsorted(starts).tolist())):
+    if not len(rows):
+        return
+    first, last = 0, len(starts) - 2
+    if last:  # Rows are often of few parts of thousands: only those from the first to the last are looked at.
+        first, last = (starts.searchsorted(rows[[0, -1]], "right") - 1).tolist()
+    cuts = rows.searchsorted(starts[first + 1 : last + 1]).tolist() if last > first else []
+    for part, (start, stop) in enumerate(itertools.pairwise([0, *cuts, len(rows)]), first):
         if start < stop:
             yield part, slice(start, stop)
 
