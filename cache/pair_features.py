@@ -48,7 +48,8 @@ class PairFeatures:
         chosen = torch.from_numpy(mask.to_numpy().copy())
         table = self.table.filter(mask)
         missing = int(table["context"].null_count())
-        return PairFeatures(table, self.delta[chosen], self.router_inputs, self.router_rows[chosen], missing)
+        read, places = torch.unique(self.router_rows[chosen], return_inverse=True)
+        return PairFeatures(table, self.delta[chosen], self.router_inputs[read], places, missing)
 
     @property
     def router(self) -> torch.Tensor:

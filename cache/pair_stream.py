@@ -37,6 +37,8 @@ class Window:
     """Row of e(x, rejected) [n]."""
     router: Rows | None
     """Row of the router's input [n]; None where it was not asked for."""
+    shared: Rows
+    """Position of the router's input [n], asked for or not: the same for pairs that share it."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class PairStream:
         positions = self._positions(pairs, routed)
         vectors = self.located.features.read(positions, buffer)
         rows = [np.searchsorted(positions, column[pairs]) for column in self._columns(routed)]
-        return Window(vectors, rows[0], rows[1], rows[2] if routed else None)
+        return Window(vectors, rows[0], rows[1], rows[2] if routed else None, self.located.router[pairs])
 
 
 def stream_pairs(located: LocatedPairs) -> PairStream:

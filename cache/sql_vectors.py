@@ -6,6 +6,7 @@ n vectors of one features id, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -63,7 +64,8 @@ def _keys(features: Features, positions: Positions) -> pa.Table:
 
 
 def _all_features(store: Store) -> Iterator[Features]:
-    return (open_features(store, name) for name in store.names("features"))
+    """Open all features. A query's process has the threads it was given, and memory for no others."""
+    return (replace(open_features(store, name), readers=1) for name in store.names("features"))
 
 
 def _positions(features: Features, limit: int | None) -> Positions:

@@ -39,7 +39,6 @@ from cache.store import Store
 
 ROLE = "vectors"
 READERS = min(8, os.cpu_count() or 1)
-"""Threads that read keys of shards."""
 
 
 def shard_stem(keys: list[bytes]) -> str:
@@ -56,6 +55,8 @@ class Features:
     """Everything that changes a vector, plus `width` and `store_dtype`."""
     skip: frozenset[str] = frozenset()
     """Stems of shards to be passed over, because they are damaged."""
+    readers: int = READERS
+    """Threads that check and read the keys of shards."""
 
     @property
     def id(self) -> str:
@@ -116,8 +117,15 @@ class Features:
 
     def keys(self) -> pa.Array:
         """Return the keys of all rows [rows], duplicates included, in order of position."""
-        with ThreadPoolExecutor(READERS) as readers:  # digests take most of the time, and leave Python to others
-            parts = list(readers.map(lambda item: read_keys(item.checked_path(ROLE)), self.commits))
+
+        def read(item: Commit) -> pa.Array:
+            return read_keys(item.checked_path(ROLE))
+
+        if self.readers == 1:
+            parts = [read(item) for item in self.commits]
+        else:
+            with ThreadPoolExecutor(self.readers) as readers:  # most of it is digests, which leave Python to others
+                parts = list(readers.map(read, self.commits))
         return pa.concat_arrays(parts) if parts else pa.array([], KEY_TYPE)
 
     def shard_keys(self, item: Commit) -> list[bytes]:

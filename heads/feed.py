@@ -47,7 +47,7 @@ class Batch:
     delta: torch.Tensor
     """[B, D]"""
     router: torch.Tensor | None
-    """[B, D'], or fewer rows where pairs share them."""
+    """[B, D']; where pairs share rows the distinct ones, and some that nobody reads behind them."""
     readers: Segments | None = None
     """The pairs that read each row of `router`; None where row n is pair n's."""
     visits: Visits | None = None
@@ -158,7 +158,11 @@ class Batches(Epochs, Protocol):
 
 
 class Feed:
-    """Minibatches of pairs in memory. Pairs that share the router's input are taken side by side."""
+    """Minibatches of pairs in memory.
+
+    Pairs that share the router's input are taken side by side, by settings without a router too: what a setting is
+    fitted to does not depend on its company.
+    """
 
     def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
         """Prepare buffers of `size` rows; the router's input is read only when some setting is `routed`."""
@@ -192,10 +196,11 @@ class Inputs:
     def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
         """Prepare buffers of `size` rows; the router's input is read only when it is `routed`."""
         inputs = [data.delta, data.router] if routed and data.router is not None else [data.delta]
-        most = size if data.router_rows is None else size + ROUND
-        columns = [Column(rows, most, dtype, device, len(inputs)) for rows in inputs]
-        self._delta, self._router = columns[0], columns[1] if len(columns) > 1 else None
-        self._router_rows = data.router_rows
+        self._delta = Column(data.delta, size, dtype, device, len(inputs))
+        self._router, self._router_rows = None, data.router_rows
+        if len(inputs) > 1:
+            most = size if data.router_rows is None else min(size, len(inputs[1])) + ROUND
+            self._router = Column(inputs[1], most, dtype, device, len(inputs))
         self._device = device
 
     def differences(self, index: torch.Tensor) -> torch.Tensor:

@@ -159,23 +159,32 @@ class PairTensors:
     def __post_init__(self) -> None:
         if self.delta.ndim != 2 or len(self.delta) == 0:
             raise BadInput(f"delta has shape {list(self.delta.shape)}: expected [pairs, width], one pair or more")
-        if self.router is not None:
-            self._check_router(self.router)
+        if self.router is not None or self.router_rows is not None:
+            self._check_router()
         if self.units is not None and self.units.shape != self.delta.shape[:1]:
             raise BadInput(
                 f"units have shape {list(self.units.shape)}: expected one for each of the {self.pairs} pairs"
             )
 
-    def _check_router(self, router: torch.Tensor) -> None:
-        rows = self.router_rows
+    def _check_router(self) -> None:
+        router, rows = self.router, self.router_rows
+        if router is None:
+            raise BadInput("router rows without a router input: give both, or neither")
         if router.ndim != 2 or (rows is None and len(router) != self.pairs):
             raise BadInput(
                 f"router input has shape {list(router.shape)}: expected one row for each of the {self.pairs} pairs"
             )
-        if rows is not None and (rows.shape != self.delta.shape[:1] or rows.min() < 0 or rows.max() >= len(router)):
+        if rows is None:
+            return
+        if rows.shape != self.delta.shape[:1] or rows.dtype != torch.int64:
             raise BadInput(
-                f"router rows have shape {list(rows.shape)}, from {rows.min()} to {rows.max()}: expected one for each"
-                f" of the {self.pairs} pairs, from 0 to {len(router) - 1}"
+                f"router rows are {rows.dtype} of shape {list(rows.shape)}: expected an int64 for each of the"
+                f" {self.pairs} pairs"
+            )
+        if rows.min() < 0 or rows.max() >= len(router):
+            raise BadInput(
+                f"router rows go from {rows.min()} to {rows.max()}: expected 0 to {len(router) - 1}, rows of the"
+                " router input"
             )
 
 

@@ -64,6 +64,7 @@ class StreamedFeed:
     def _batches(self, order: Iterable[int], generator: torch.Generator | None) -> Iterator[Batch]:
         """Yield all pairs of the blocks, shuffled inside their windows if there is a generator; the last may be few."""
         filled = 0
+        self._place, self._readers = [], []
         for window in self._stream.windows(list(order), routed=self._routed):
             held = _Held(window, self._device)
             count = len(window.chosen)
@@ -79,9 +80,9 @@ class StreamedFeed:
 
     def _drawn(self, window: Window, generator: torch.Generator) -> torch.Tensor:
         """Return a window's pairs shuffled, those that share the router's input side by side."""
-        if not self._shares or window.router is None:
+        if self._stream.router_rows is None:
             return torch.randperm(len(window.chosen), generator=generator)
-        runs = sharing_runs(torch.from_numpy(window.router), self.size)
+        runs = sharing_runs(torch.from_numpy(window.shared), self.size)
         return runs.taken(torch.randperm(len(runs.sizes), generator=generator))[0]
 
     def _fill(self, held: _Held, rows: torch.Tensor, start: int) -> None:

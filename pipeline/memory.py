@@ -69,9 +69,10 @@ class Budget:
         pairs, features = len(located), located.features
         count, width = len(features), features.width
         beside = BASE + pairs * PAIR_BYTES + count * VECTOR_BYTES + self._working(width)
-        beside += _inputs(located.inputs, self.components)
+        inputs = located.inputs
+        beside += _inputs(inputs, self.components)
         mapped = min(count, 3 * pairs) * features.row_bytes
-        if beside + _inputs(located.inputs, width) + mapped <= limit:
+        if beside + _inputs(inputs, width) + mapped <= limit:
             return True
         needed = beside + 2 * (WINDOW_BYTES + 2 * BLOCK_BYTES)
         if needed > limit:

@@ -122,6 +122,15 @@ def test_epochs_differ_and_their_seed_decides(stream: PairStream) -> None:
     assert epoch(stream, 64, torch.Generator().manual_seed(6)) != first
 
 
+def test_a_setting_without_a_router_sees_the_pairs_in_the_same_order(stream: PairStream) -> None:
+    orders = [
+        [batch.delta.clone() for batch in open_feed(stream, routed, 64).shuffled(torch.Generator().manual_seed(2))]
+        for routed in (True, False)
+    ]
+    assert len(orders[0]) > 3
+    assert all(torch.equal(one, other) for one, other in zip(*orders, strict=True))
+
+
 def test_minibatches_mix_blocks_from_everywhere(stream: PairStream) -> None:
     batches = epoch(stream, 64, torch.Generator().manual_seed(0))
     block = [np.searchsorted(stream.cuts, batch, side="right") for batch in batches]

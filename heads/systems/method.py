@@ -6,7 +6,7 @@ Letters: N pairs, M rated responses, A attributes, D embedding width, K reward h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -50,10 +50,12 @@ class Pairs:
 
     def take(self, rows: torch.Tensor) -> Pairs:
         """Return the pairs at `rows`, numbers or a mask [N]."""
-        every = self.chosen, self.rejected, self.units, self.router_rows
-        optional = [None if part is None else part[rows] for part in every]
-        router = self.router[rows] if self.router_rows is None else self.router
-        return Pairs(self.delta[rows], router, self.clusters[rows], *optional)
+        optional = (None if part is None else part[rows] for part in (self.chosen, self.rejected, self.units))
+        read, places = rows, None
+        if self.router_rows is not None:
+            read, places = torch.unique(self.router_rows[rows], return_inverse=True)
+        taken = Pairs(self.delta[rows], self.router[read], self.clusters[rows], *optional)
+        return replace(taken, router_rows=places)
 
     def router_inputs(self) -> torch.Tensor:
         """Return what a router reads of each pair [N, D]."""
