@@ -9,6 +9,7 @@ n rows of a file, D embedding width.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import mmap
@@ -164,7 +165,7 @@ class VectorFile:
 def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
     """Open a vector file, mapped where its layout checks out against `edges`, decoded otherwise.
 
-    Raises Failure where the file is no Parquet file with a `key` and an `embedding` column.
+    Raises Failure where the file is no Parquet file with a `key` and an `embedding` column, or memory is short.
     """
     try:
         file = pq.ParquetFile(path)
@@ -174,6 +175,10 @@ def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
         if not groups:
             offsets, groups = (), _decode_groups(file, width, dtype)
     except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            raise Failure(
+                f"{path}: no memory is left to open it; raise the process's limit (sql --memory-mb)"
+            ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Failure(f"{path}: not a vector file ({reason}); run `micropref verify`") from error
     counts = [0, *(len(group) for group in groups)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -249,3 +250,13 @@ def test_foreign_files_are_refused_in_one_line(tmp_path: Path, make: Callable[[P
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="not a vector file"):
         open_vectors(tmp_path / "none.parquet", None)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "Cannot allocate memory"), pa.ArrowMemoryError("malloc")])
+def test_memory_that_runs_out_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(layout.pq, "ParquetFile", fail)
+    with pytest.raises(Failure, match="no memory is left to open it; raise the process's limit"):
+        open_vectors(tmp_path / "any.parquet", None)
