@@ -5,6 +5,7 @@ N pairs, D embedding width. Δ = e(x, chosen) - e(x, rejected).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -196,20 +197,26 @@ def _positions(features: Features, frame: pl.DataFrame, key: pl.Expr) -> Rows:
 
 
 def _rows(features: Features, positions: Rows) -> torch.Tensor:
-    out = _memory(len(positions), features.width)
+    out, read = _memory(len(positions), features.width), _reader(features)
     for start in range(0, len(positions), CHUNK):
-        part = positions[start : start + CHUNK]
-        out[start : start + CHUNK] = torch.from_numpy(features.gather(part))
+        part = slice(start, start + CHUNK)
+        out[part] = read(positions[part])
     return out
 
 
 def _differences(features: Features, chosen: Rows, rejected: Rows) -> torch.Tensor:
-    out = _memory(len(chosen), features.width)
+    out, read = _memory(len(chosen), features.width), _reader(features)
     for start in range(0, len(chosen), CHUNK):
         part = slice(start, start + CHUNK)
-        out[part] = torch.from_numpy(features.gather(chosen[part]))
-        out[part] -= torch.from_numpy(features.gather(rejected[part]))
+        out[part] = read(chosen[part])
+        out[part] -= read(rejected[part])
     return out
+
+
+def _reader(features: Features) -> Callable[[Rows], torch.Tensor]:
+    """Return what gathers vectors at up to CHUNK positions into memory that the next call uses again."""
+    buffer = np.empty((CHUNK, features.row_bytes), np.uint8)
+    return lambda positions: torch.from_numpy(features.gather(positions, buffer[: len(positions)]))
 
 
 def _memory(rows: int, width: int) -> torch.Tensor:

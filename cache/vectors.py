@@ -144,9 +144,13 @@ class Features:
         positions = found["position"].cast(pl.Int64).fill_null(-1)
         return positions.to_numpy().astype(np.int64, copy=False)
 
-    def gather(self, positions: Rows) -> Vectors:
-        """Return the vectors at positions [n] as an aligned array [n, D]; each shard's digest is checked first."""
-        out = np.empty((len(positions), self.row_bytes), dtype=np.uint8)
+    def gather(self, positions: Rows, out: npt.NDArray[np.uint8] | None = None) -> Vectors:
+        """Return the vectors at positions [n] as an aligned array [n, D]; each shard's digest is checked first.
+
+        They lie in `out` [n, row_bytes] where it is given: memory that is used again is quicker than fresh memory.
+        """
+        if out is None:
+            out = np.empty((len(positions), self.row_bytes), dtype=np.uint8)
         if (positions[1:] >= positions[:-1]).all():
             assert len(positions) == 0 or positions[0] >= 0, "locate() gave -1: check before gathering"
             for number, part in segments(positions, self._starts):

@@ -1,8 +1,8 @@
 """Reading the vector cache: mapped Parquet against .npy, pyarrow, Polars and safetensors; pairs streamed from disk.
 
-n vectors, D embedding width, N pairs. Every work of the first part copies rows into memory, the files warm in the page
-cache; the two that map their file have it open, the others have to read it. The second part reads a made-up store that
-is in no cache, and fits on it in a process whose memory is bounded (Linux only).
+n vectors, D embedding width, N pairs. Every work of the first part copies rows into the same memory, the files warm in
+the page cache; the two that map their file have it open, the others have to read it. The second part reads a made-up
+store that is in no cache, and fits on it in a process whose memory is bounded (Linux only).
 Run by `make bench-cache`; --quick is a smoke test of small sizes, --full streams 700,000 pairs (11 GB on disk).
 """
 
@@ -37,8 +37,8 @@ MEMORY = "6GB"
 STREAM_ROUNDS = 3
 """Of whole epochs read from disk: each lasts long enough to be its own average."""
 MAPPED, NPY, ARROW = "mapped Parquet", ".npy memmap", "pyarrow decode"
-Read = Callable[[np.ndarray], np.ndarray]
-"""From positions [m] to vectors [m, D]."""
+Read = Callable[[np.ndarray, np.ndarray], object]
+"""From positions [m] to vectors in memory [m, D] that is used again."""
 
 
 def write_files(folder: Path, count: int, width: int) -> tuple[Store, str]:
@@ -61,22 +61,28 @@ def readers(folder: Path, store: Store, features_id: str, width: int) -> dict[st
     features = open_features(store, features_id)
     memmap = np.load(folder / "vectors.npy", mmap_mode="r")
 
-    def npy(rows: np.ndarray) -> np.ndarray:
-        return np.take(memmap, rows, axis=0)
+    def mapped(rows: np.ndarray, out: np.ndarray) -> object:
+        return features.gather(rows, out.view(np.uint8))
 
-    def arrow(rows: np.ndarray) -> np.ndarray:
+    def taken(vectors: np.ndarray, rows: np.ndarray, out: np.ndarray) -> object:
+        return np.take(vectors, rows, axis=0, out=out, mode="clip")  # only so does numpy write to `out` itself
+
+    def npy(rows: np.ndarray, out: np.ndarray) -> object:
+        return taken(memmap, rows, out)
+
+    def arrow(rows: np.ndarray, out: np.ndarray) -> object:
         column = pq.read_table(shard, columns=["embedding"]).column(0).combine_chunks()
-        return np.take(column.flatten().to_numpy().reshape(-1, width), rows, axis=0)
+        return taken(column.flatten().to_numpy().reshape(-1, width), rows, out)
 
-    def polars(rows: np.ndarray) -> np.ndarray:
+    def polars(rows: np.ndarray, out: np.ndarray) -> object:
         column = pl.read_parquet(shard, columns=["embedding"])["embedding"]
-        return np.take(column.to_numpy(), rows, axis=0)
+        return taken(column.to_numpy(), rows, out)
 
-    def safetensors(rows: np.ndarray) -> np.ndarray:
+    def safetensors(rows: np.ndarray, out: np.ndarray) -> object:
         with safe_open(folder / "vectors.safetensors", "np") as file:
-            return np.take(file.get_tensor("vectors"), rows, axis=0)
+            return taken(file.get_tensor("vectors"), rows, out)
 
-    return {MAPPED: features.gather, NPY: npy, ARROW: arrow, "Polars": polars, "safetensors": safetensors}
+    return {MAPPED: mapped, NPY: npy, ARROW: arrow, "Polars": polars, "safetensors": safetensors}
 
 
 def reading(folder: Path, count: int, width: int, rounds: int) -> tuple[list[dict[str, Any]], list[Bar]]:
@@ -88,9 +94,12 @@ def reading(folder: Path, count: int, width: int, rounds: int) -> tuple[list[dic
     draw = np.random.default_rng(1)
     batches = [np.sort(draw.permutation(count)[: min(BATCH, count)]) for _ in range(BATCHES)]
     for what, asked in (("all rows in order", [np.arange(count)]), ("a minibatch", batches)):
-        expected = reads[NPY](asked[0])
-        assert all(np.array_equal(read(asked[0]), expected) for read in reads.values())
-        works = {how: _in_turn(read, asked) for how, read in reads.items()}
+        out, expected = np.empty((2, len(asked[0]), width), dtype=np.float16)
+        reads[NPY](asked[0], expected)
+        for read in reads.values():
+            read(asked[0], out)
+            assert np.array_equal(out, expected)
+        works = {how: _in_turn(read, asked, out) for how, read in reads.items()}
         times = alternating(works, rounds)
         # These two are so close and so quick that only many rounds tell them apart.
         times |= alternating({how: works[how] for how in (MAPPED, NPY)}, CLOSE * rounds)
@@ -104,10 +113,10 @@ def reading(folder: Path, count: int, width: int, rounds: int) -> tuple[list[dic
     return rows, bars
 
 
-def _in_turn(read: Read, asked: list[np.ndarray]) -> Callable[[], np.ndarray]:
+def _in_turn(read: Read, asked: list[np.ndarray], out: np.ndarray) -> Callable[[], object]:
     """Return a work that reads the next of the position lists at every call."""
     turns = itertools.cycle(asked)
-    return lambda: read(next(turns))
+    return lambda: read(next(turns), out)
 
 
 def streamed(folder: Path, pairs: int, width: int, rounds: int) -> tuple[list[dict[str, Any]], list[Bar]]:
