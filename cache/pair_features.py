@@ -36,8 +36,8 @@ class PairFeatures:
     """Δ [N, D] float32."""
     router_inputs: torch.Tensor
     """Distinct router inputs [P, D] float32: embedded prompts, or contexts and prompts."""
-    router_rows: torch.Tensor
-    """[N] int64 row of each pair's router input."""
+    router_rows: torch.Tensor | None
+    """[N] int64 row of each pair's router input; None where row n is pair n's."""
     without_context: int
     """Pairs that a context router reads by their prompt alone."""
 
@@ -49,19 +49,14 @@ class PairFeatures:
         chosen = torch.from_numpy(mask.to_numpy().copy())
         table = self.table.filter(mask)
         missing = int(table["context"].null_count())
-        read, places = torch.unique(self.router_rows[chosen], return_inverse=True)
-        return PairFeatures(table, self.delta[chosen], self.router_inputs[read], places, missing)
+        return PairFeatures(
+            table, self.delta[chosen], *taken_inputs(self.router_inputs, self.router_rows, chosen), missing
+        )
 
     @property
     def router(self) -> torch.Tensor:
         """Return each pair's router input [N, D], gathered anew where pairs share any."""
-        inputs, rows = self.shared_router()
-        return inputs if rows is None else inputs[rows]
-
-    def shared_router(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return router inputs [P, D] and which of them each pair reads [N]; None where row n is pair n's."""
-        own = torch.equal(self.router_rows, torch.arange(len(self.router_inputs)))
-        return self.router_inputs, None if own else self.router_rows
+        return self.router_inputs if self.router_rows is None else self.router_inputs[self.router_rows]
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,15 @@ class LocatedPairs:
     @property
     def inputs(self) -> int:
         """Return how many rows both inputs have in memory: a Δ for each pair, and the distinct router inputs."""
-        return len(self) + len(np.unique(self.router))
+        return len(self) + len(self.shared_router()[0])
+
+    def shared_router(self) -> tuple[Rows, torch.Tensor | None]:
+        """Return the positions of distinct router inputs [P], and the one that each pair reads [N].
+
+        None where nobody shares: row n is then pair n's.
+        """
+        distinct, rows = np.unique(self.router, return_inverse=True)
+        return (self.router, None) if len(distinct) == len(self) else (distinct, torch.from_numpy(rows))
 
     def take(self, rows: Rows) -> LocatedPairs:
         """Return the pairs of these rows, in this order."""
@@ -106,15 +109,25 @@ class LocatedPairs:
     def load(self) -> PairFeatures:
         """Gather the vectors. Raises Failure where they are damaged."""
         delta = _differences(self.features, self.chosen, self.rejected)
-        inputs, rows = np.unique(self.router, return_inverse=True)
-        if len(inputs) == len(self):  # Nobody shares: their own order needs no other.
-            inputs, rows = self.router, np.arange(len(self))
-        vectors = _rows(self.features, inputs)
-        return PairFeatures(self.table, delta, vectors, torch.from_numpy(rows), self.without_context)
+        inputs, rows = self.shared_router()
+        return PairFeatures(self.table, delta, _rows(self.features, inputs), rows, self.without_context)
 
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather e(x, chosen) and e(x, rejected) [N, D] apart. Raises Failure where they are damaged."""
         return _rows(self.features, self.chosen), _rows(self.features, self.rejected)
+
+
+def taken_inputs(
+    inputs: torch.Tensor, rows: torch.Tensor | None, chosen: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return router inputs and the rows that the pairs `chosen` read of them, without those that none of them does.
+
+    `rows` [N] are those that all pairs read, None where row n is pair n's.
+    """
+    if rows is None:
+        return inputs[chosen], None
+    read, places = torch.unique(rows[chosen], return_inverse=True)
+    return inputs[read], places
 
 
 def load_pairs(

@@ -81,8 +81,7 @@ class PairStream:
     @cached_property
     def router_rows(self) -> torch.Tensor | None:
         """Return which of the distinct router inputs each pair reads [N]; None where each has its own."""
-        distinct, rows = np.unique(self.located.router, return_inverse=True)
-        return None if len(distinct) == self.pairs else torch.from_numpy(rows)
+        return self.located.shared_router()[1]
 
     @property
     def blocks(self) -> int:

@@ -53,6 +53,11 @@ class Batch:
     visits: Visits | None = None
     """Where units are taken whole; the pairs of each then lie side by side."""
 
+    @property
+    def router_rows(self) -> torch.Tensor | None:
+        """Return the row of `router` that each pair reads [B]; None where row n is pair n's."""
+        return None if self.readers is None else self.readers.place
+
 
 def training_scales(train: PairTensors) -> Scales:
     """Return the rms of both inputs over pairs. Raises BadInput for rows not finite, or nothing but zeros."""
@@ -119,9 +124,18 @@ def minibatches(order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
         yield order[start : start + size].sort().values
 
 
-def sharing_runs(read: torch.Tensor, size: int) -> Runs:
-    """Return the pairs in runs that read the same row [N] and lie side by side in minibatches of a size."""
-    return Runs.of(read, min(SIDE_BY_SIDE, max(1, size // LEAST_RUNS)))
+def sharing_runs(read: torch.Tensor | None, size: int) -> Runs | None:
+    """Return the pairs in runs that read the same row [N] and lie side by side in minibatches of a size.
+
+    None where nobody shares.
+    """
+    return None if read is None else Runs.of(read, min(SIDE_BY_SIDE, max(1, size // LEAST_RUNS)))
+
+
+def drawn_order(pairs: int, runs: Runs | None, generator: torch.Generator) -> torch.Tensor:
+    """Return the pairs in a random order [N], those of a run side by side."""
+    order = torch.randperm(pairs if runs is None else len(runs.sizes), generator=generator)
+    return order if runs is None else runs.taken(order)[0]
 
 
 def batch_size(pairs: int, batch: int) -> int:
@@ -169,14 +183,12 @@ class Feed:
         self.pairs = data.pairs
         self.size = min(size, self.pairs)
         self.steps = self.pairs // self.size
-        self._runs = None if data.router_rows is None else sharing_runs(data.router_rows, self.size)
+        self._runs = sharing_runs(data.router_rows, self.size)
         self._inputs = Inputs(data, routed, self.size, dtype, device)
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield an epoch's minibatches, those of `minibatches`."""
-        runs = self._runs
-        order = torch.randperm(self.pairs if runs is None else len(runs.sizes), generator=generator)
-        for index in minibatches(order if runs is None else runs.taken(order)[0], self.size):
+        for index in minibatches(drawn_order(self.pairs, self._runs, generator), self.size):
             yield self._inputs.gather(index)
 
     def in_order(self) -> Iterator[Batch]:

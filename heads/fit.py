@@ -21,7 +21,7 @@ from heads.metrics import nll
 from heads.mixture import Mixture, pair_log_probability
 from heads.settings import Execution, FitPlan, FitProgress, FitSetting, Fitted, PairTensors, Weight
 from heads.solvers import AdamW, Lbfgs, Optimizer, width_factor
-from heads.source import Source, batch_log_weights, open_feed, score, source_scales
+from heads.source import Source, open_feed, score, source_scales
 from heads.stack import Stack, stacking_order
 from heads.unit_batches import UnitFeed, units_of
 from heads.weights import Parts, as_mixture, initial_weights
@@ -81,11 +81,8 @@ def mean_nll(mixture: Mixture, data: Source, device: torch.device | str = "cpu",
     device = torch.device(device)
     mixture = mixture.to(device)
     feed = open_feed(data, mixture.router is not None, batch, torch.float32, device)
-    total = 0.0
-    for rows in feed.in_order():
-        log_p = pair_log_probability(mixture.margins(rows.delta), batch_log_weights(mixture, rows))
-        total += log_p.double().sum().item()
-    return -total / feed.pairs
+    log_p = (mixture.log_probability(rows.delta, rows.router, rows.router_rows) for rows in feed.in_order())
+    return -sum(part.double().sum().item() for part in log_p) / feed.pairs
 
 
 def _check(train: Source, validation: Source, settings: Sequence[FitSetting], plan: FitPlan) -> None:

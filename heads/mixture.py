@@ -86,18 +86,26 @@ class Mixture:
         """Return each head's margin [N, K], w_k · Δ_i, of the embedding differences [N, D]."""
         return delta.to(self.heads.dtype) @ self.heads.T
 
-    def log_weights(self, router_input: torch.Tensor | None, n: int) -> torch.Tensor:
-        """Return the log mixture weights [n, K]; only a router looks at its input [n, D]."""
+    def log_weights(
+        self, router_input: torch.Tensor | None, n: int, router_rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the log mixture weights [n, K]; only a router looks at its input.
+
+        That has a row for each pair [n, D], or those that pairs share, and `router_rows` [n] the one each reads.
+        """
         if self.router is not None:
-            if router_input is None or len(router_input) != n:
+            if router_input is None or len(router_input if router_rows is None else router_rows) != n:
                 raise ValueError(f"this mixture has a router: give its input for each of the {n} pairs")
-            return torch.log_softmax(self.router.logits(router_input), 1)
+            weights = torch.log_softmax(self.router.logits(router_input), 1)
+            return weights if router_rows is None else weights[router_rows]
         logits = self.heads.new_zeros(self.k) if self.static is None else self.static
         return torch.log_softmax(logits, 0).expand(n, self.k)
 
-    def log_probability(self, delta: torch.Tensor, router_input: torch.Tensor | None) -> torch.Tensor:
-        """Return log P(chosen ≻ rejected) [N], in nats."""
-        return pair_log_probability(self.margins(delta), self.log_weights(router_input, len(delta)))
+    def log_probability(
+        self, delta: torch.Tensor, router_input: torch.Tensor | None, router_rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return log P(chosen ≻ rejected) [N], in nats, of what `margins` and `log_weights` read."""
+        return pair_log_probability(self.margins(delta), self.log_weights(router_input, len(delta), router_rows))
 
     def to(self, device: torch.device | str) -> Mixture:
         """Return the same mixture on another device."""

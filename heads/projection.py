@@ -55,27 +55,23 @@ class Projection:
 
     def project(self, source: Source) -> PairTensors:
         """Return the pairs' components [N, r], float32, in memory whether the source is or not."""
-        routed = source.router_width is not None
-        bases = [self.delta, self.router] if routed else [self.delta]
-        widths = [source.width, source.router_width or 0]
-        read = source.router_rows
-        counts = [source.pairs, source.pairs if read is None else int(read.max()) + 1]
-        outs = [
-            torch.zeros(count, width if basis is None else basis.shape[1])
-            for count, basis, width in zip(counts, bases, widths, strict=False)
-        ]
-        start = 0
-        for batch in open_feed(source, routed).in_order():
+        read, router, start = source.router_rows, None, 0
+        delta = torch.empty(source.pairs, _width(source.width, self.delta))
+        if source.router_width is not None:
+            inputs = source.pairs if read is None else int(read.max()) + 1
+            router = torch.zeros(inputs, _width(source.router_width, self.router))
+        for batch in open_feed(source, router is not None).in_order():
             pairs = slice(start, start + len(batch.delta))
-            outs[0][pairs] = _components(batch.delta, self.delta)
-            if batch.router is not None:
+            delta[pairs] = _components(batch.delta, self.delta)
+            if router is not None and batch.router is not None:
                 rows = _components(batch.router, self.router)
-                outs[1][pairs if read is None else read[pairs]] = (
-                    rows if batch.readers is None else rows[batch.readers.place]
-                )
+                if read is None:
+                    router[pairs] = rows
+                else:
+                    router[read[pairs]] = rows[batch.router_rows]
             start = pairs.stop
         units = source.units if isinstance(source, PairTensors) else None
-        return PairTensors(outs[0], outs[1] if routed else None, units, read if routed else None)
+        return PairTensors(delta, router, units, read)
 
     def fold(self, mixture: Mixture) -> Mixture:
         """Return the mixture that predicts from the embeddings themselves what this one does from components."""
@@ -148,6 +144,10 @@ class _Gram:
         vectors: torch.Tensor = torch.linalg.eigh(subspace.T @ (self._total @ subspace)).eigenvectors
         leading: torch.Tensor = subspace @ vectors.flip(1)[:, : self._width]  # their eigenvalues ascend
         return leading
+
+
+def _width(full: int, basis: torch.Tensor | None) -> int:
+    return full if basis is None else basis.shape[1]
 
 
 def _components(rows: torch.Tensor, basis: torch.Tensor | None) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from cache.pair_stream import PairStream
-from heads.feed import DELTA, ROUTER, Batch, Batches, Feed, Scales, Squares, training_scales
+from heads.feed import DELTA, ROUTER, Batches, Feed, Scales, Squares, training_scales
 from heads.mixture import Mixture
 from heads.settings import PairTensors
 from heads.streamed_feed import StreamedFeed
@@ -52,13 +52,6 @@ def score(mixture: Mixture, source: Source) -> tuple[torch.Tensor, torch.Tensor]
     for batch in open_feed(source, mixture.router is not None).in_order():
         stop = start + len(batch.delta)
         margins[start:stop] = mixture.margins(batch.delta)
-        log_weights[start:stop] = batch_log_weights(mixture, batch)
+        log_weights[start:stop] = mixture.log_weights(batch.router, len(batch.delta), batch.router_rows)
         start = stop
     return margins, log_weights
-
-
-def batch_log_weights(mixture: Mixture, batch: Batch) -> torch.Tensor:
-    """Return a mixture's log-weights [B, K] of a minibatch's pairs."""
-    if batch.router is None or batch.readers is None:
-        return mixture.log_weights(batch.router, len(batch.delta))
-    return mixture.log_weights(batch.router, len(batch.router))[batch.readers.place]

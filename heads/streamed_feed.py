@@ -12,7 +12,7 @@ import torch
 
 from cache.errors import BadInput
 from cache.pair_stream import PairStream, Window
-from heads.feed import Batch, sharing_runs
+from heads.feed import Batch, drawn_order, sharing_runs
 from heads.segments import ROUND, Segments
 
 SERIAL = (1 << 15) - 1
@@ -80,10 +80,8 @@ class StreamedFeed:
 
     def _drawn(self, window: Window, generator: torch.Generator) -> torch.Tensor:
         """Return a window's pairs shuffled, those that share the router's input side by side."""
-        if self._stream.router_rows is None:
-            return torch.randperm(len(window.chosen), generator=generator)
-        runs = sharing_runs(torch.from_numpy(window.shared), self.size)
-        return runs.taken(torch.randperm(len(runs.sizes), generator=generator))[0]
+        shared = None if self._stream.router_rows is None else torch.from_numpy(window.shared)
+        return drawn_order(len(window.chosen), sharing_runs(shared, self.size), generator)
 
     def _fill(self, held: _Held, rows: torch.Tensor, start: int) -> None:
         """Write the pairs of these rows of a window into the buffers from `start` on."""

@@ -148,8 +148,7 @@ def load_parts(
 
 def tensors(pairs: PairFeatures, units: torch.Tensor | None = None) -> PairTensors:
     """Return the pairs as the fit takes them."""
-    router, rows = pairs.shared_router()
-    return PairTensors(pairs.delta, router, units, rows)
+    return PairTensors(pairs.delta, pairs.router_inputs, units, pairs.router_rows)
 
 
 def _locate(

@@ -72,8 +72,8 @@ class Reading:
         """Return loaded pairs as a system reads them; `responses` are theirs where it needs them."""
         chosen, rejected = responses or (None, None)
         units = None if self.units is None else self.units.codes(loaded.table)
-        router, rows = loaded.shared_router()
-        return Pairs(loaded.delta, router, prompt_clusters(loaded.table), chosen, rejected, units, rows)
+        clusters = prompt_clusters(loaded.table)
+        return Pairs(loaded.delta, loaded.router_inputs, clusters, chosen, rejected, units, loaded.router_rows)
 
 
 @dataclass(frozen=True)

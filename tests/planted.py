@@ -65,6 +65,13 @@ def plant(pairs: int, held_out: int, width: int, seed: int) -> Planted:
     return Planted(*(PairTensors(delta[a:b], context[a:b]) for a, b in edges), truth)
 
 
+def dense(pairs: PairTensors) -> PairTensors:
+    """Return the same pairs with a row of the router's input for each, shared or not."""
+    assert pairs.router is not None
+    router = pairs.router if pairs.router_rows is None else pairs.router[pairs.router_rows]
+    return PairTensors(pairs.delta, router, pairs.units)
+
+
 @pytest.fixture(scope="session")
 def planted() -> Callable[[int, int, int, int], Planted]:
     """Return `planted(pairs, held out, width, seed)`."""

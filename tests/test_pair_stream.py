@@ -157,7 +157,7 @@ def test_vectors_that_pairs_share_are_read_once(stream: PairStream, monkeypatch:
 
 def test_windows_stay_below_their_size(stream: PairStream) -> None:
     windows = list(stream.windows(torch.randperm(stream.blocks).tolist(), routed=True))
-    assert len(windows) >= 6
+    assert len(windows) >= (7 if stream.router_rows is None else 6), "fewer vectors where pairs share"
     assert max(len(window.vectors) for window in windows) <= 120 * 3 + 20 * 3
 
 

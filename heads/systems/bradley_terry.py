@@ -36,9 +36,7 @@ class MixtureModel:
 
     def scores(self, pairs: Pairs) -> Scores:
         """Score pairs; only a router looks at their prompts."""
-        weights = self.mixture.log_weights(pairs.router, len(pairs.router))
-        if pairs.router_rows is not None:
-            weights = weights[pairs.router_rows]
+        weights = self.mixture.log_weights(pairs.router, len(pairs), pairs.router_rows)
         return Scores(self.mixture.margins(pairs.delta), weights, self.combine)
 
     def state(self) -> dict[str, torch.Tensor]:

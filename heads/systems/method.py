@@ -6,12 +6,13 @@ Letters: N pairs, M rated responses, A attributes, D embedding width, K reward h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 
 from cache.errors import BadInput
+from cache.pair_features import taken_inputs
 from heads.mixture import linear_margin, pair_log_probability
 
 Need = Literal["router", "responses", "units", "ratings", "reward_head"]
@@ -50,12 +51,11 @@ class Pairs:
 
     def take(self, rows: torch.Tensor) -> Pairs:
         """Return the pairs at `rows`, numbers or a mask [N]."""
-        optional = (None if part is None else part[rows] for part in (self.chosen, self.rejected, self.units))
-        read, places = rows, None
-        if self.router_rows is not None:
-            read, places = torch.unique(self.router_rows[rows], return_inverse=True)
-        taken = Pairs(self.delta[rows], self.router[read], self.clusters[rows], *optional)
-        return replace(taken, router_rows=places)
+        chosen, rejected, units = (
+            None if part is None else part[rows] for part in (self.chosen, self.rejected, self.units)
+        )
+        router, router_rows = taken_inputs(self.router, self.router_rows, rows)
+        return Pairs(self.delta[rows], router, self.clusters[rows], chosen, rejected, units, router_rows)
 
     def router_inputs(self) -> torch.Tensor:
         """Return what a router reads of each pair [N, D]."""

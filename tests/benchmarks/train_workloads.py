@@ -23,6 +23,7 @@ from heads.solvers import AdamW
 from heads.stack import Stack
 from heads.weights import initial_weights
 from pipeline.splits import part_of
+from tests.planted import dense
 
 K, HIDDEN = 5, 128
 HELPSTEER2 = (6724, 6298, 3708, 2168, 4584)
@@ -46,12 +47,6 @@ def of_shared_prompts(pairs: PairTensors, part: int) -> PairTensors:
     found, rows = torch.unique(drawn.sort().values, return_inverse=True)
     assert pairs.router is not None
     return PairTensors(pairs.delta[: len(rows)], pairs.router[: len(found)], router_rows=rows)
-
-
-def dense(pairs: PairTensors) -> PairTensors:
-    """Return the same pairs with a row of the router's input for each, shared or not."""
-    assert pairs.router is not None
-    return pairs if pairs.router_rows is None else PairTensors(pairs.delta, pairs.router[pairs.router_rows])
 
 
 class PlainModel(torch.nn.Module):

@@ -17,6 +17,7 @@ from heads.segments import ROUND, Segments
 from heads.source import score
 from heads.systems.bradley_terry import MixtureModel
 from heads.systems.method import Pairs
+from tests.planted import dense
 
 CPU = torch.device("cpu")
 WHOLE = FitPlan(epochs=5, batch=300, dtype="float64", device="cpu", patience=0, anneal=False)
@@ -37,13 +38,6 @@ def sharing(pairs: int, inputs: int, seed: int) -> PairTensors:
     signs = 2 * prefers.float() - 1
     units = torch.randint(40, (pairs,), generator=generator)
     return PairTensors(5 * delta * signs[:, None], 0.1 * router, units, rows)
-
-
-def dense(pairs: PairTensors) -> PairTensors:
-    """The same with a row for every pair."""
-    assert pairs.router is not None
-    assert pairs.router_rows is not None
-    return PairTensors(pairs.delta, pairs.router[pairs.router_rows], pairs.units)
 
 
 TRAIN, VALIDATION = sharing(300, 60, 0), sharing(90, 20, 1)
