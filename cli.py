@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 from typer.core import TyperGroup
 
-from cache.errors import BadInput, Interrupted, MicroprefError
+from cache.errors import BadInput, Failure, Interrupted, MicroprefError, cannot_read
 from cache.keys import finite
 from cache.store import Store
 from pipeline.options import (
+    BACKBONE_HELP,
     CONTEXT_TEMPLATE,
     DEFAULT_STORE,
     MINILM,
@@ -87,6 +88,11 @@ class _Commands(TyperGroup):
             command = (problem.ctx or ctx).command_path
             typer.echo(f"micropref: {problem.format_message().rstrip('.')}; see `{command} --help`", err=True)
             raise typer.Exit(problem.exit_code) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            typer.echo(f"micropref: {cannot_read(error.filename or 'a file', error)}", err=True)
+            raise typer.Exit(Failure.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("micropref: interrupted: what was finished is kept; give the same command again", err=True)
             raise typer.Exit(Interrupted.exit_code) from None
@@ -128,7 +134,7 @@ def embed(
     split_by_prompt: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Share of prompts that go to test; excludes --split.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="minilm, a folder, or a hub id.")] = MINILM,
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = MINILM,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     pooling: Annotated[Pooling, typer.Option(help="How a text's vector is made.")] = "auto",
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a text.  [default: the backbone's]")] = None,
@@ -635,18 +641,23 @@ def gc(
 
 
 @app.command()
-def demo(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+def demo(
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = MINILM,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
     """Run the whole story on generated data with known groups.
 
     \b
     Example:
       micropref demo
+      micropref demo --backbone smollm2
     """
     from pipeline import demo as stage
     from pipeline.show import show_demo, training_progress
 
     with training_progress() as progress:
-        outcome = stage.run_demo(Store(store), _announce, progress)
+        outcome = stage.run_demo(Store(store), _announce, progress, backbone)
     _print(outcome, show_demo(outcome), as_json=as_json)
 
 

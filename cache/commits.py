@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.atomic import publish, staged_file, write_bytes
-from cache.errors import Failure
+from cache.errors import Damaged, Failure, cannot_read
 from cache.keys import canonical_json, digest_file, sha256_hex
 
 LAYOUT = 1
+REBUILD = "embed, train or evaluate again to rebuild it"
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,120}")
 FILE_NAME = re.compile(r"(?P<stem>[A-Za-z0-9][A-Za-z0-9_-]{0,120})\.[a-z_]+\.[0-9a-f]{12}\.[a-z]+")
 """A data file: stem, role, first digits of its digest, extension."""
@@ -61,21 +62,31 @@ class Commit:
         return self.folder / f"{self.stem}.json"
 
     def path(self, role: str) -> Path:
-        """Return the path of one data file, its size checked. Raises Failure where it is damaged."""
-        problem = self.problem(role, digest=False)
-        if problem:
-            raise Failure(f"{problem}; run `micropref verify`, then embed or evaluate again to rebuild it")
-        return self.folder / self.files[role].name
+        """Return the path of one data file, its size checked.
+
+        Raises Damaged where the file is missing or has another size, Failure where it cannot be looked at.
+        """
+        return self._whole(role, digest=False)
 
     def checked_path(self, role: str) -> Path:
-        """Return the path of one data file whose bytes still have the recorded digest. Raises Failure else."""
-        problem = self.problem(role, digest=True)
-        if problem:
-            raise Failure(f"{problem}; run `micropref verify`, then embed or evaluate again to rebuild it")
+        """Return the path of one data file whose bytes have the recorded digest.
+
+        Raises Damaged where they have not, Failure where they cannot be read.
+        """
+        return self._whole(role, digest=True)
+
+    def _whole(self, role: str, *, digest: bool) -> Path:
+        damage = self.damage(role, digest=digest)
+        if damage:
+            raise Damaged(f"{damage}; run `micropref verify`, then embed or evaluate again to rebuild it")
         return self.folder / self.files[role].name
 
-    def problem(self, role: str, *, digest: bool) -> str | None:
-        """Return in words what is wrong with a data file, or None. Parquet readers do not notice bit rot."""
+    def damage(self, role: str, *, digest: bool) -> str | None:
+        """Return in words how a data file differs from what was committed, or None.
+
+        Parquet readers do not notice bit rot, hence the `digest`. Raises Failure where the file cannot be read: a
+        read that fails (I/O error, too many open files, no permission) proves nothing about the bytes.
+        """
         stored = self.files[role]
         path = self.folder / stored.name
         try:
@@ -89,7 +100,7 @@ class Commit:
         except FileNotFoundError:
             return f"{path}: the file is missing"
         except OSError as error:
-            return f"{path}: cannot be read: {error.strerror}"
+            raise cannot_read(path, error) from error
         return None
 
     def remove(self) -> None:
@@ -143,31 +154,43 @@ def commit(folder: Path, stem: str, files: dict[str, StoredFile], record: dict[s
 
 
 def read_commit(path: Path) -> Commit | None:
-    """Read one commit file; None where there is none. Raises Failure on an unknown layout or a damaged file."""
-    if path.is_symlink() or not path.is_file():
-        return None
+    """Read one commit file; None where there is none.
+
+    Raises Damaged where its content is not what was written, Failure where it cannot be read or has another layout.
+    """
     try:
-        value = json.loads(path.read_bytes())
-        layout, digest = value["layout"], value.pop("digest", None)
-        whole = digest == sha256_hex(canonical_json(value))
+        if path.is_symlink() or not path.is_file():
+            return None
+        data = path.read_bytes()
     except FileNotFoundError:  # removed a moment ago
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Failure(f"{path}: the commit file is damaged; remove it and embed or evaluate again") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    try:
+        value = json.loads(data)
+        layout, digest = value["layout"], value.pop("digest", None)
+        whole = digest == sha256_hex(canonical_json(value))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{path}: the commit file is damaged; {REBUILD}") from error
     if layout != LAYOUT:
         raise Failure(f"{path}: layout {layout}, this version reads {LAYOUT}; use the version that wrote it")
     if not whole:
-        raise Failure(f"{path}: the commit file was changed; remove it and embed or evaluate again")
+        raise Damaged(f"{path}: the commit file was changed; {REBUILD}")
     files = {role: StoredFile(**entry) for role, entry in value["files"].items()}
     if any(not FILE_NAME.fullmatch(file.name) for file in files.values()):
-        raise Failure(f"{path}: names a file outside its folder; remove it and embed or evaluate again")
+        raise Damaged(f"{path}: names a file outside its folder; {REBUILD}")
     record = dict(value["record"])
     return Commit(path.parent, path.stem, files, record)
 
 
+def commit_paths(folder: Path) -> list[Path]:
+    """Return the paths of a folder's commit files by name; files of other names are none of ours and are left out."""
+    try:
+        return sorted(path for path in folder.glob("*.json") if STEM.fullmatch(path.stem)) if folder.is_dir() else []
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+
+
 def read_commits(folder: Path) -> list[Commit]:
-    """Return the commits of a folder by name; files of other names are none of ours and are passed over."""
-    if not folder.is_dir():
-        return []
-    paths = sorted(path for path in folder.glob("*.json") if STEM.fullmatch(path.stem))
-    return [found for found in map(read_commit, paths) if found is not None]
+    """Return the commits of a folder by name. Raises Damaged or Failure at the first that `read_commit` refuses."""
+    return [found for found in map(read_commit, commit_paths(folder)) if found is not None]

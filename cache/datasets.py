@@ -5,7 +5,8 @@ Beside them lie the links, one set for each features id: which vectors a pair's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.commits import Commit, read_commits
-from cache.errors import BadInput
+from cache.commits import Commit, commit_paths, read_commit
+from cache.errors import BadInput, Damaged
 from cache.keys import short_id
 from cache.layout import KEY_TYPE
 from cache.store import Store
@@ -61,11 +62,29 @@ class Dataset:
 
     name: str
     folder: Path
+    skip: frozenset[str] = frozenset()
+    """Stems of parts to be passed over, because their commit files are damaged."""
 
     @cached_property
     def parts(self) -> list[Commit]:
         """Return all parts in the order their sources came."""
-        return sorted(read_commits(self.folder / "pairs"), key=lambda part: (part.record["ordinal"], part.stem))
+        paths = (path for path in commit_paths(self.folder / "pairs") if path.stem not in self.skip)
+        found = (part for part in map(read_commit, paths) if part is not None)
+        return sorted(found, key=lambda part: (part.record["ordinal"], part.stem))
+
+    def reopened(self, written: str | None = None) -> Dataset:
+        """Return the data set as it is now, the part `written` a moment ago among its parts."""
+        return replace(self, skip=self.skip - {written})
+
+    def damaged_parts(self) -> dict[str, str]:
+        """Return the stems of parts whose commit files are not whole, each with one line that says so."""
+        lines = {}
+        for path in commit_paths(self.folder / "pairs"):
+            try:
+                read_commit(path)
+            except Damaged as error:
+                lines[path.stem] = str(error)
+        return lines
 
     def splits(self) -> list[str]:
         """Return the names of the splits there are, sorted."""
@@ -83,9 +102,9 @@ class Dataset:
 
     def links(self, part: Commit, features_id: str) -> Commit | None:
         """Return which vectors a part's texts became, or None where that is not known for the part as it is now."""
-        found = [item for item in read_commits(self.links_folder(features_id)) if item.stem == part.stem]
-        same = [item for item in found if item.record["pairs_digest"] == part.files["pairs"].digest]
-        return same[0] if same else None
+        found = read_commit(self.links_folder(features_id) / f"{part.stem}.json")
+        same = found is not None and found.record["pairs_digest"] == part.files["pairs"].digest
+        return found if same else None
 
     def links_folder(self, features_id: str) -> Path:
         """Return the folder of the links to one features id."""
@@ -95,6 +114,14 @@ class Dataset:
         """Return the features ids this data set has links to, sorted."""
         folder = self.folder / "links"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def doubled(self, split: str) -> list[Doubled]:
+        """Return which parts of a split have pair ids in common, each two of them.
+
+        No command writes such parts, but two that write at the same moment may, if one of them is killed.
+        """
+        parts = self.of_split(split)
+        return doubled_ids(parts, [read_table(part, "pairs", ["pair_id"])["pair_id"] for part in parts])
 
     def digest(self, split: str) -> str:
         """Return a short hash of a split's pairs: it changes when a source is added, extended or replaced."""
@@ -123,6 +150,27 @@ class Dataset:
         return frame.filter(pl.any_horizontal(pl.col(present).is_not_null())) if present else frame
 
 
+@dataclass(frozen=True)
+class Doubled:
+    """Two parts of a split with pair ids in common: whatever joins by pair id reads such pairs twice."""
+
+    first: Commit
+    second: Commit
+    pairs: int
+    """How many ids stand in both."""
+
+
+def doubled_ids(parts: Sequence[Commit], ids: Sequence[pl.Series]) -> list[Doubled]:
+    """Return each two parts that have pair ids in common; `ids` [parts] are the pair ids of each."""
+    frames = [pl.DataFrame({"pair_id": found, "part": at}) for at, found in enumerate(ids)]
+    if len(frames) < 2:
+        return []
+    several = pl.concat(frames).filter(pl.col("pair_id").is_duplicated())
+    both = several.join(several, on="pair_id").filter(pl.col("part") < pl.col("part_right"))
+    counts = both.group_by("part", "part_right").len().sort("part", "part_right")
+    return [Doubled(parts[first], parts[second], count) for first, second, count in counts.iter_rows()]
+
+
 def read_table(part: Commit, role: str, columns: list[str] | None = None) -> pl.DataFrame:
     """Return columns (default: all) of a committed table, its digest checked first. Raises Failure on damage."""
     table = pq.read_table(part.checked_path(role), columns=columns)
@@ -138,9 +186,9 @@ def read_table(part: Commit, role: str, columns: list[str] | None = None) -> pl.
 def has_response_ids(part: Commit) -> bool:
     """Say whether a part's pairs name their responses as the ratings do; those of the first versions do not.
 
-    A damaged part passes: whoever reads it is told, and `embed` mends it as it was.
+    A damaged part passes: whoever reads it is told, and `embed` repairs it.
     """
-    return part.problem("pairs", digest=True) is not None or "rejected_id" in pq.read_schema(part.path("pairs")).names
+    return part.damage("pairs", digest=True) is not None or "rejected_id" in pq.read_schema(part.path("pairs")).names
 
 
 def open_dataset(store: Store, name: str) -> Dataset:

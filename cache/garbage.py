@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from cache.atomic import TEMP_NAME
 from cache.commits import FILE_NAME, Commit, read_commit
 from cache.datasets import linked_keys, open_dataset
-from cache.errors import Failure
+from cache.errors import Damaged
 from cache.store import Store
-from cache.vectors import ROLE, Features, open_features
+from cache.vectors import ROLE, Features, open_features, whole_features
 
 MIN_AGE_S = 24 * 3600.0
 """Younger files may belong to a command at work."""
@@ -38,14 +39,15 @@ def collect(store: Store, *, dry_run: bool = False, min_age_s: float = MIN_AGE_S
     """Remove what nothing needs; with `dry_run` only say what that is.
 
     Shards and files younger than `min_age_s` are left alone: an `embed` that was interrupted, or one at work, links
-    to its shards only when all of them are there. Raises Failure where a shard is damaged: another may hold the only
-    whole copy of what looks like a second one.
+    to its shards only when all of them are there, and keeps those it relies on young (`cache.leases`). Raises Damaged
+    where a shard is: another may hold the only whole copy of what looks like a second one. Raises Failure where one
+    cannot be read.
     """
     vectors = shards = freed = 0
     for name in store.names("features"):
         features = open_features(store, name)
-        for _, line in features.damaged():
-            raise Failure(f"{line}; mend it with `micropref embed`, then collect")
+        for line in features.damaged().values():
+            raise Damaged(f"{line}; repair it with `micropref embed`, then collect")
         needed = _needed_keys(store, name)
         seen: set[bytes] = set()
         for item in features.commits:
@@ -56,7 +58,7 @@ def collect(store: Store, *, dry_run: bool = False, min_age_s: float = MIN_AGE_S
             if len(kept) < len(keys) and kept and features.has_shard([keys[row] for row in kept]):
                 kept = []  # another shard is just these rows
             seen.update(keys[row] for row in kept)
-            if len(kept) < len(keys):
+            if len(kept) < len(keys) and _older(item.commit_path, min_age_s):  # no command came to rely on it meanwhile
                 vectors, shards = vectors + len(keys) - len(kept), shards + 1
                 freed += _shrink(features, item, keys, kept, dry_run)
     orphans = list(_orphans(store, min_age_s))
@@ -67,15 +69,54 @@ def collect(store: Store, *, dry_run: bool = False, min_age_s: float = MIN_AGE_S
     return Collection(vectors, shards, len(orphans), freed)
 
 
-def _needed_keys(store: Store, features_id: str) -> set[bytes]:
-    needed: set[bytes] = set()
+def remove_damaged(store: Store, features: Features) -> list[str]:
+    """Remove the damaged shards of some features that nothing needs, and return what is left of them in words.
+
+    What keys a damaged shard had is not known any more. It goes when each vector that a data set links to is in a
+    whole shard, so when what it held was embedded again.
+    """
+    whole, damaged = whole_features(store, features.settings)
+    if not damaged:
+        return []
+    lost = _lost_by_data_set(store, whole)
+    if lost:
+        return [f"{line}; needed by {lost}" for line in damaged.values()]
+    for stem in damaged:
+        if not whole.damage(stem):  # rewritten by another command a moment ago
+            continue
+        try:
+            item = read_commit(whole.commit_path(stem))
+        except Damaged:
+            whole.commit_path(stem).unlink(missing_ok=True)
+        else:
+            if item is not None:
+                item.remove()
+    return []
+
+
+def _lost_by_data_set(store: Store, features: Features) -> str:
+    lost = []
     for name in store.names("datasets"):
-        dataset = open_dataset(store, name)
-        for part in dataset.parts:
-            links = dataset.links(part, features_id)
-            if links is not None:
-                needed.update(linked_keys(links))
-    return needed
+        try:
+            linked = pl.Series(list(_linked_by(store, name, features.id)), dtype=pl.Binary)
+        except Damaged:
+            lost.append(f"data set {name!r} (what it needs is not known, for its own files are damaged)")
+            continue
+        missing = int((features.locate(linked) < 0).sum())
+        if missing:
+            lost.append(f"data set {name!r} ({missing} of its vectors are missing: embed it again too)")
+    return ", ".join(lost)
+
+
+def _needed_keys(store: Store, features_id: str) -> set[bytes]:
+    return set().union(*(_linked_by(store, name, features_id) for name in store.names("datasets")))
+
+
+def _linked_by(store: Store, name: str, features_id: str) -> set[bytes]:
+    """Return the keys of all vectors that a data set links to."""
+    dataset = open_dataset(store, name)
+    links = (dataset.links(part, features_id) for part in dataset.parts)
+    return set().union(*(linked_keys(item) for item in links if item is not None))
 
 
 def _shrink(features: Features, item: Commit, keys: list[bytes], kept: list[int], dry_run: bool) -> int:

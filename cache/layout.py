@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.errors import Failure
+from cache.errors import Failure, cannot_read
 
 LAYOUT_VERSION = 1
 KEY_BYTES = 16
@@ -130,7 +130,7 @@ class VectorFile:
                 for group, part in segments(rows, self.starts):
                     self._read_group(file.fileno(), group, rows[part] - self.starts[group], out[part])
         except OSError as error:
-            raise Failure(f"{self.path}: cannot be read ({error.strerror}); run `micropref verify`") from error
+            raise cannot_read(self.path, error) from error
 
     def _read_group(self, file: int, group: int, places: Rows, out: npt.NDArray[np.uint8]) -> None:
         """Read ascending rows of one group, those that lie side by side in one call."""
@@ -179,6 +179,8 @@ def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
             raise Failure(
                 f"{path}: no memory is left to open it; raise the process's limit (sql --memory-mb)"
             ) from error
+        if isinstance(error, OSError) and error.errno:  # pyarrow says what it cannot decode without a number
+            raise cannot_read(path, error) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Failure(f"{path}: not a vector file ({reason}); run `micropref verify`") from error
     counts = [0, *(len(group) for group in groups)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cache.atomic import write_bytes
-from cache.errors import Failure
+from cache.errors import Damaged, cannot_read
 from cache.keys import canonical_json, sha256_hex, short_id
 
 FORMAT = 1
@@ -77,7 +77,7 @@ def write_person(folder: Path, person: Person) -> Path:
 
 
 def read_person(path: Path) -> Person | None:
-    """Return a person; None where there is no file. Raises Failure where it is damaged or of another format."""
+    """Return a person; None where there is no file. Raises Damaged where it is not whole or of another format."""
     try:
         value: dict[str, Any] = json.loads(path.read_bytes())
         digest = value.pop("digest")
@@ -88,5 +88,10 @@ def read_person(path: Path) -> Person | None:
         return Person(**value, answers=answers, weights=weights, scale=None if scale is None else tuple(scale))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Failure(f"{path}: damaged, changed or of another version; remove it and ask or adapt again") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(
+            f"{path}: damaged, changed or of another version; restore it from a copy, or move it away and "
+            "ask or adapt again"
+        ) from error

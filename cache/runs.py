@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.atomic import publish, staged_file, write_bytes
 from cache.commits import Commit, commit, read_commit, read_commits, write_table
-from cache.errors import Failure
+from cache.errors import Damaged, Failure, cannot_read
 from cache.keys import digest_file, finite, sha256_hex
 from cache.store import NAME, Store, check_name
 
@@ -36,13 +36,16 @@ class Run:
         return self.folder.name
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the saved weights. Raises Failure where their digest is not the recorded one."""
+        """Return the saved weights. Raises Damaged where their digest is not the recorded one."""
         from safetensors.torch import load
 
         path = self.folder / HEADS
-        data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        try:
+            data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        except OSError as error:
+            raise cannot_read(path, error) from error
         if sha256_hex(data) != self.record["heads_digest"]:
-            raise Failure(f"{path}: missing or changed since it was saved; train the run again")
+            raise Damaged(f"{path}: missing or changed since it was saved; train the run again")
         return load(data)
 
     def eval_folder(self, data: str) -> Path:
@@ -99,15 +102,17 @@ def save_budget(store: Store, run_id: str, pairs: pa.Table) -> None:
 
 
 def open_run(store: Store, run_id: str) -> Run:
-    """Open a run. Raises BadInput listing the runs there are, Failure where run.json is damaged."""
+    """Open a run. Raises BadInput listing the runs there are, Damaged where run.json is not whole."""
     folder = store.existing("runs", run_id)
     path = folder / "run.json"
     try:
         record = json.loads(path.read_bytes())
         if record["run"] != run_id:
             raise KeyError("run")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failure(f"{path}: missing or damaged; remove {folder} and train again") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{path}: damaged; train with the same options again, which writes it anew") from error
     return Run(folder, record)
 
 

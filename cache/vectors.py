@@ -20,8 +20,8 @@ import pyarrow as pa
 from safetensors.numpy import load, save
 
 from cache.atomic import write_bytes
-from cache.commits import Commit, commit, read_commit, read_commits, write_file
-from cache.errors import BadInput, Failure
+from cache.commits import Commit, commit, commit_paths, read_commit, write_file
+from cache.errors import BadInput, Damaged, Failure, cannot_read
 from cache.keys import canonical_json, sha256_hex, short_id
 from cache.layout import (
     KEY_TYPE,
@@ -38,6 +38,7 @@ from cache.layout import (
 from cache.store import Store
 
 ROLE = "vectors"
+REWRITTEN = "embed again with the same backbone and options, which writes it anew and keeps the vectors"
 READERS = min(8, os.cpu_count() or 1)
 
 
@@ -82,7 +83,8 @@ class Features:
     @cached_property
     def commits(self) -> list[Commit]:
         """Return the committed shards by name, sizes not yet checked."""
-        return [item for item in read_commits(self.folder / "shards") if item.stem not in self.skip]
+        paths = (path for path in commit_paths(self.folder / "shards") if path.stem not in self.skip)
+        return [item for item in map(read_commit, paths) if item is not None]
 
     @cached_property
     def _index(self) -> pl.DataFrame:
@@ -191,28 +193,48 @@ class Features:
         file = replace(file, extra={"edges": edge_digests(stored)})
         return commit(folder, stem, {ROLE: file}, record)
 
-    def has_shard(self, keys: list[bytes]) -> bool:
-        """Say whether a shard of exactly these keys is committed now, perhaps by another writer."""
-        return read_commit(self.folder / "shards" / f"{shard_stem(keys)}.json") is not None
+    def commit_path(self, stem: str) -> Path:
+        """Return the path of the file that commits the shard of this name."""
+        return self.folder / "shards" / f"{stem}.json"
 
-    def damaged(self) -> list[tuple[Commit, str]]:
-        """Return the shards whose bytes are not the committed ones, each with one line that says so."""
-        checked = ((item, item.problem(ROLE, digest=True)) for item in self.commits)
-        return [(item, line) for item, line in checked if line]
+    def has_shard(self, keys: list[bytes]) -> bool:
+        """Say whether a whole shard of exactly these keys is committed now, perhaps by another writer."""
+        return self.damage(shard_stem(keys)) == ""
+
+    def damage(self, stem: str) -> str | None:
+        """Return in one line how a shard differs from what was committed; "": not at all, None: there is none.
+
+        Raises Failure where its files cannot be read, which proves nothing.
+        """
+        try:
+            item = read_commit(self.commit_path(stem))
+            return None if item is None else item.damage(ROLE, digest=True) or ""
+        except Damaged as error:
+            return str(error)
+
+    def damaged(self) -> dict[str, str]:
+        """Return the names of shards whose bytes are not the committed ones, each with one line that says so.
+
+        Raises Failure where a shard cannot be read.
+        """
+        stems = [path.stem for path in commit_paths(self.folder / "shards")]
+        return {stem: line for stem in stems if (line := self.damage(stem))}
 
     def about(self) -> dict[str, Any]:
         """Return what the embedding command said of the backbone: its name, revision, architecture."""
         path = self.folder / "about.json"
         try:
             about: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+        except OSError as error:
+            raise cannot_read(path, error) from error
         except ValueError as error:
-            raise Failure(f"{path}: damaged; remove {self.folder / 'features.json'} and embed again") from error
+            raise Damaged(f"{path}: damaged; {REWRITTEN}") from error
         return about
 
     def create(self, about: dict[str, Any], reward_head: npt.NDArray[np.float32] | None) -> None:
         """Make the features' folder exist; `reward_head` [1, D] is the checkpoint's own, kept beside the vectors."""
         path, settings = self.folder / "features.json", canonical_json(self.settings).encode()
-        if path.is_file() and path.read_bytes() == settings:
+        if self._is_described(path, settings):
             return
         write_bytes(self.folder / "about.json", canonical_json(about).encode())
         if reward_head is not None:
@@ -221,10 +243,30 @@ class Features:
             commit(self.folder, "reward_head", {"weights": file}, {})
         write_bytes(path, settings)
 
+    def _is_described(self, path: Path, settings: bytes) -> bool:
+        """Say whether the files beside the shards are there and whole."""
+        try:
+            if not path.is_file() or path.read_bytes() != settings:
+                return False
+            self.about()
+            self.reward_head()
+        except Damaged:
+            return False
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        return True
+
     def reward_head(self) -> npt.NDArray[np.float32] | None:
         """Return the checkpoint's own reward head [1, D], None where it has none. Raises Failure on damage."""
         item = read_commit(self.folder / "reward_head.json")
         return load(item.checked_path("weights").read_bytes())["score.weight"] if item else None
+
+
+def whole_features(store: Store, settings: dict[str, Any]) -> tuple[Features, dict[str, str]]:
+    """Return the features of these settings without their damaged shards, and those (name -> what is wrong)."""
+    features = planned_features(store, settings)
+    damaged = features.damaged()
+    return replace(features, skip=frozenset(damaged)), damaged
 
 
 def planned_features(store: Store, settings: dict[str, Any]) -> Features:
@@ -240,10 +282,12 @@ def open_features(store: Store, features_id: str) -> Features:
     try:
         settings = json.loads(path.read_bytes())
         damaged = short_id(settings) != features_id
-    except (OSError, ValueError):
+    except ValueError:
         damaged = True
+    except OSError as error:
+        raise cannot_read(path, error) from error
     if damaged:
-        raise Failure(f"{path}: missing or changed, so its vectors cannot be trusted; remove {folder} and embed again")
+        raise Damaged(f"{path}: changed after it was written, so its vectors cannot be trusted; {REWRITTEN}")
     if settings["layout_version"] != LAYOUT_VERSION:
         raise Failure(f"{path}: layout {settings['layout_version']}, this version reads {LAYOUT_VERSION}")
     return Features(folder, settings)

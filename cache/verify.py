@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from cache.commits import Commit, read_commits
-from cache.datasets import Dataset, linked_keys, open_dataset
+from cache.datasets import Dataset, Doubled, linked_keys, open_dataset
 from cache.errors import Failure
 from cache.layout import open_vectors
 from cache.people import read_person
@@ -71,7 +71,14 @@ def _runs(store: Store, problems: list[str]) -> Iterator[Run]:
 
 
 def _file_problems(item: Commit) -> list[str]:
-    return [line for role in item.files if (line := item.problem(role, digest=True))]
+    return [line for role in item.files if (line := _problem(item, role))]
+
+
+def _problem(item: Commit, role: str) -> str | None:
+    try:
+        return item.damage(role, digest=True)
+    except Failure as error:  # unreadable, which may not be damage: the line says so
+        return str(error)
 
 
 def _shard_problems(features: Features, item: Commit) -> list[str]:
@@ -105,7 +112,19 @@ def _dataset_problems(store: Store, name: str) -> tuple[int, list[str]]:
     found = [line for item in parts for line in _file_problems(item)]
     for features_id, item in links:
         found += _file_problems(item) or _link_problems(store, dataset, features_id, item)
+    if not found:  # of damaged parts the ids are not known
+        found = [_doubled_line(dataset, both) for split in dataset.splits() for both in dataset.doubled(split)]
     return len(parts) + len(links), found
+
+
+def _doubled_line(dataset: Dataset, both: Doubled) -> str:
+    first, second = both.first.record, both.second.record
+    return (
+        f"data set {dataset.name!r}, split {first['split']!r}: {both.pairs} pair ids stand in two sources, "
+        f"{first['source']} and {second['source']}, written by two commands at the same moment; "
+        f"`micropref embed {second['source']} --name {dataset.name}`, with the options it was embedded with, "
+        "numbers its pairs anew"
+    )
 
 
 def _link_problems(store: Store, dataset: Dataset, features_id: str, item: Commit) -> list[str]:

@@ -75,7 +75,7 @@ class Backbone:
         trust_remote_code: bool = False,
         weights: bool = True,
     ) -> Self:
-        """Load a backbone from `minilm`, a folder, or a hub id; only safetensors weights are read.
+        """Load what `find_checkpoint` finds: a folder, hub id, .gguf file or packaged backbone; never from pickle.
 
         `dtype` auto is bfloat16 where the device multiplies in it, else float32; `pooling` auto is the last token for
         causal backbones, what an encoder's own modules.json asks for otherwise; `max_length` None is the backbone's

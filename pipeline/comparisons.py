@@ -1,23 +1,22 @@
 """The shapes of sources whose every row is a comparison: TRL preferences, HH-RLHF, reversals.
 
-A reader of such a row returns its pairs, none where the two responses are identical.
+A reader of such a row returns its pairs. It raises NoPreference where the two responses are identical, or both empty.
 """
 
 from __future__ import annotations
 
 from pipeline import fields
-from pipeline.pairs import PreferencePair, Rating, Text
+from pipeline.pairs import PreferencePair, Rating, Text, is_empty
 from pipeline.prompts import behind_prompt, split_messages, split_texts, turns
-from pipeline.rows import Row, RowError
+from pipeline.rows import NoPreference, Row, RowError
 
 
 def preference(row: Row) -> list[PreferencePair]:
     """Read a TRL row: chosen and rejected, texts or messages, with or without their prompt."""
-    chosen, rejected = fields.text(row, "chosen"), fields.text(row, "rejected")
+    chosen, rejected = fields.response(row, "chosen"), fields.response(row, "rejected")
     if type(chosen) is not type(rejected):
         raise RowError("rejected", "a text beside messages", "the form that 'chosen' has")
-    if chosen == rejected:
-        return []
+    _require_difference(chosen, rejected)
     if "prompt" in row.values:
         asked = fields.text(row, "prompt")
         prompt, (chosen, rejected) = behind_prompt(asked, {"chosen": chosen, "rejected": rejected})
@@ -27,32 +26,39 @@ def preference(row: Row) -> list[PreferencePair]:
         assert isinstance(chosen, tuple)
         assert isinstance(rejected, tuple)
         prompt, chosen, rejected = split_messages(chosen, rejected)
-    # Only one side may have repeated the prompt.
-    return [] if chosen == rejected else [_labelled(row, prompt, chosen, rejected)]
+    _require_difference(chosen, rejected)  # again: only one side may have repeated the prompt
+    return [_labelled(row, prompt, chosen, rejected)]
 
 
 def hh(row: Row) -> list[PreferencePair]:
     """Read an HH-RLHF row: two transcripts, the prompt is what they have in common."""
     chosen = turns(fields.sentence(row, "chosen"), "chosen")
     rejected = turns(fields.sentence(row, "rejected"), "rejected")
-    if chosen == rejected:
-        return []
-    return [_labelled(row, *split_messages(chosen, rejected))]
+    _require_difference(chosen, rejected)
+    prompt, chosen, rejected = split_messages(chosen, rejected)
+    _require_difference(chosen, rejected)
+    return [_labelled(row, prompt, chosen, rejected)]
 
 
 def reversals(row: Row) -> list[PreferencePair]:
     """Read an RPR row: criterion x prefers response a, criterion y prefers response b."""
     asked = fields.text(row, "prompt")
-    prompt, (a, b) = behind_prompt(asked, {name: fields.text(row, name) for name in ("response_a", "response_b")})
+    prompt, (a, b) = behind_prompt(asked, {name: fields.response(row, name) for name in ("response_a", "response_b")})
     category_x, category_y = fields.sentence(row, "category_x"), fields.sentence(row, "category_y")
     criteria_x, criteria_y = fields.sentence(row, "criteria_x"), fields.sentence(row, "criteria_y")
     user = fields.user(row)
-    if a == b:
-        return []
+    _require_difference(a, b)
     return [
         _pair(row, prompt, a, b, category_x, criteria_x, user),
         _pair(row, prompt, b, a, category_y, criteria_y, user),
     ]
+
+
+def _require_difference(first: Text, second: Text) -> None:
+    if first == second:
+        raise NoPreference("identical responses")
+    if is_empty(first) and is_empty(second):
+        raise NoPreference("both responses empty")
 
 
 def ratings(row: Row, pair: PreferencePair) -> list[Rating]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -63,20 +63,33 @@ class Demo:
     """What the first of them returns."""
 
 
-def run_demo(store: Store, announce: Announce, progress: Callable[[FitProgress], None] | None = None) -> Demo:
+def run_demo(
+    store: Store,
+    announce: Announce,
+    progress: Callable[[FitProgress], None] | None = None,
+    backbone: str = EmbedOptions.backbone,
+) -> Demo:
     """Generate, embed, train and evaluate; a second run finds everything done and takes seconds.
 
-    Raises BadInput where the package that carries MiniLM is not installed.
+    `backbone`: what `embed` takes, such as `smollm2`. Raises BadInput where it cannot be loaded, `minilm` and
+    `smollm2` where the packages that carry them are not installed.
     """
     files = write(generate(), source_folder(store))
+    features = ""
     for path, split in zip(files, ("train", "test"), strict=True):
         # What an earlier version generated would else stay beside these rows.
         sources = SourceOptions(split=split, replace=True)
-        report = embed(store, [path], NAME, sources, EmbedOptions(), announce=announce)
+        report = embed(store, [path], NAME, sources, EmbedOptions(backbone), announce=announce)
+        features = report.features
         announce(f"{split}: {report.pairs:,} pairs, {report.texts_embedded:,} of {report.texts:,} texts embedded now")
+        if report.texts_embedded:
+            announce(
+                f"{report.tokens_forwarded:,} tokens forwarded ({report.tokens_unique:,} unique) "
+                f"at {report.tokens_per_second:,.0f} tokens/s"
+            )
     runs = {}
     for model, (setting, options) in MODELS.items():
-        trained = train(store, NAME, setting, FitPlan(), options, progress)
+        trained = train(store, NAME, setting, FitPlan(), replace(options, features=features), progress)
         evaluate(store, trained.run)
         runs[model] = trained.run
         announce(f"{model}: run {trained.run}, validation NLL {trained.record['validation_nll']:.4f}")

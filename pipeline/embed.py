@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from cache.commits import Commit, commit, write_table
 from cache.datasets import Dataset, linked_keys
-from cache.errors import BadInput
+from cache.errors import BadInput, Damaged, Failure
+from cache.garbage import remove_damaged
+from cache.leases import Leases
 from cache.store import Store, check_name
-from cache.vectors import ROLE, Features, planned_features
+from cache.vectors import Features, whole_features
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import find_checkpoint
 from pipeline.embed_options import EmbedOptions, EngineOptions
 from pipeline.embed_report import EmbedReport, make_report
 from pipeline.engine import Engine, choose_engine, drive
 from pipeline.forward import Forwarded, Job, summary
-from pipeline.ingest import Incoming, SourceOptions, covered, number_pairs, read_sources, write_part
+from pipeline.ingest import Incoming, SourceOptions, covered, read_sources, write_numbered
+from pipeline.pairs import PreferencePair
 from pipeline.progress import Announce, progress_bar
-from pipeline.shards import Demand, Shard, demand
+from pipeline.shards import Demand, Shard
 from pipeline.splits import TEST, TRAIN
 from pipeline.text_plan import TextPlan, link_table
 from pipeline.tokens import PairTokenizer, Responses, Tokenizing
 
 _LOCAL = EngineOptions()
+ROUNDS = 3
+"""How often vectors that vanish while a command runs are embedded again."""
 
 
 def embed(
@@ -47,38 +55,47 @@ def embed(
     no weights. Raises BadInput for unusable sources, names and options before anything is written.
     """
     start = time.monotonic()
-    dataset = Dataset(check_name("data set", name), store.dataset(name))
+    dataset = _open(store, name, announce)
     known = {path: covered(dataset, path, sources) for path in dict.fromkeys(paths)}
     place = choose_engine(engine, options)
     options = place.resolve(options)
     backbone, tokenizer = _load(options, place, plan_only=plan_only)
-    features = planned_features(store, _settings(backbone, tokenizer, options))
-    damaged = features.damaged()
-    features = replace(features, skip=frozenset(item.stem for item, _ in damaged))
+    features, damaged = whole_features(store, _settings(backbone, tokenizer, options))
     responses = _responses(dataset, features, options.responses)
     finished = {path: parts for path, parts in known.items() if parts and _linked(dataset, features, parts, responses)}
     incoming = _read({path: parts for path, parts in known.items() if path not in finished}, sources, announce)
-    for _, line in damaged:
-        announce(f"{line}; its vectors are embedded again")
-    plan = TextPlan([pair for one in incoming for pair in one.pairs], tokenizer, features.id, responses)
-    missing = _missing(plan, features, tokenizer.options.max_length)
-    forwarded = None
+    for line in damaged.values():
+        announce(f"{line}; what it held is embedded again where these sources need it")
+    pairs = [pair for one in incoming for pair in one.pairs]
     if plan_only:
-        wanted = _wanted(plan, missing, causal=backbone.causal)
+        plan = TextPlan(pairs, tokenizer, features.id, responses)
+        stored = set(features.keys().to_pylist())
+        missing = _missing(plan, stored.intersection, tokenizer.options.max_length)
+        wanted, forwarded = _wanted(plan, missing), None
     else:
-        for shard, _ in damaged:
-            if shard.problem(ROLE, digest=True):  # still: another writer may have mended it
-                shard.remove()
         about = {**backbone.description(), "device": options.device}
         features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
-        forwarded = _forward(place, Job(features.folder, features.settings, options), backbone, plan, missing, announce)
-        wanted = forwarded.demand
-        _commit_parts(dataset, features, incoming, plan, responses, _retired(dataset, sources, incoming, finished))
+        work = _Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
+        with ExitStack() as leased:
+            plan, forwarded = _store_vectors(store, features, work, pairs, responses, leased)
+            wanted = forwarded.demand
+            retired = _retired(dataset, sources, incoming, finished)
+            dataset = _commit_parts(dataset, features, incoming, plan, responses, retired)
+        for line in remove_damaged(store, features):
+            announce(f"warning: {line}")
     settled = [part for parts in finished.values() for part in parts]
     links = [item for part in settled if (item := dataset.links(part, features.id))]
-    after = Dataset(name, dataset.folder)
-    report = make_report(after, features, backbone, incoming, plan, wanted, forwarded, settled, links)
+    report = make_report(dataset.reopened(), features, backbone, incoming, plan, wanted, forwarded, settled, links)
     return replace(report, seconds=time.monotonic() - start)
+
+
+def _open(store: Store, name: str, announce: Announce) -> Dataset:
+    """Open a data set that may not exist yet, without parts whose commit files are damaged: embedding repairs them."""
+    dataset = Dataset(check_name("data set", name), store.dataset(name))
+    damaged = dataset.damaged_parts()
+    for line in damaged.values():
+        announce(line)
+    return replace(dataset, skip=frozenset(damaged))
 
 
 def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> tuple[Backbone, PairTokenizer]:
@@ -95,30 +112,72 @@ def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> tuple[Bac
     return backbone, backbone.pair_tokenizer(tokenizing)
 
 
-def _missing(plan: TextPlan, features: Features, max_length: int) -> Iterator[Shard]:
-    """Return the shards of a plan without the texts that have a vector. Raises BadInput where no pair fits."""
-    stored = set(features.keys().to_pylist())
-    shards = (missing for shard in plan.shards() if (missing := shard.without(stored)))
+@dataclass(frozen=True)
+class _Work:
+    """What forwarding the texts of a plan takes."""
+
+    place: Engine
+    job: Job
+    backbone: Backbone
+    tokenizer: PairTokenizer
+    announce: Announce
+
+
+def _store_vectors(
+    store: Store,
+    features: Features,
+    work: _Work,
+    pairs: Sequence[PreferencePair],
+    responses: Responses,
+    leased: ExitStack,
+) -> tuple[TextPlan, Forwarded]:
+    """Store what has no vector yet; return the plan when every text of it was found, in shards that stay leased.
+
+    Leases keep `gc` away from what was stored before. What goes all the same, by a `gc --min-age 0` at the same
+    moment, is embedded again. Raises Failure where that goes on.
+    """
+    forwarded = summary([], 0.0)
+    for _ in range(ROUNDS):
+        leases = leased.enter_context(Leases(features, work.announce))
+        plan = TextPlan(pairs, work.tokenizer, features.id, responses)
+        limit = work.tokenizer.options.max_length
+        missing = _missing(plan, leases.stored, limit)
+        forwarded += _forward(work, plan, missing, leases)
+        features, _ = whole_features(store, features.settings)  # as it is now
+        lost = int((features.locate(pl.Series(plan.keys, dtype=pl.Binary)) < 0).sum())
+        if not lost:
+            return plan, forwarded
+        work.announce(f"{lost:,} vectors went while this command ran, by `gc` it seems: they are embedded again")
+    raise Failure(
+        f"{features.folder}: vectors went {ROUNDS} times while this command ran; stop the `gc` that runs beside it, "
+        "then give the same command again: it goes on from there"
+    )
+
+
+def _missing(plan: TextPlan, stored: Callable[[list[bytes]], Container[bytes]], max_length: int) -> Iterator[Shard]:
+    """Return the shards of a plan without the texts that have a vector.
+
+    `stored` says which of some keys have one. Raises BadInput where no pair fits.
+    """
+    shards = (missing for shard in plan.shards() if (missing := shard.without(stored(shard.keys))))
     first = next(shards, None)  # now, before anything is written
     if first is None and len(plan.overlong) and plan.overlong.all():
         raise BadInput(f"no pair fits {max_length} tokens: give a larger --max-length")
     return shards if first is None else chain([first], shards)
 
 
-def _wanted(plan: TextPlan, missing: Iterator[Shard], *, causal: bool) -> Demand:
+def _wanted(plan: TextPlan, missing: Iterator[Shard]) -> Demand:
     """Return what forwarding would ask for."""
     wanted, counted = Demand(), 0
     with progress_bar(len(plan.overlong), "tokenizing", "pair") as advance:
         for shard in missing:
-            wanted += demand(shard, causal=causal)
+            wanted += shard.demand
             advance(plan.planned - counted)
             counted = plan.planned
     return wanted
 
 
-def _forward(
-    place: Engine, job: Job, backbone: Backbone, plan: TextPlan, missing: Iterator[Shard], announce: Announce
-) -> Forwarded:
+def _forward(work: _Work, plan: TextPlan, missing: Iterator[Shard], leases: Leases) -> Forwarded:
     """Have the missing texts forwarded and stored while the others are still tokenized."""
     first = next(missing, None)
     if first is None:
@@ -128,17 +187,18 @@ def _forward(
     def counted(shards: Iterator[Shard]) -> Iterator[Shard]:
         nonlocal handed_out
         for shard in shards:
-            handed_out += shard.size
+            handed_out += shard.demand.tokens
+            leases.expect(shard.keys)
             yield shard
 
-    with progress_bar(None, "embedding", "tok") as count, place.hire(job, backbone) as crew:
+    with progress_bar(None, "embedding", "tok") as count, work.place.hire(work.job, work.backbone) as crew:
 
         def advance(tokens: int) -> None:
             count(tokens)
             share = plan.planned / len(plan.overlong)  # what is not tokenized is taken to be like what is
             count.expect(int(handed_out / share), f"{share:.0%} tokenized" if share < 1 else "")
 
-        return drive(crew, counted(chain([first], missing)), advance, announce)
+        return drive(crew, counted(chain([first], missing)), advance, work.announce)
 
 
 def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:
@@ -150,7 +210,7 @@ def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOption
 
 def _responses(dataset: Dataset, features: Features, asked: Responses) -> Responses:
     """Return what to embed so that nothing an earlier command embedded is unlinked."""
-    linked = [dataset.links(part, features.id) for part in dataset.parts]
+    linked = [_whole_links(dataset, part, features) for part in dataset.parts]
     before = {item.record["responses"] for item in linked if item}
     return asked if before <= {asked} else "both"
 
@@ -158,14 +218,22 @@ def _responses(dataset: Dataset, features: Features, asked: Responses) -> Respon
 def _linked(dataset: Dataset, features: Features, parts: list[Commit], responses: Responses) -> bool:
     """Say whether every text of these parts has a vector that can be read."""
     for part in parts:
-        links = dataset.links(part, features.id)
-        if links is None or links.record["responses"] != responses or links.problem("links", digest=True):
+        links = _whole_links(dataset, part, features)
+        if links is None or links.record["responses"] != responses or links.damage("links", digest=True):
             return False
-        if any(part.problem(role, digest=True) for role in part.files):
+        if any(part.damage(role, digest=True) for role in part.files):
             return False
         if (features.locate(linked_keys(links)) < 0).any():
             return False
     return True
+
+
+def _whole_links(dataset: Dataset, part: Commit, features: Features) -> Commit | None:
+    """Return a part's links; None where there are none, or a damaged commit file, which is written anew."""
+    try:
+        return dataset.links(part, features.id)
+    except Damaged:
+        return None
 
 
 def _read(unread: dict[Path, list[Commit]], sources: SourceOptions, announce: Announce) -> list[Incoming]:
@@ -215,15 +283,14 @@ def _commit_parts(
     plan: TextPlan,
     responses: Responses,
     retired: list[Commit],
-) -> None:
-    """Write pairs, then the links that say they are embedded, then let go of what is replaced."""
+) -> Dataset:
+    """Write pairs, then the links that say they are embedded, then remove what is replaced; return what is there."""
     start = 0
     for one in incoming:
-        now = Dataset(dataset.name, dataset.folder)  # with the parts that were written a moment ago
-        pair_ids = number_pairs(now, one, retired)
-        part = write_part(now, one, pair_ids)
+        part, pair_ids = write_numbered(dataset, one, retired)
+        dataset = dataset.reopened(part.stem)
         rows = range(start, start + len(one.pairs))
-        folder = now.links_folder(features.id)
+        folder = dataset.links_folder(features.id)
         file = write_table(folder, part.stem, "links", link_table(plan, rows, pair_ids))
         record = {
             "pairs_digest": part.files["pairs"].digest,
@@ -241,3 +308,4 @@ def _commit_parts(
             if links is not None:
                 links.remove()
         part.remove()
+    return dataset.reopened()

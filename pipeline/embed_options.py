@@ -23,7 +23,7 @@ class EmbedOptions:
     """What `embed` is told of backbone and texts."""
 
     backbone: str = MINILM
-    """`minilm`, a folder, or a hub id."""
+    """`minilm`, `smollm2`, a folder, a .gguf file, or a hub id."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     pooling: PoolingName = "auto"

@@ -51,6 +51,8 @@ class EmbedReport:
     """Pairs whose prompt was cut."""
     indistinguishable: int
     """Pairs whose responses are the same tokens to this backbone: their margin is always 0."""
+    empty_responses: int
+    """Pairs of which one response is empty: not answering is an answer."""
     without_context: int
     """Pairs without a context."""
     users: int
@@ -92,13 +94,14 @@ def make_report(
     """
     splits = Counter[str]()
     dropped = Counter[str]()
-    rejected = 0
+    rejected = empty = 0
     for record, pairs in [(one.record, len(one.pairs)) for one in incoming] + [
         (part.record, part.files["pairs"].rows) for part in settled
     ]:
         splits[record["split"]] += pairs
         dropped.update(record["dropped"])
         rejected += record["rejected_rows"]
+        empty += record.get("empty_responses", 0)  # parts without a count were read when such rows were refused
     overlong = int(plan.overlong.sum()) + sum(item.record["overlong"] for item in links)
     if overlong:
         dropped["overlong"] += overlong
@@ -121,6 +124,7 @@ def make_report(
         dropped=dict(dropped),
         trimmed=int(plan.trimmed.sum()) + sum(item.record["trimmed"] for item in links),
         indistinguishable=int(plan.indistinguishable.sum()) + sum(item.record["indistinguishable"] for item in links),
+        empty_responses=empty,
         without_context=sum(pair.context is None for pair in pairs_now) + old.without_context,
         users=len({pair.user for pair in pairs_now if pair.user is not None} | old.users),
         rejected_rows=rejected,

@@ -11,6 +11,7 @@ from pipeline.rows import Row, RowError, describe, is_blank
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 A_TEXT = "a non-empty text or a list of messages"
+A_RESPONSE = "a text, which may be empty, or a list of messages"
 A_NUMBER = "a finite number (null where there is none)"
 A_MESSAGE_CONTENT = "a text or a list of text parts"
 NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)", flags=re.ASCII | re.IGNORECASE)
@@ -25,6 +26,21 @@ def text(row: Row, field: str) -> Text:
     if isinstance(value, list):
         return _messages(value, field)
     raise RowError(field, _found(row, field), A_TEXT)
+
+
+def response(row: Row, field: str) -> Text:
+    """Return a required response, which may be empty: not answering is an answer. Raises RowError.
+
+    Messages are at least one. In CSV, which has no null, an empty cell is an empty response.
+    """
+    value = row.values.get(field)
+    if value is None and row.textual and field in row.values:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value:
+        return tuple(_message(item, f"{field}[{place}]") for place, item in enumerate(value))
+    raise RowError(field, "an empty list" if value == [] else _found(row, field), A_RESPONSE)
 
 
 def sentence(row: Row, field: str) -> str:

@@ -24,11 +24,11 @@ from pipeline.batches import require_finite
 from pipeline.embed_options import EmbedOptions
 from pipeline.pass_check import choose_pass
 from pipeline.passes import PackedPass, Pass
-from pipeline.shards import Demand, Shard, demand
+from pipeline.shards import Demand, Shard
 
 Vectors = npt.NDArray[np.float32]
 Advance = Callable[[int], None]
-"""Counts tokens whose texts have been read."""
+"""Counts tokens that have been read, what texts share once; over a shard they add up to its demand."""
 
 
 class Stopped(Exception):  # noqa: N818 - nothing is wrong with it
@@ -101,7 +101,7 @@ class Worker:
         notes, self._notes = self._notes, []
         return Stored(
             shard.number,
-            demand(shard, causal=chosen.backbone.causal),
+            shard.demand,
             forwarded,
             chosen.name,
             delta_error(shard, vectors, vectors.astype(self._features.dtype)),
@@ -120,7 +120,7 @@ class Worker:
         """Return the vectors [n, D] of a shard's texts, how many tokens were read for them, and by which pass."""
         chosen = self._choose_pass(shard)
         vectors = np.empty((len(shard), self._features.width), dtype=np.float32)
-        forwarded = 0
+        forwarded = read = counted = 0
         try:
             for batch in chosen.run(shard.tokens, shard.groups):
                 vectors[batch.places] = batch.vectors.numpy()
@@ -128,7 +128,10 @@ class Worker:
                     stored = vectors[batch.places].astype(self._features.dtype, copy=False)
                 require_finite(stored, [shard.names[at] for at in batch.places])
                 forwarded += batch.forwarded
-                advance(sum(len(shard.tokens[at]) for at in batch.places))
+                read += sum(len(shard.tokens[at]) for at in batch.places)
+                done = shard.demand.tokens * read // shard.size  # what texts share is read once: each has its part
+                advance(done - counted)
+                counted = done
                 if self._stopped.is_set():
                     raise Stopped
         except BaseException:
@@ -196,6 +199,12 @@ class Forwarded:
     """From the first shard to the last, the planning and storing between them included."""
     delta_error: float | None
     """Of the first shard that has pairs."""
+
+    def __add__(self, again: Forwarded) -> Forwarded:
+        names = tuple(sorted({*self.pass_names, *again.pass_names}))
+        error = again.delta_error if self.delta_error is None else self.delta_error
+        tokens, seconds = self.forwarded_tokens + again.forwarded_tokens, self.seconds + again.seconds
+        return Forwarded(self.demand + again.demand, tokens, names, seconds, error)
 
 
 def summary(done: Sequence[Stored], seconds: float) -> Forwarded:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +15,28 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 
 from cache.commits import Commit, StoredFile, commit, write_file, write_table
-from cache.datasets import PAIR_SCHEMA, RATING_SCHEMA, Dataset, has_response_ids, read_table
+from cache.datasets import PAIR_SCHEMA, RATING_SCHEMA, Dataset, doubled_ids, has_response_ids, read_table
 from cache.errors import BadInput
 from cache.keys import digest_file
 from cache.store import check_name
 from pipeline.contexts import read_contexts, with_contexts
 from pipeline.files import source_digest, source_files
-from pipeline.pairs import PreferencePair, Rating, Reject, content_hash, display, prompt_id, response_id
+from pipeline.pairs import (
+    PreferencePair,
+    Rating,
+    Reject,
+    content_hash,
+    display,
+    is_empty,
+    prompt_id,
+    response_id,
+)
 from pipeline.sources import Source, read_source
 from pipeline.splits import TEST, TRAIN, check_test_share, part_of, split_of
 
 UNANIMOUS = "unanimous"
+PAUSE_S = 0.5
+"""Longest pause before pairs are numbered anew."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,7 @@ def covered(dataset: Dataset, path: Path, options: SourceOptions) -> list[Commit
     Raises BadInput where the source is there with other options: its pairs would silently become others.
     """
     digest = source_digest(path, source_files(path))
+    doubled = {part.stem for split in options.splits for part in _doubled(dataset, split)}
     same = [part for part in dataset.parts if part.record["digest"] == digest]
     parts = [part for part in same if part.record["split"] in options.splits]
     for part in parts:
@@ -119,7 +134,14 @@ def covered(dataset: Dataset, path: Path, options: SourceOptions) -> list[Commit
                 f"{path}: already in data set {dataset.name!r}, split {part.record['split']!r}, with another "
                 f"--{differs.replace('_', '-').replace('shape', 'format')}; give the same again, or --replace"
             )
-    return parts if all(_suffices(part, options) for part in parts) else []
+    return parts if all(_suffices(part, options) and part.stem not in doubled for part in parts) else []
+
+
+def _doubled(dataset: Dataset, split: str) -> list[Commit]:
+    """Return the parts of a split that share pair ids with another: reading either of the two again numbers it anew."""
+    parts = [part for part in dataset.parts if part.record["split"] == split and not part.damage("pairs", digest=True)]
+    found = doubled_ids(parts, [read_table(part, "pairs", ["pair_id"])["pair_id"] for part in parts])
+    return [part for both in found for part in (both.first, both.second)]
 
 
 def _suffices(part: Commit, options: SourceOptions) -> bool:
@@ -180,6 +202,7 @@ def _incoming(
         "identity": options.identity(),
         "dropped": dropped,
         "rejected_rows": len(rejects),
+        "empty_responses": sum(is_empty(pair.chosen) or is_empty(pair.rejected) for pair in pairs),
     }
     return Incoming(source.path, source.digest, split, source.shape, pairs, ratings, rejects, dropped, record)
 
@@ -188,12 +211,31 @@ def _counts(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "it has none"
 
 
+def write_numbered(dataset: Dataset, incoming: Incoming, retired: Sequence[Commit]) -> tuple[Commit, list[str]]:
+    """Commit one source's part with pair ids that no other part of its split has, and return both.
+
+    Commands that write to one split at the same moment cannot see each other's ids before they commit. So each looks
+    again after its commit, and numbers its pairs anew where another came first; a random pause lets one of the two go
+    ahead. The last to commit sees all others, so that no id stands twice once all have ended.
+    """
+    while True:
+        pair_ids = number_pairs(dataset, incoming, retired)
+        part = write_part(dataset, incoming, pair_ids)
+        dataset = dataset.reopened(part.stem)
+        if not _clashes(dataset, part, pair_ids, retired):
+            return part, pair_ids
+        time.sleep(random.uniform(0, PAUSE_S))  # noqa: S311 - a pause, not a secret
+
+
+def _clashes(dataset: Dataset, part: Commit, pair_ids: list[str], retired: Sequence[Commit]) -> bool:
+    taken = _taken_ids(dataset, part.record["split"], part.record["digest"], retired)
+    return not taken.isdisjoint(pair_ids)
+
+
 def write_part(dataset: Dataset, incoming: Incoming, pair_ids: list[str]) -> Commit:
     """Commit one source's pairs, ratings and rejects as a part of its split."""
     folder = dataset.folder / "pairs"
-    same_split = [part for part in dataset.parts if part.record["split"] == incoming.split]
-    known = [part for part in same_split if part.record["digest"] == incoming.digest]
-    ordinal = known[0].record["ordinal"] if known else 1 + max((p.record["ordinal"] for p in same_split), default=0)
+    ordinal = _ordinal(dataset, incoming)
     stem = f"{incoming.split}-{ordinal:04d}-{incoming.digest[:16]}"
     files = {"pairs": write_table(folder, stem, "pairs", _pair_table(dataset.name, incoming, pair_ids))}
     if incoming.ratings:
@@ -203,12 +245,19 @@ def write_part(dataset: Dataset, incoming: Incoming, pair_ids: list[str]) -> Com
     return commit(folder, stem, files, {**incoming.record, "ordinal": ordinal})
 
 
+def _ordinal(dataset: Dataset, incoming: Incoming) -> int:
+    """Return a source's place in its split: the one it has, that of its damaged commit file, or the next."""
+    same_split = [part for part in dataset.parts if part.record["split"] == incoming.split]
+    known = [part.record["ordinal"] for part in same_split if part.record["digest"] == incoming.digest]
+    stem = re.compile(rf"{re.escape(incoming.split)}-(\d+)-{incoming.digest[:16]}")
+    damaged = [int(found[1]) for name in sorted(dataset.skip) if (found := stem.fullmatch(name))]
+    following = 1 + max((part.record["ordinal"] for part in same_split), default=0)
+    return next(iter([*known, *damaged]), following)
+
+
 def number_pairs(dataset: Dataset, incoming: Incoming, retired: Sequence[Commit]) -> list[str]:
     """Return each pair's id: content hash and occurrence number, unique in its split once `retired` parts are gone."""
-    gone = {part.stem for part in retired}
-    in_split = [part for part in dataset.parts if part.record["split"] == incoming.split and part.stem not in gone]
-    others = [part for part in in_split if part.record["digest"] != incoming.digest]
-    taken = {pair_id for part in others for pair_id in read_table(part, "pairs", ["pair_id"])["pair_id"]}
+    taken = _taken_ids(dataset, incoming.split, incoming.digest, retired)
     following: Counter[str] = Counter()
     ids = []
     for pair in incoming.pairs:
@@ -218,6 +267,14 @@ def number_pairs(dataset: Dataset, incoming: Incoming, retired: Sequence[Commit]
         ids.append(f"{content}-{following[content]}")
         following[content] += 1
     return ids
+
+
+def _taken_ids(dataset: Dataset, split: str, digest: str, retired: Sequence[Commit]) -> set[str]:
+    """Return the pair ids of a split, without those of the source of this digest and of `retired` parts."""
+    gone = {part.stem for part in retired}
+    in_split = [part for part in dataset.parts if part.record["split"] == split and part.stem not in gone]
+    others = [part for part in in_split if part.record["digest"] != digest]
+    return {pair_id for part in others for pair_id in read_table(part, "pairs", ["pair_id"])["pair_id"]}
 
 
 def _pair_table(name: str, incoming: Incoming, pair_ids: list[str]) -> pa.Table:

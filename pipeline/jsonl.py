@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import zlib
 from collections.abc import Iterator
 from io import BufferedReader
@@ -58,10 +59,21 @@ def json_records(path: Path) -> Iterator[Record]:
         if before_first and line.lstrip().startswith(b"["):
             raise BadInput(
                 f"{path}:{number}: found a JSON array; expected one JSON object per line: "
-                f"convert it with jq -c '.[]' {path.name} > {path.stem}.jsonl"
+                f"convert it with {_array_to_lines(path)}"
             )
         before_first = False
         yield number, _fields(line)
+
+
+def _array_to_lines(path: Path) -> str:
+    """Return the shell command that writes an array's items as lines, to a file that is not there yet."""
+    stem = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+    names = (f"{stem}.lines{number}.jsonl" for number in ("", *range(2, 1000)))
+    target = next(free for name in names if not (free := path.with_name(name)).exists())
+    quoted, to = (shlex.quote(str(one.absolute() if str(one).startswith("-") else one)) for one in (path, target))
+    if path.suffix.lower() == ".gz":
+        return f"gunzip -c {quoted} | jq -c '.[]' > {to}"
+    return f"jq -c '.[]' {quoted} > {to}"
 
 
 def strict_json(text: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 MINILM = "minilm"
+BACKBONE_HELP = "minilm, smollm2, a folder, a .gguf file, or a hub id."
 CONTEXT_TEMPLATE = "{context}\n\n{prompt}"
 PINNED_DATE = "2024-07-26"
 

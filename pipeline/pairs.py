@@ -114,6 +114,12 @@ def display(text: Text) -> str:
     return "\n\n".join(f"{message.role}: {message.content}" for message in text)
 
 
+def is_empty(text: Text) -> bool:
+    """Say whether a text holds nothing but white space, or messages that do."""
+    parts = (text,) if isinstance(text, str) else (message.content for message in text)
+    return all(not part or part.isspace() for part in parts)
+
+
 @lru_cache(maxsize=RECENT_TEXTS)
 def prompt_id(text: Text) -> str:
     """Return the id of a prompt, 32 hex digits: equal texts have equal ids, in every source and split."""

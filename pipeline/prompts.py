@@ -34,7 +34,7 @@ def behind_prompt(prompt: Text, responses: Mapping[str, Text]) -> tuple[Text, li
     """Return the prompt and the responses (field → text) all as texts, or all as messages where one of them is.
 
     A conversation that repeats the prompt is cut to what follows it. Raises RowError where that is not the
-    assistant's or has no text.
+    assistant's.
     """
     if isinstance(prompt, str) and all(isinstance(response, str) for response in responses.values()):
         return prompt, list(responses.values())
@@ -46,7 +46,7 @@ def split_messages(chosen: Messages, rejected: Messages) -> tuple[Messages, Mess
     """Split two conversations into their common prompt and what follows on either side.
 
     The prompt is the longest common beginning behind which both sides go on with the assistant. Raises
-    RowError where no user's turn is common, and where a response has no text.
+    RowError where no user's turn is common.
     """
     longest = min(len(chosen), len(rejected)) - 1
     end = next((i for i in range(longest) if chosen[i] != rejected[i]), longest)
@@ -93,8 +93,6 @@ def _checked(response: Messages, field: str) -> Messages:
     if not response or response[0].role != "assistant":
         found = f"a turn of the {response[0].role}" if response else "nothing"
         raise RowError(field, f"{found} behind the prompt", "a turn of the assistant behind the prompt")
-    if all(is_blank(message.content) for message in response):
-        raise RowError(field, "an empty response", "a response with some text")
     return response
 
 

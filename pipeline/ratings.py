@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from pipeline import fields
-from pipeline.pairs import Origin, PreferencePair, Rating, Text
+from pipeline.pairs import Origin, PreferencePair, Rating, Text, is_empty
 from pipeline.prompts import behind_prompt
 from pipeline.rows import Outcome, Row, RowError, describe
 
@@ -45,7 +45,7 @@ class RatingsReader:
     def add(self, row: Row) -> None:
         """Take one rated response. Raises RowError for a malformed row."""
         asked = fields.text(row, "prompt")
-        prompt, (response,) = behind_prompt(asked, {"response": fields.text(row, "response")})
+        prompt, (response,) = behind_prompt(asked, {"response": fields.response(row, "response")})
         user = row.shared(fields.user(row))
         ratings = self._ratings(row)
         prompt, response = row.shared(prompt), row.shared(response)
@@ -62,6 +62,8 @@ class RatingsReader:
             for first, second in combinations(group, 2):
                 if first.response == second.response:
                     self._outcome.drop(first.origin, "identical responses", f"the same as at {second.origin}")
+                elif is_empty(first.response) and is_empty(second.response):
+                    self._outcome.drop(first.origin, "both responses empty", f"as at {second.origin}")
                 else:
                     self._compare(prompt, user, first, second)
 

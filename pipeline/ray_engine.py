@@ -111,7 +111,7 @@ class _Actors:
 def _lane(actor: Any) -> Lane:
     def run(shard: Shard, advance: Advance) -> Stored:
         stored: Stored = _answer(actor.run.remote(shard))
-        advance(shard.size)
+        advance(shard.demand.tokens)
         return stored
 
     return run

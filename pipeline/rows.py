@@ -25,6 +25,10 @@ class RowError(Exception):
         self.expected = expected
 
 
+class NoPreference(Exception):  # noqa: N818 - nothing is wrong with the row
+    """A row that prefers neither response; its text is the class it is counted under."""
+
+
 Record: TypeAlias = tuple[int, dict[str, Any] | RowError]
 """What a file reader yields: a row's number in its file, and its fields or why it has none."""
 

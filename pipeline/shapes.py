@@ -10,7 +10,7 @@ from pipeline.comparisons import hh, preference, ratings, reversals
 from pipeline.pairs import PreferencePair, Rating, Text
 from pipeline.prompts import TURN
 from pipeline.ratings import RatingsReader, has_ratings
-from pipeline.rows import Outcome, Row
+from pipeline.rows import NoPreference, Outcome, Row
 
 RowReader: TypeAlias = Callable[[Row], list[PreferencePair]]
 
@@ -46,13 +46,14 @@ class ComparisonReader:
 
     def add(self, row: Row) -> None:
         """Take one row. Raises RowError for a malformed one."""
-        pairs = self._read(row)
-        rated = [rating for pair in pairs[:1] for rating in ratings(row, pair)]
-        if pairs:
-            self._outcome.pairs.extend(pairs)
-            self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
-        else:
-            self._outcome.drop(row.origin, "identical responses")
+        try:
+            pairs = self._read(row)
+        except NoPreference as reason:
+            self._outcome.drop(row.origin, str(reason))
+            return
+        rated = ratings(row, pairs[0])
+        self._outcome.pairs.extend(pairs)
+        self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
 
     def finish(self) -> None:
         """Do nothing: every row stood alone."""

@@ -7,12 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.prefix_tree import grouped, sorted_with_shared
 from pipeline.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What some texts ask of a backbone."""
+
+    texts: int = 0
+    tokens: int = 0
+    """Tokens that have to be read: distinct prefixes within a prompt for causal backbones, else all."""
+    seen: int = 0
+    """How many tokens each token read sees, itself included, added up."""
+
+    def __add__(self, other: Demand) -> Demand:
+        return Demand(self.texts + other.texts, self.tokens + other.tokens, self.seen + other.seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +46,29 @@ class Shard:
     """[n] row and role that first used each, for errors."""
     sides: npt.NDArray[np.int64]
     """[2, m] chosen and rejected text of the pairs that have both of them here."""
+    causal: bool
+    """Whether the backbone reads what the texts of a group share once."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def demand(self) -> Demand:
+        """Return what forwarding it asks of the backbone.
+
+        An encoder's T tokens see all T; a causal backbone's token sees as many as its position, and is read once for
+        all texts of a prompt that begin alike up to it.
+        """
+        lengths = [len(tokens) for tokens in self.tokens]
+        if not self.causal:
+            return Demand(len(self), sum(lengths), sum(length**2 for length in lengths))
+        tokens = seen = 0
+        for members in grouped(self.groups):
+            order, shared = sorted_with_shared([self.tokens[at].ids for at in members])
+            for place, common in zip(order, shared, strict=True):
+                tokens += lengths[members[place]] - common
+                seen += _triangle(lengths[members[place]]) - _triangle(common)
+        return Demand(len(self), tokens, seen)
 
     @property
     def size(self) -> int:
@@ -55,39 +90,8 @@ class Shard:
             [self.groups[at] for at in kept],
             [self.names[at] for at in kept],
             sides[:, (sides >= 0).all(axis=0)],
+            self.causal,
         )
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What some texts ask of a backbone."""
-
-    texts: int = 0
-    tokens: int = 0
-    """Tokens that have to be read: distinct prefixes within a prompt for causal backbones, else all."""
-    seen: int = 0
-    """How many tokens each token read sees, itself included, added up."""
-
-    def __add__(self, other: Demand) -> Demand:
-        return Demand(self.texts + other.texts, self.tokens + other.tokens, self.seen + other.seen)
-
-
-def demand(shard: Shard, *, causal: bool) -> Demand:
-    """Return what a shard asks of a backbone.
-
-    An encoder's T tokens see all T; a causal backbone's token sees as many as its position, and is read once for all
-    texts of a prompt that begin alike up to it.
-    """
-    lengths = [len(tokens) for tokens in shard.tokens]
-    if not causal:
-        return Demand(len(shard), sum(lengths), sum(length**2 for length in lengths))
-    tokens = seen = 0
-    for members in grouped(shard.groups):
-        order, shared = sorted_with_shared([shard.tokens[at].ids for at in members])
-        for place, common in zip(order, shared, strict=True):
-            tokens += lengths[members[place]] - common
-            seen += _triangle(lengths[members[place]]) - _triangle(common)
-    return Demand(len(shard), tokens, seen)
 
 
 def _triangle(length: int) -> int:

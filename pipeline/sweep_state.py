@@ -15,7 +15,8 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load, save
 
-from cache.commits import Commit, commit, read_commits, write_file, write_table
+from cache.commits import Commit, commit, commit_paths, read_commit, read_commits, write_file, write_table
+from cache.errors import Damaged
 from cache.keys import canonical_json, short_id
 from heads.mixture import Mixture
 from heads.settings import FitSetting
@@ -52,10 +53,17 @@ def load_chunks(run: Path, settings: Sequence[FitSetting]) -> dict[int, Outcome]
     """Return the finished outcomes by their setting's place; a damaged chunk counts as not finished."""
     places = {canonical_json(asdict(setting)): place for place, setting in enumerate(settings)}
     found: dict[int, Outcome] = {}
-    for item in read_commits(run / CHUNKS):
-        if not any(item.problem(role, digest=True) for role in item.files):
+    for item in filter(None, map(_whole, commit_paths(run / CHUNKS))):
+        if not any(item.damage(role, digest=True) for role in item.files):
             found |= {places[canonical_json(asdict(one.setting))]: one for one in _outcomes(item)}
     return found
+
+
+def _whole(path: Path) -> Commit | None:
+    try:
+        return read_commit(path)
+    except Damaged:
+        return None
 
 
 def remove_chunks(run: Path) -> None:

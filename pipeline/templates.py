@@ -94,7 +94,8 @@ class ChatTemplate:
 
         Raises BadInput when the template refuses the conversation (an unknown role, roles that do not alternate).
         """
-        messages = [*_as_messages(prompt, "user"), *_as_messages(response or (), "assistant")]
+        answer = () if response is None else _as_messages(response, "assistant")
+        messages = [*_as_messages(prompt, "user"), *answer]
         variables: dict[str, Any] = {}
         if "date_string" in self.source:
             variables["date_string"] = self.date.strftime("%d %b %Y")

@@ -113,7 +113,8 @@ class TextPlan:
         start = len(self.keys) - len(self._waiting)
         taken, self._waiting = self._waiting[:size], self._waiting[size:]
         tokens, groups, names = (list(column) for column in zip(*taken, strict=True))
-        return Shard(number, self.keys[start : start + size], tokens, groups, names, self._sides(start, size, groups))
+        keys, sides = self.keys[start : start + size], self._sides(start, size, groups)
+        return Shard(number, keys, tokens, groups, names, sides, self._tokenizer.causal)
 
     def _sides(self, start: int, size: int, groups: list[int]) -> npt.NDArray[np.int64]:
         """Return which texts of a shard [2, m] are the two responses of a pair."""

@@ -132,6 +132,11 @@ class PairTokenizer:
         self._prefix = () if segments else _added_in_front(tokenizer)
         self._check_one_beginning()
 
+    @property
+    def causal(self) -> bool:
+        """Return whether it is for a causal backbone, an encoder otherwise."""
+        return not self._segments
+
     def settings(self) -> dict[str, Any]:
         """Return all that changes token ids apart from the tokenizer's files, as JSON, `auto` resolved."""
         return {
@@ -253,11 +258,16 @@ class PairTokenizer:
         return np.asarray(ids, dtype=np.int32)
 
     def _check_one_beginning(self) -> None:
+        """Raise BadInput where a second beginning-of-text token follows the first one at the front of a text.
+
+        Later ones are the template's: in ChatML the same token opens every turn.
+        """
         beginning = self._tokenizer.bos_token_id
         if self._segments or beginning is None or beginning == self._tokenizer.eos_token_id:
             return
         ids = self._tokenize([self._template.render("a", "b")])[0].ids
-        if (found := int((ids == beginning).sum())) > 1:
+        others = np.flatnonzero(ids != beginning)
+        if (found := int(others[0]) if len(others) else len(ids)) > 1:
             raise BadInput(
                 f"the backbone's chat template begins a text with {found} {self._tokenizer.bos_token} tokens, expected "
                 "one: correct its chat_template, or use the plain template"

@@ -152,7 +152,7 @@ BAD_FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "empty.jsonl": (b"", ("empty.jsonl",)),
     "columns.jsonl": (b'{"text": "a", "label": 1}\n', ("columns.jsonl",)),
     "number.jsonl": (GOOD.encode() + b'{"prompt": "p", "chosen": 7, "rejected": "b"}\n', ("number.jsonl:2", "chosen")),
-    "no-chosen.jsonl": (b'{"prompt": "p", "chosen": "", "rejected": "b"}\n', ("no-chosen.jsonl:1", "chosen")),
+    "no-chosen.jsonl": (b'{"prompt": "p", "chosen": null, "rejected": "b"}\n', ("no-chosen.jsonl:1", "chosen")),
     "surrogate.jsonl": (b'{"prompt": "p", "chosen": "\\ud800", "rejected": "b"}\n', ("surrogate.jsonl:1",)),
     "cut.jsonl.gz": (gzip.compress(GOOD.encode() * 900)[:-20], ("cut.jsonl.gz",)),
     "cut.parquet": (b"PAR1" + b"\x00" * 40, ("cut.parquet",)),

@@ -135,7 +135,9 @@ def test_another_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 )
 def test_damaged_commits_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_bytes(text.encode(errors="surrogatepass"))
-    with pytest.raises(Failure, match=r"s\.json: the commit file (is damaged|was changed); remove it") as caught:
+    with pytest.raises(
+        Failure, match=r"s\.json: the commit file (is damaged|was changed); embed, train or evaluate again"
+    ) as caught:
         read_commits(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -157,16 +159,16 @@ def test_every_changed_bit_of_a_commit_is_noticed(tmp_path: Path) -> None:
 def test_damaged_data_is_found_before_it_is_used(tmp_path: Path) -> None:
     written = write_one(tmp_path, "s", b"some data")
     path = tmp_path / written.files["data"].name
-    assert written.problem("data", digest=True) is None
+    assert written.damage("data", digest=True) is None
     damage(path)
-    assert written.problem("data", digest=False) is None
-    assert "its content changed after it was committed" in str(written.problem("data", digest=True))
+    assert written.damage("data", digest=False) is None
+    assert "its content changed after it was committed" in str(written.damage("data", digest=True))
     with pytest.raises(Failure, match="run `micropref verify`"):
         written.checked_path("data")
     path.write_bytes(b"some")
-    assert "4 bytes, 9 were committed" in str(written.problem("data", digest=False))
+    assert "4 bytes, 9 were committed" in str(written.damage("data", digest=False))
     path.unlink()
-    assert "the file is missing" in str(written.problem("data", digest=False))
+    assert "the file is missing" in str(written.damage("data", digest=False))
 
 
 def test_the_digest_is_of_the_commit_as_json(tmp_path: Path) -> None:

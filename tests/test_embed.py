@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,34 @@ def test_texts_missing_from_a_group_are_read_with_what_they_share(
     both = run(path, responses="context")
     assert both.pass_name == "tree"
     assert 0 < both.tokens_unique <= both.tokens_forwarded <= 1.02 * both.tokens_unique
+
+
+@pytest.mark.parametrize("packing", ["tree", "padded"])
+@pytest.mark.parametrize("shard_tokens", [200, 1 << 17])
+def test_progress_counts_what_texts_share_once(
+    run: Callable[..., EmbedReport],
+    write_rows: Write,
+    rows: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    packing: str,
+    shard_tokens: int,
+) -> None:
+    class Bar:
+        counted, total, remark = 0, 0, "?"
+
+        def __call__(self, count: int) -> None:
+            assert count >= 0
+            self.counted += count
+
+        def expect(self, total: int, remark: str) -> None:
+            self.total, self.remark = total, remark
+
+    bar = Bar()
+    monkeypatch.setattr("pipeline.text_plan.SHARD_TOKENS", shard_tokens)
+    monkeypatch.setattr("pipeline.embed.progress_bar", lambda *_: nullcontext(bar))
+    report = run(write_rows(rows), packing=packing)
+    assert bar.counted == bar.total == report.tokens_unique
+    assert bar.remark == ""
 
 
 def test_plan_says_the_same_and_writes_nothing(
@@ -394,7 +423,7 @@ def test_an_interrupt_keeps_whole_shards_and_goes_on(
 
 def test_bad_sources_write_nothing(run: Callable[..., EmbedReport], write_rows: Write, store: Store) -> None:
     good = write_rows([{"prompt": "p", "chosen": "a", "rejected": "b"}], "good.jsonl")
-    bad = write_rows([{"prompt": "p", "chosen": "", "rejected": "b"}], "bad.jsonl")
+    bad = write_rows([{"prompt": "", "chosen": "a", "rejected": "b"}], "bad.jsonl")
     with pytest.raises(BadInput, match=r"bad\.jsonl:1: "):
         run([good, bad])
     assert not store.root.exists()

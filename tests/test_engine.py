@@ -33,7 +33,9 @@ from pipeline.tokens import Tokens
 def shard(number: int, *lengths: int) -> Shard:
     tokens = [Tokens(np.full(length, 5, dtype=np.int32)) for length in lengths or (3,)]
     keys = [bytes([number, at]) * 8 for at in range(len(tokens))]
-    return Shard(number, keys, tokens, [number] * len(tokens), ["row"] * len(tokens), np.zeros((2, 0), dtype=np.int64))
+    return Shard(
+        number, keys, tokens, [number] * len(tokens), ["row"] * len(tokens), np.zeros((2, 0), dtype=np.int64), True
+    )
 
 
 @dataclass

@@ -248,7 +248,7 @@ def test_a_damaged_store_is_not_collected(store: Store) -> None:
     path = features.commits[0].path("vectors")
     path.write_bytes(path.read_bytes()[:-1])
     before = contents(store)
-    with pytest.raises(Failure, match="were committed; mend it with `micropref embed`") as caught:
+    with pytest.raises(Failure, match="were committed; repair it with `micropref embed`") as caught:
         collect(store)
     assert "\n" not in str(caught.value)
     assert contents(store) == before

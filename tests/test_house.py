@@ -11,11 +11,13 @@ import re
 import subprocess
 import sys
 import typing
+import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+LISTED = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
 FLOORS = {"cache": 0, "heads": 1, "pipeline": 2, "cli": 3}
 PACKAGES = ("cache", "heads", "pipeline")
 SOURCES = sorted([ROOT / "cli.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
@@ -186,6 +188,16 @@ def test_the_defaults_of_sweep_are_those_of_the_modules_and_of_train() -> None:
     assert told["seeds"] == TrainOptions().restarts
     own = ("k", "lam", "seeds")
     assert {name: value for name, value in told.items() if name not in own}.items() <= train.items()
+
+
+def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    (wheel,) = tmp_path.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    tracked = subprocess.run(LISTED, check=True, cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert names == {name for name in tracked if re.match(r"(cache|heads|pipeline)/|cli\.py$", name)}
 
 
 def test_every_command_has_an_example() -> None:

@@ -160,7 +160,9 @@ def test_readers_side_by_side_read_the_same(llama: Backbone, name: Any, monkeypa
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
-    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert torch.equal(found[0], found[1])
+    # MKL, which multiplies where oneDNN would round, cuts sums otherwise for other numbers of threads.
+    assert relative_error(found[2], found[0]) <= 1e-6
     assert llama.trunk.config._attn_implementation != ATTENTION_NAME
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.embed_options import EmbedOptions
 from pipeline.embed_report import EmbedReport
 from pipeline.ingest import SourceOptions
 from pipeline.pricing import DEVICES, forward_flops, padded_tokens
-from pipeline.shards import Demand, Shard, demand
+from pipeline.shards import Demand, Shard
 from pipeline.tokens import Tokens
 
 Plan = Callable[..., EmbedReport]
@@ -67,11 +68,11 @@ def test_each_distinct_prefix_sees_its_own_length(seed: int) -> None:
     generator = np.random.default_rng(seed)
     groups = np.sort(generator.integers(0, 3, 12)).tolist()
     tokens = [Tokens(generator.integers(0, 2, generator.integers(1, 8)).astype(np.int32)) for _ in groups]
-    shard = Shard(0, [], tokens, groups, [], np.zeros((2, 0), dtype=np.int64))
+    shard = Shard(0, [], tokens, groups, [], np.zeros((2, 0), dtype=np.int64), True)
     ends = [(group, text.ids.tolist(), end) for group, text in zip(groups, tokens, strict=True) for end in range(8)]
     prefixes = {(group, tuple(ids[:end])) for group, ids, end in ends}
     prefixes = {(group, prefix) for group, prefix in prefixes if prefix}
-    found, encoder = demand(shard, causal=True), demand(shard, causal=False)
+    found, encoder = shard.demand, replace(shard, causal=False).demand
     assert (found.tokens, found.seen) == (len(prefixes), sum(len(prefix) for _, prefix in prefixes))
     assert (encoder.tokens, encoder.seen) == (sum(map(len, tokens)), sum(len(text) ** 2 for text in tokens))
 

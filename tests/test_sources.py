@@ -126,6 +126,52 @@ def test_identical_responses_are_dropped_counted_and_kept_as_rejects(tmp_path: P
     ]
 
 
+SILENT = Message("assistant", "")
+TRANSCRIPT = "\n\nHuman: What is 1+1?\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"prompt": "p", "chosen": "", "rejected": "r"}, ("p", "", "r")),
+        ({"prompt": "p", "chosen": "c", "rejected": " \n"}, ("p", "c", " \n")),
+        ({"prompt": [ASKED], "chosen": [turn("assistant", "")], "rejected": [WRONG]}, ((USER,), (SILENT,), (THREE,))),
+        ({"prompt": [ASKED], "chosen": "2", "rejected": ""}, ((USER,), (TWO,), (SILENT,))),
+        ({"chosen": [ASKED, RIGHT], "rejected": [ASKED, turn("assistant", "")]}, ((USER,), (TWO,), (SILENT,))),
+        ({"chosen": TRANSCRIPT + " 2", "rejected": TRANSCRIPT}, ((USER,), (TWO,), (SILENT,))),
+    ],
+    ids=str,
+)
+def test_an_empty_response_is_an_answer(tmp_path: Path, row: dict[str, Any], expected: tuple[Text, Text, Text]) -> None:
+    source = read(tmp_path, row)
+    assert texts(source) == [expected]
+    assert source.dropped == {}
+
+
+def test_empty_responses_of_other_shapes(tmp_path: Path) -> None:
+    labels = {"criteria_x": "short", "criteria_y": "long", "category_x": "x", "category_y": "y"}
+    assert texts(read(tmp_path, {"prompt": "p", "response_a": "", "response_b": "B", **labels})) == [
+        ("p", "", "B"),
+        ("p", "B", ""),
+    ]
+    rated = [{"prompt": "p", "response": text, "help": score} for score, text in enumerate(["", "A", " "])]
+    source = read(tmp_path, *rated)
+    assert texts(source) == [("p", "A", ""), ("p", " ", "A")]
+    assert source.dropped == {"both responses empty": 1}
+    cells = tmp_path / "data.csv"
+    cells.write_text("prompt,chosen,rejected\np,,r\n")
+    assert texts(read_source(cells)) == [("p", "", "r")]
+
+
+def test_two_empty_responses_are_no_preference(tmp_path: Path) -> None:
+    good, both = {"prompt": "p", "chosen": "c", "rejected": ""}, {"prompt": "p", "chosen": "", "rejected": "  "}
+    silent = {"prompt": [ASKED], "chosen": [turn("assistant", "")], "rejected": [turn("assistant", "\n")]}
+    source = read(tmp_path, good, both, good | {"chosen": ""}, silent)
+    assert texts(source) == [("p", "c", "")]
+    assert source.dropped == {"both responses empty": 2, "identical responses": 1}
+    assert source.rejects[0].origin.line == 2
+
+
 def test_equal_texts_are_one_object(tmp_path: Path) -> None:
     row = {"prompt": "a prompt of some length", "chosen": "c", "rejected": "r"}
     first, second = read(tmp_path, row, row).pairs

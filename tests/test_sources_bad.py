@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -165,8 +168,7 @@ def test_bad_csv_rows_are_named(tmp_path: Path, content: bytes, message: str) ->
         ({"prompt": []}, "field 'prompt': found an empty list"),
         ({"prompt": 5}, "field 'prompt': found the number 5"),
         ({"prompt": {"a": 1}}, "field 'prompt': found an object"),
-        ({"chosen": ""}, "field 'chosen': found an empty text"),
-        ({"rejected": " \n\t"}, "field 'rejected': found an empty text"),
+        ({"chosen": []}, "field 'chosen': found an empty list; expected a text, which may be empty, or a list of"),
         ({"rejected": None}, "field 'rejected': found null"),
         ({"rejected": ...}, "field 'rejected': found no such field"),
         ({"chosen": True}, "field 'chosen': found true"),
@@ -178,14 +180,9 @@ def test_bad_csv_rows_are_named(tmp_path: Path, content: bytes, message: str) ->
         ({"chosen": [ANSWER, {"role": "user"}]}, "field 'chosen[1].content': found null"),
         ({"chosen": [ANSWER | {"content": 5}]}, "field 'chosen[0].content': found the number 5"),
         ({"chosen": [ANSWER | {"content": [{"type": "image"}]}]}, "field 'chosen[0].content[0]': found an object"),
-        ({"chosen": [ANSWER | {"content": " "}]}, "field 'chosen': found messages without text"),
         ({"chosen": [USER, ANSWER], "rejected": [OTHER]}, "field 'chosen': found a turn of the user behind"),
         ({"prompt": [USER], "chosen": [USER], "rejected": "r"}, "field 'rejected': found a text beside messages"),
         ({"prompt": [USER], "chosen": [USER], "rejected": [OTHER]}, "field 'chosen': found nothing behind the prompt"),
-        (
-            {"prompt": [USER], "chosen": [USER, ANSWER | {"content": ""}], "rejected": [OTHER]},
-            "field 'chosen': found an empty response",
-        ),
         ({"prompt": ..., "chosen": [ANSWER], "rejected": [OTHER]}, "field 'rejected': found no user's turn in common"),
         ({"prompt": ...}, "field 'rejected': found no beginning in common with 'chosen'"),
         ({"prompt": ..., "chosen": "blue", "rejected": "black"}, "field 'rejected': found no beginning in common"),
@@ -227,7 +224,6 @@ REVERSAL = {
         (TRANSCRIPT, {"chosen": "hello"}, "field 'chosen': found a text without turns; expected turns that begin"),
         (TRANSCRIPT, {"chosen": [USER]}, "field 'chosen': found a list of 1; expected a non-empty text"),
         (TRANSCRIPT, {"rejected": "\n\nHuman: b\n\nAssistant: c"}, "field 'rejected': found no user's turn in common"),
-        (TRANSCRIPT, {"rejected": "\n\nHuman: a\n\nAssistant:"}, "field 'rejected': found an empty response"),
         (TRANSCRIPT, {"rejected": "\n\nHuman: a\n\nHuman: c"}, "field 'rejected': found no user's turn in common"),
         (REVERSAL, {"category_x": None}, "field 'category_x': found null"),
         (REVERSAL, {"criteria_y": " "}, "field 'criteria_y': found an empty text"),
@@ -237,7 +233,7 @@ REVERSAL = {
         (GOOD_RATING, {"style": float("-inf")}, "field 'style': found the number -inf"),
         (GOOD_RATING, {"style": [1]}, "field 'style': found a list of 1"),
         (GOOD_RATING, {"help": ..., "style": ...}, "the whole row: found no rated attribute"),
-        (GOOD_RATING, {"response": ""}, "field 'response': found an empty text"),
+        (GOOD_RATING, {"response": None}, "field 'response': found null; expected a text, which may be empty"),
         (GOOD_RATING | {"note": "x"}, {"note": 5}, "field 'note': found the number 5; expected no number"),
         (GOOD_RATING, {"response": [USER]}, "field 'response': found a turn of the user behind the prompt"),
     ],
@@ -252,6 +248,39 @@ def check_second_row(folder: Path, good: dict[str, Any], change: dict[str, Any],
     file = folder / "data.jsonl"
     file.write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n")
     assert refused(file).startswith(f"{file}:2: {message}")
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "my data's.json", "-x.json", "a.json.gz", "data.lines.jsonl", "noend"])
+def test_the_hint_for_an_array_never_writes_onto_a_file_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = name if "." in name else f"{name}.json"
+    array = json.dumps([GOOD, GOOD | {"chosen": "é"}], indent=1).encode()
+    file = Path(name)
+    file.write_bytes(gzip.compress(array) if name.endswith(".gz") else array)
+    stem = name.removesuffix(".gz").rpartition(".")[0]
+    Path(f"{stem}.lines.jsonl").write_text("also there")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    hint = refused(file).partition("convert it with ")[2]
+    jq = tmp_path / "bin" / "jq"  # what `jq -c '.[]'` does
+    jq.parent.mkdir()
+    jq.write_text(
+        f"#!{sys.executable}\nimport json, sys\n"
+        "assert sys.argv[1:3] == ['-c', '.[]'], sys.argv\n"
+        "rows = json.load(open(sys.argv[3]) if sys.argv[3:] else sys.stdin)\n"
+        "print(*(json.dumps(row) for row in rows), sep='\\n')\n"
+    )
+    jq.chmod(0o755)
+    subprocess.run(
+        ["/bin/sh", "-c", hint],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{jq.parent}:{os.environ['PATH']}"},
+    )
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name in before} == before
+    (written,) = (path for path in tmp_path.iterdir() if path.is_file() and path.name not in before)
+    assert [pair.chosen for pair in read_source(written).pairs] == ["c", "é"]
 
 
 def test_no_good_row_is_an_error_even_when_bad_ones_are_skipped(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_shard_knows_the_two_sides_of_its_pairs_and_where_its_texts_came_from(
 def test_a_shard_without_what_is_stored() -> None:
     tokens = [Tokens(np.array([at], dtype=np.int32)) for at in range(4)]
     keys = [bytes([at]) for at in range(4)]
-    shard = Shard(7, keys, tokens, [0, 0, 1, 1], list("abcd"), np.array([[1, 2], [3, 3]]))
+    shard = Shard(7, keys, tokens, [0, 0, 1, 1], list("abcd"), np.array([[1, 2], [3, 3]]), True)
     assert shard.without(set()) is shard
     assert shard.without(set(keys)) is None
     rest = shard.without({keys[0], keys[2], b"another"})

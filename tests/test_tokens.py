@@ -94,6 +94,28 @@ def test_a_template_that_begins_twice_is_refused() -> None:
         tokenizer(chat="{{ bos_token }}" + CHAT_TEMPLATE)
 
 
+CHATML = (
+    "{% for message in messages %}{{ bos_token }}{{ message.role }}:{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}assistant:{% endif %}"
+)
+
+
+def test_a_beginning_token_that_opens_every_turn_is_the_templates_own() -> None:
+    """ChatML: `<|im_start|>` is the tokenizer's BOS and the marker of each role."""
+    found = tokenizer(chat=CHATML).encode([pair("hi", "yes", "")])
+    read = texts("llama", found)
+    assert read["prompt"] == "<s>user:hi</s><s>assistant:"
+    assert read["chosen"] == "<s>user:hi</s><s>assistant:yes</s>"
+    assert read["rejected"] == "<s>user:hi</s><s>assistant:</s>"
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "bert"])
+def test_an_empty_response_is_not_the_prompt_alone(kind: str) -> None:
+    for chat in (None, CHAT_TEMPLATE):
+        found = tokenizer(kind, chat=chat).encode([pair("hi", "", "no")])
+        assert len({int(found.prompt[0]), int(found.chosen[0]), int(found.rejected[0])}) == 3
+
+
 def test_an_encoder_reads_two_segments() -> None:
     found = tokenizer("bert").encode([pair("ab", "cde")])
     assert texts("bert", found)["chosen"] == "[CLS]ab[SEP]cde[SEP]"
