@@ -6,8 +6,7 @@ Letters: B texts of a batch, T tokens of the longest of them, D width of the tru
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -15,12 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from cache.errors import BadInput, Failure
 from pipeline.architecture import LONGEST, is_causal, position_limit, position_offset
 from pipeline.checkpoint import Checkpoint, find_checkpoint
 from pipeline.devices import DeviceName, DtypeName, choose_device, choose_dtype, free_memory, lacks_memory
+from pipeline.loading import loading
 from pipeline.packing import Packed
 from pipeline.pooling import Pooling, PoolingName, choose_pooling
 from pipeline.products import fast_products
@@ -28,7 +27,6 @@ from pipeline.tokens import PairTokenizer, Tokenizing, Tokens
 from pipeline.tree_attention import Layout, NotFollowedError, attending_to_trees
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError)
-_reports: Any = logging  # its functions carry no types
 _UNUSED_WEIGHTS = ("pooler.",)
 """Weights a checkpoint may lack: they come after the hidden states."""
 
@@ -234,7 +232,7 @@ def _load_parts(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
-        with _quiet():
+        with loading():
             config = AutoConfig.from_pretrained(checkpoint.folder, **options)
             if config.is_encoder_decoder:
                 raise BadInput(
@@ -263,21 +261,6 @@ def _load_parts(
             f"({missing[0]}, ...): expected a complete checkpoint"
         )
     return trunk.eval(), tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting heads that are left out and from drawing progress bars."""
-    level = _reports.get_verbosity()
-    bars = _reports.is_progress_bar_enabled()
-    _reports.set_verbosity_error()
-    _reports.disable_progress_bar()
-    try:
-        yield
-    finally:
-        _reports.set_verbosity(level)
-        if bars:
-            _reports.enable_progress_bar()
 
 
 def _choose_max_length(name: str, asked: int | None, limit: int | None) -> int:

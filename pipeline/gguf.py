@@ -111,22 +111,25 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from pipeline.loading import loading
+
     where: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     try:
         number = getattr(torch, _saved_dtype(file))
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, **_dense())
-        config = model.config
-        for name in ("quantization_config", "_pre_quantization_dtype"):  # what is saved is not quantized any more
-            if hasattr(config, name):
-                delattr(config, name)
-        plain = type(model)(config)
-        plain.load_state_dict(model.state_dict())
-        plain.to(number).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+        with loading(progress=True):
+            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, **_dense())
+            config = model.config
+            for name in ("quantization_config", "_pre_quantization_dtype"):  # what is saved is not quantized any more
+                if hasattr(config, name):
+                    delattr(config, name)
+            plain = type(model)(config)
+            plain.load_state_dict(model.state_dict())
+            plain.to(number).save_pretrained(folder)
+            AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
     except Exception as error:  # a reader of many formats, over files of any origin, may raise anything
         if isinstance(error, OSError) and error.errno:
             raise
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).split())[:300]
         raise BadInput(
             f"backbone {file}: transformers cannot read this GGUF ({type(error).__name__}: {reason})"
         ) from None
