@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 
@@ -37,7 +38,7 @@ def cannot_read(path: object, error: OSError) -> Failure:
     Example: `cannot_read("a.parquet", OSError(5, "Input/output error"))` says "a.parquet: cannot be read
     (Input/output error); it may be whole, so nothing was changed: ...".
     """
-    reason = error.strerror or str(error).partition("\n")[0] or type(error).__name__
+    reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0] or type(error).__name__
     return Failure(
         f"{path}: cannot be read ({reason}); it may be whole, so nothing was changed: "
         "remove the cause, then run the same command again"

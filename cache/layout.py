@@ -179,7 +179,10 @@ def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
             raise Failure(
                 f"{path}: no memory is left to open it; raise the process's limit (sql --memory-mb)"
             ) from error
-        if isinstance(error, OSError) and error.errno:  # pyarrow says what it cannot decode without a number
+        missing = isinstance(error, FileNotFoundError)
+        if (
+            isinstance(error, OSError) and error.errno and not missing
+        ):  # pyarrow says what it cannot decode without a number
             raise cannot_read(path, error) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Failure(f"{path}: not a vector file ({reason}); run `micropref verify`") from error
