@@ -16,12 +16,12 @@ from cache.vectors import open_features
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import find_checkpoint
 from pipeline.demo import CEILING, NAME, run_demo
-from pipeline.demo_data import generate
+from pipeline.demo_data import generate, write
 from pipeline.embed import embed
 from pipeline.embed_options import EmbedOptions
 from pipeline.ingest import SourceOptions
-from pipeline.pairs import PreferencePair
 from pipeline.passes import PackedPass, PaddedPass, Pass
+from pipeline.sources import read_source
 from pipeline.tokens import Tokenizing, Tokens
 
 pytestmark = [
@@ -38,13 +38,10 @@ def smollm2() -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def some_texts(smollm2: Backbone) -> tuple[list[Tokens], list[int]]:
+def some_texts(smollm2: Backbone, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Tokens], list[int]]:
     """Return the texts of 60 demo pairs in their prompt groups, and the group of each."""
-    rows = generate()[0][:60]
-    pairs = [
-        PreferencePair(row["prompt"], row["chosen"], row["rejected"], context=row["context"], origin="demo")  # type: ignore[arg-type]
-        for row in rows
-    ]
+    train, _ = write(generate(), tmp_path_factory.mktemp("rows"))
+    pairs = read_source(train, limit=60).pairs
     numbers = {prompt: at for at, prompt in enumerate(dict.fromkeys(pair.prompt for pair in pairs))}
     tokenizer = smollm2.pair_tokenizer(Tokenizing(max_length=1024))
     found: dict[tuple[int, bytes], Tokens] = {}
@@ -77,8 +74,6 @@ def test_every_pass_gives_the_vectors_of_each_text_alone(
 
 def test_vectors_are_those_of_plain_transformers(tmp_path_factory: pytest.TempPathFactory) -> None:
     """One prompt, one context, one pair by hand: the tokenizer's template, the model, the last token."""
-    from pipeline.demo_data import write
-
     root = tmp_path_factory.mktemp("by-hand")
     train, _ = write(generate(), root)
     store = Store(root / "store")
