@@ -1,1 +1,4 @@
-"""The floor: keys, Parquet layout, commit files, features as tensors, DuckDB tables and views."""
+"""The floor: keys, atomic files, commits, data sets, runs and people on disk.
+
+Imports none of ours.
+"""

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from cache.commits import Commit, commit_paths, read_commit
 from cache.errors import BadInput, Damaged
 from cache.keys import short_id
-from cache.layout import KEY_TYPE
 from cache.store import Store
+from cache.vectors.parquet_layout import KEY_TYPE
 
 _TEXT = pa.string()
 PAIR_SCHEMA = pa.schema(

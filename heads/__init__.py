@@ -1,1 +1,4 @@
-"""Pure tensors: losses, reward heads, routers, the batched fit, metrics. Never touches text or backbones."""
+"""Pure tensors: the mixture model, and in the folders its fits, methods and metrics.
+
+Imports cache, and never transformers.
+"""

@@ -1,1 +1,4 @@
-"""What touches text and backbones, and the stages of the command line as plain functions."""
+"""What touches texts and backbones, and the stages behind the commands.
+
+Imports heads and cache.
+"""

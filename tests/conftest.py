@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from cache.store import Store
+from tests.support.backbones import make_backbone, tiny_backbone
+from tests.support.populations import planted, planted_people
+from tests.support.stores import planted_run, synthetic
 
-
-def _shared(name: str) -> ModuleType:
-    """Load a module beside this one: test modules do not import one another, its builders become fixtures here."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_models = _shared("models")
-tiny_backbone = _models.tiny_backbone
-make_backbone = _models.make_backbone
-_stores = _shared("stores")
-synthetic = _stores.synthetic
-planted_run = _stores.planted_run
-_planted = _shared("planted")
-planted = _planted.planted
-planted_people = _planted.planted_people
+__all__ = ["make_backbone", "planted", "planted_people", "planted_run", "synthetic", "tiny_backbone"]  # fixtures
 
 
 @pytest.fixture

@@ -36,10 +36,10 @@ from embed_workloads import Workload
 from harness import BUILD, Bar, at_least, at_most, report
 from torch.nn import functional
 
-from pipeline.backbone import Backbone
-from pipeline.devices import usable_cores
-from pipeline.passes import PackedPass
-from pipeline.tokens import Tokenizing, Tokens
+from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.devices import usable_cores
+from pipeline.forwarding.passes import PackedPass
+from pipeline.text.tokenizer import Tokenizing, Tokens
 
 PROFILES = {"helpsteer2-like": "llama", "hh-like": "qwen2"}
 """Profiles of lengths, and the model that reads them."""

@@ -33,15 +33,15 @@ from train_workloads import (
 )
 
 from cache.store import Store
-from heads.feed import Feed, batch_size
-from heads.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors, fit, mean_nll
-from heads.metrics import permutation_agreement
-from heads.projection import fit_projection, rate_factor
-from heads.selection import compare_sizes, smallest_within_one_error
-from pipeline.fit_data import open_fit_data, tensors
-from pipeline.sweep import Grid
-from pipeline.train import TrainOptions
-from tests.planted import GROUPS, plant
+from heads.evaluation.metrics import permutation_agreement
+from heads.evaluation.selection import compare_sizes, smallest_within_one_error
+from heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors, fit, mean_nll
+from heads.fitting.minibatches import Feed, batch_size
+from heads.fitting.projection import fit_projection, rate_factor
+from pipeline.training.data import open_fit_data, tensors
+from pipeline.training.sweep import Grid
+from pipeline.training.train import TrainOptions
+from tests.support.populations import GROUPS, plant
 
 BATCHES = (256, 512, 1024, 2048, 4096)
 COMPONENTS = 256

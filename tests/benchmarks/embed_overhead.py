@@ -22,17 +22,17 @@ from harness import Bar, at_most
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
 from cache.store import Store
-from pipeline.backbone import Backbone
-from pipeline.checkpoint import find_checkpoint
-from pipeline.embed import embed
-from pipeline.embed_options import EmbedOptions
-from pipeline.ingest import SourceOptions
-from pipeline.pass_check import choose_pass
-from pipeline.passes import Pass
-from pipeline.shards import Shard
-from pipeline.sources import read_source
-from pipeline.text_plan import TextPlan
-from pipeline.tokens import Tokenizing
+from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.checkpoint import find_checkpoint
+from pipeline.embedding.embed import embed
+from pipeline.embedding.shard_plan import TextPlan
+from pipeline.forwarding.choose_pass import choose_pass
+from pipeline.forwarding.options import EmbedOptions
+from pipeline.forwarding.passes import Pass
+from pipeline.forwarding.shards import Shard
+from pipeline.sources.ingest import SourceOptions
+from pipeline.sources.reader import read_source
+from pipeline.text.tokenizer import Tokenizing
 
 LONGEST = 2048
 _TRIAL = 128

@@ -14,9 +14,9 @@ from embed_workloads import Workload
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from pipeline.backbone import Backbone
-from pipeline.batches import good_batch
-from pipeline.products import fast_products
+from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.matmul import fast_products
+from pipeline.forwarding.batching import good_batch
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,17 @@ import torch
 from harness import BUILD, Bar, alternating, at_least, at_most, median_ratio, report
 from torch.nn import functional as F
 
-from cache.pair_features import load_pairs
 from cache.store import Store
-from heads.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
-from heads.held_out import known_weights
-from heads.metrics import accuracy, correct
+from cache.vectors.pair_features import load_pairs
+from heads.evaluation.metrics import accuracy, correct
+from heads.evaluation.selection import agreeing_share
+from heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
+from heads.fitting.settings import Latent
+from heads.fitting.validation import known_weights
 from heads.mixture import Mixture, pair_log_probability
-from heads.selection import agreeing_share
-from heads.settings import Latent
-from pipeline.contestants import CEILING_PLAN
-from pipeline.fit_data import open_fit_data
-from tests.planted import GROUPS, People, plant_people
+from pipeline.comparison.entries import CEILING_PLAN
+from pipeline.training.data import open_fit_data
+from tests.support.populations import GROUPS, People, plant_people
 
 EACH = (1, 2, 4, 8, 16)
 WIDTH, RESTARTS, RATE = 64, 8, 3e-2

@@ -22,15 +22,15 @@ import torch
 
 from cache.commits import commit, write_table
 from cache.datasets import LINK_SCHEMA, PAIR_SCHEMA, open_dataset
-from cache.pair_features import locate_pairs
-from cache.pair_stream import PairStream, stream_pairs
 from cache.store import Store
-from cache.vectors import Features, open_features, planned_features
-from heads.hardware import resolve_dtype
-from heads.settings import FitPlan, FitProgress, FitSetting
-from heads.source import open_feed
-from pipeline.splits import part_of
-from pipeline.train import TrainOptions, train
+from cache.vectors.features import Features, open_features, planned_features
+from cache.vectors.pair_features import locate_pairs
+from cache.vectors.pair_stream import PairStream, stream_pairs
+from heads.fitting.hardware import resolve_dtype
+from heads.fitting.pair_source import open_feed
+from heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from pipeline.sources.splits import part_of
+from pipeline.training.train import TrainOptions, train
 
 NAME = "simulated"
 PROMPTS_OF_A_SHARD = 100

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from cache.store import Store
-from pipeline.compare import AVERAGE, ComparedRow, run_comparison
-from pipeline.demo import NAME, run_demo
+from pipeline.comparison.compare import AVERAGE, ComparedRow, run_comparison
+from pipeline.comparison.experiment import TrialOptions
+from pipeline.demo.demo import NAME, run_demo
 from pipeline.options import DEFAULT_STORE
-from pipeline.trial import TrialOptions
 
 
 def say(line: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from harness import BUILD, Bar, at_least, at_most, report
 
-from heads.theory import draw_groups, fit_models, floors
+from tests.benchmarks.theory_groups import draw_groups, fit_models, floors
 
 SHARES = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 WIDTH, SHARPNESS = 16, 3.0

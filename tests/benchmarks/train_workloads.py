@@ -15,15 +15,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from cache.commits import commit, write_table
 from cache.datasets import LINK_SCHEMA, PAIR_SCHEMA
 from cache.store import Store
-from cache.vectors import planned_features
-from heads.feed import Feed, batch_size, training_scales
-from heads.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors
-from heads.hardware import resolve_device, resolve_dtype
-from heads.solvers import AdamW
-from heads.stack import Stack
-from heads.weights import initial_weights
-from pipeline.splits import part_of
-from tests.planted import dense
+from cache.vectors.features import planned_features
+from heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors
+from heads.fitting.hardware import resolve_device, resolve_dtype
+from heads.fitting.initial_weights import initial_weights
+from heads.fitting.minibatches import Feed, batch_size, training_scales
+from heads.fitting.solvers import AdamW
+from heads.fitting.stacked_weights import Stack
+from pipeline.sources.splits import part_of
+from tests.support.populations import dense
 
 K, HIDDEN = 5, 128
 HELPSTEER2 = (6724, 6298, 3708, 2168, 4584)

@@ -1,0 +1,95 @@
+"""Leases: what a running command counts as stored stays young, so that `gc`, which takes old shards only, leaves it.
+
+A lease is the modification time of a shard's commit file, set when the shard is first relied on and renewed until the
+command ends. It needs no lock and no file of its own, and ends by itself when its command is killed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Self
+
+import numpy as np
+
+from cache.commits import Commit
+from cache.vectors.features import Features, shard_stem
+
+RENEW_S = 600.0
+"""Seconds between renewals: `gc --min-age` must leave alone what is younger than a few of these."""
+
+
+class Leases:
+    """The shards of one features id that a command relies on, as a context manager that renews them.
+
+    Example:
+        with Leases(features, print) as leases:
+            stored = leases.stored(keys)  # what is not among these has to be embedded
+
+    """
+
+    def __init__(self, features: Features, announce: Callable[[str], None]) -> None:
+        """Take features as they were opened; `announce` is told once if leases cannot be renewed."""
+        self._features, self._announce = features, announce
+        self._shard_of = _shard_numbers(features)
+        self._held: set[Path] = set()
+        self._lock, self._ended, self._told = Lock(), Event(), False
+        self._thread = Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def stored(self, keys: Iterable[bytes]) -> set[bytes]:
+        """Return those of the keys that have a vector, in shards that are leased from now on."""
+        found = {key: number for key in keys if (number := self._shard_of.get(key)) is not None}
+        there = {number for number in set(found.values()) if self._hold(self._features.commits[number])}
+        return {key for key, number in found.items() if number in there}
+
+    def expect(self, keys: list[bytes]) -> None:
+        """Lease the shard of exactly these keys from when it is committed."""
+        with self._lock:
+            self._held.add(self._features.commit_path(shard_stem(keys)))
+
+    def _hold(self, shard: Commit) -> bool:
+        """Lease a committed shard; False: it is gone."""
+        path = shard.commit_path
+        with self._lock:
+            if path in self._held:
+                return True
+            self._held.add(path)
+        return self._touch(path)
+
+    def _touch(self, path: Path) -> bool:
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                self._announce(
+                    f"warning: {path}: cannot be marked as in use ({error.strerror}): run no `gc` while this runs"
+                )
+        return True
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEW_S):
+            with self._lock:
+                held = list(self._held)
+            for path in held:
+                self._touch(path)
+
+
+def _shard_numbers(features: Features) -> dict[bytes, int]:
+    """Return in which shard readers find each key."""
+    counts = [item.files["vectors"].rows for item in features.commits]
+    numbers = np.repeat(np.arange(len(counts)), counts).tolist()
+    keys = features.keys().to_pylist()
+    return dict(zip(reversed(keys), reversed(numbers), strict=True))  # the first of several copies stays

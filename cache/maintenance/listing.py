@@ -1,0 +1,78 @@
+"""What a store holds: features, data sets and runs, for `micropref ls`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cache.datasets import Dataset, open_dataset
+from cache.errors import BadInput, Failure
+from cache.runs import open_run
+from cache.store import Store
+from cache.vectors.features import ROLE, open_features
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One row a thing, ready for a table or JSON."""
+
+    features: list[dict[str, Any]]
+    """Backbone, width, dtype, vectors and size of each features id."""
+    datasets: list[dict[str, Any]]
+    """Source, split, pairs and the features ids that have them, one row for each source of a split."""
+    runs: list[dict[str, Any]]
+    """Method, data, K, λ, validation figures and whether the training data changed since."""
+
+
+def list_store(store: Store) -> Listing:
+    """Return what a store holds. Raises BadInput where there is no such folder."""
+    if not store.root.is_dir():
+        raise BadInput(f"store {store.root}: no such folder; `micropref embed` makes it, --store chooses another")
+    datasets = {name: open_dataset(store, name) for name in store.names("datasets")}
+    return Listing(
+        [_features(store, name) for name in store.names("features")],
+        [row for dataset in datasets.values() for row in _sources(dataset)],
+        [_run(store, name, datasets) for name in store.names("runs")],
+    )
+
+
+def _features(store: Store, name: str) -> dict[str, Any]:
+    features = open_features(store, name)
+    files = [item.files[ROLE] for item in features.commits]
+    return {
+        "features": name,
+        "backbone": features.about().get("name"),
+        "width": features.width,
+        "dtype": str(features.dtype),
+        "max_length": features.settings["max_length"],
+        "vectors": sum(file.rows for file in files),
+        "bytes": sum(file.bytes for file in files),
+    }
+
+
+def _sources(dataset: Dataset) -> list[dict[str, Any]]:
+    return [
+        {
+            "data": dataset.name,
+            "split": part.record["split"],
+            "source": part.record["source"],
+            "rows": part.record["shape"],
+            "pairs": part.files["pairs"].rows,
+            "limit": part.record["limit"],
+            "features": [name for name in dataset.linked_features() if dataset.links(part, name)],
+        }
+        for part in dataset.parts
+    ]
+
+
+def _run(store: Store, name: str, datasets: dict[str, Dataset]) -> dict[str, Any]:
+    """Return a run's row; one that cannot be read is listed with its damage, and the others are shown."""
+    keys = ("run", "method", "data", "features", "k", "lam", "validation_nll", "validation_accuracy", "created")
+    try:
+        run = open_run(store, name)
+    except Failure as error:
+        return {**dict.fromkeys(keys), "run": name, "data_changed": None, "damage": str(error)}
+    dataset = datasets.get(run.record["data"])
+    split = run.record.get("data_split", "train")
+    changed = dataset is None or split not in dataset.splits() or dataset.digest(split) != run.record["data_digest"]
+    return {**{key: run.record[key] for key in keys}, "data_changed": changed, "damage": None}

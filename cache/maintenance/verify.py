@@ -1,0 +1,169 @@
+"""Is a store whole? Read-only: every committed file against its digest, every link against the vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from cache.commits import Commit, read_commits
+from cache.datasets import Dataset, Doubled, linked_keys, open_dataset
+from cache.errors import Failure
+from cache.people import read_person
+from cache.runs import Run, open_run, sweep_leaderboards
+from cache.store import Store
+from cache.vectors.features import ROLE, Features, open_features, shard_stem
+from cache.vectors.parquet_layout import open_vectors
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found."""
+
+    files: int
+    """Committed data files checked."""
+    vectors: int
+    """Vectors in them."""
+    duplicate_vectors: int
+    """Vectors stored more than once by overlapping writers; readers take the first, `gc` removes the rest."""
+    problems: list[str]
+    """One line for each damaged file, missing vector or unreadable run; empty when the store is whole."""
+
+
+def verify(store: Store) -> Verification:
+    """Check every committed file of a store. Nothing is changed."""
+    problems: list[str] = []
+    files = vectors = duplicates = 0
+    runs = list(_runs(store, problems))
+    for name in store.names("features"):
+        try:
+            features = open_features(store, name)
+            commits = features.commits
+        except Failure as error:
+            problems.append(str(error))
+            continue
+        readers = ", ".join(run.id for run in runs if run.record["features"] == name) or "no run"
+        damaged = [line for item in commits for line in _shard_problems(features, item)]
+        problems += [f"{line} (read by {readers})" for line in damaged]
+        files += len(commits)
+        if not damaged:
+            keys = pl.Series(features.keys().cast(pa.binary()))
+            vectors += len(keys)
+            duplicates += len(keys) - keys.n_unique()
+    for name in store.names("datasets"):
+        count, found = _dataset_problems(store, name)
+        files, problems = files + count, problems + found
+    for run in runs:
+        count, found = _run_problems(run)
+        files, problems = files + count, problems + found
+    count, found = _leaderboard_problems(store)
+    return Verification(files + count, vectors, duplicates, problems + found)
+
+
+def _runs(store: Store, problems: list[str]) -> Iterator[Run]:
+    for name in store.names("runs"):
+        try:
+            yield open_run(store, name)
+        except Failure as error:
+            problems.append(str(error))
+
+
+def _file_problems(item: Commit) -> list[str]:
+    return [line for role in item.files if (line := _problem(item, role))]
+
+
+def _problem(item: Commit, role: str) -> str | None:
+    try:
+        return item.damage(role, digest=True)
+    except Failure as error:  # unreadable, which may not be damage: the line says so
+        return str(error)
+
+
+def _shard_problems(features: Features, item: Commit) -> list[str]:
+    """Return what is wrong with a shard: bytes, layout, or a name that is not made of its keys."""
+    found = _file_problems(item)
+    if found:
+        return found
+    try:
+        opened = open_vectors(item.path(ROLE), item.files[ROLE].extra.get("edges"))
+    except Failure as error:
+        return [str(error)]
+    if opened.width != features.width or opened.dtype != features.dtype:
+        return [f"{opened.path}: holds {opened.dtype}[{opened.width}], expected {features.dtype}[{features.width}]"]
+    if shard_stem(features.shard_keys(item)) != item.stem:
+        return [f"{opened.path}: its keys are not those its name was made of"]
+    return []
+
+
+def _dataset_problems(store: Store, name: str) -> tuple[int, list[str]]:
+    try:
+        dataset = open_dataset(store, name)
+        parts = dataset.parts
+        links = [
+            (features_id, item)
+            for features_id in dataset.linked_features()
+            for part in parts
+            if (item := dataset.links(part, features_id))
+        ]
+    except Failure as error:
+        return 0, [str(error)]
+    found = [line for item in parts for line in _file_problems(item)]
+    for features_id, item in links:
+        found += _file_problems(item) or _link_problems(store, dataset, features_id, item)
+    if not found:  # of damaged parts the ids are not known
+        found = [_doubled_line(dataset, both) for split in dataset.splits() for both in dataset.doubled(split)]
+    return len(parts) + len(links), found
+
+
+def _doubled_line(dataset: Dataset, both: Doubled) -> str:
+    first, second = both.first.record, both.second.record
+    return (
+        f"data set {dataset.name!r}, split {first['split']!r}: {both.pairs} pair ids stand in two sources, "
+        f"{first['source']} and {second['source']}, written by two commands at the same moment; "
+        f"`micropref embed {second['source']} --name {dataset.name}`, with the options it was embedded with, "
+        "numbers its pairs anew"
+    )
+
+
+def _link_problems(store: Store, dataset: Dataset, features_id: str, item: Commit) -> list[str]:
+    try:
+        features = open_features(store, features_id)
+        lost = int((features.locate(linked_keys(item)) < 0).sum())
+    except Exception as error:  # noqa: BLE001 - whatever makes the vectors unreadable is what verify reports
+        return [f"data set {dataset.name!r}: its vectors of features {features_id} cannot be read: {_line(error)}"]
+    if lost:
+        return [f"data set {dataset.name!r}: {lost} of its vectors are not in features {features_id}; embed it again"]
+    return []
+
+
+def _run_problems(run: Run) -> tuple[int, list[str]]:
+    found = []
+    try:
+        run.tensors()
+        shards = [item for data in run.evaluated() for item in read_commits(run.eval_folder(data))]
+        shards += [item for item in (run.budget(),) if item is not None]
+    except Failure as error:
+        return 1, [str(error)]
+    for item in shards:
+        found += _file_problems(item)
+    people = sorted((run.folder / "people").glob("*.json"))
+    for path in people:
+        try:
+            read_person(path)
+        except Failure as error:
+            found.append(str(error))
+    return 1 + len(shards) + len(people), found
+
+
+def _leaderboard_problems(store: Store) -> tuple[int, list[str]]:
+    try:
+        boards = sweep_leaderboards(store)
+    except Failure as error:
+        return 0, [str(error)]
+    return len(boards), [line for item in boards for line in _file_problems(item)]
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

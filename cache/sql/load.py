@@ -1,0 +1,40 @@
+"""Filling the sandbox: the views a query names, with the columns it names, and nothing else."""
+
+from __future__ import annotations
+
+import duckdb
+
+from cache.sql.parse import Query
+from cache.sql.sandbox import SqlLimits
+from cache.sql.tables import READERS, Rows, count_heads
+from cache.sql.views import create_views, read_views
+from cache.store import Store
+
+
+def load_views(connection: duckdb.DuckDBPyConnection, store: Store, query: Query, limits: SqlLimits) -> None:
+    """Create the views and fill the tables that a query reads.
+
+    Raises BadInput where the vectors do not fit the memory limit, Failure where a file is damaged.
+    """
+    named = [view for view in read_views() if view.name in query.tables]
+    shapes = {table for view in named for table in view.tables}
+    filled = {table for view in named if view.name not in query.described for table in view.tables}
+    heads = count_heads(store) if "scores" in shapes else 0
+    if "vectors" not in shapes:
+        create_views(connection, heads, "FLOAT[]")
+    else:
+        from cache.sql.vectors import key_rows, vector_table, vector_type  # polars loads only where vectors are read
+
+        with_vectors = "vectors" in filled and (query.columns is None or "vector" in query.columns)
+        create_views(connection, heads, vector_type(store), vector_table(store, limits) if with_vectors else None)
+        if "vectors" in filled and not with_vectors:
+            _fill(connection, "vectors", key_rows(store, limits))
+    for table in sorted(filled - {"vectors"}):
+        _fill(connection, table, READERS[table](store, query.columns))
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, table: str, rows: Rows) -> None:
+    for chunk in rows:
+        connection.register("chunk", chunk)
+        connection.execute(f"INSERT INTO stored.{table} BY NAME SELECT * FROM chunk")  # noqa: S608 - own names
+        connection.unregister("chunk")

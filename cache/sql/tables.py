@@ -1,0 +1,181 @@
+"""The rows behind the views, as they lie in a store.
+
+Rows come from committed files whose digest is checked first, through pyarrow: DuckDB itself never opens a file.
+Each reader takes the names a query mentions (None: any) and yields Arrow tables with those columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cache.commits import Commit, read_commits
+from cache.datasets import Dataset
+from cache.errors import Failure
+from cache.keys import canonical_json
+from cache.runs import TABLES, Run, all_runs, sweep_leaderboards
+from cache.sql.views import column_names
+from cache.store import Store
+
+ROLES = {
+    "prompt": ("prompt_key",),
+    "context": ("context_key",),
+    "response": ("chosen_key", "rejected_key", "chosen_context_key", "rejected_context_key"),
+}
+Names = frozenset[str] | None
+Rows = Iterator[pa.Table]
+
+
+def read_columns(part: Commit, role: str, wanted: Callable[[str], bool]) -> pa.Table:
+    """Read the wanted columns of a committed table, its first column always: rows are counted by it."""
+    path = part.checked_path(role)
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        return file.read(columns=[name for place, name in enumerate(names) if place == 0 or wanted(name)])
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise Failure(f"{path}: cannot be read ({reason}); run `micropref verify`") from error
+
+
+def _constant(table: pa.Table, **values: str) -> pa.Table:
+    for name, value in values.items():
+        table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
+    return table
+
+
+def _is_wanted(columns: Names, table: str) -> Callable[[str], bool]:
+    known = column_names(table)
+    return lambda name: name in known and (columns is None or name in columns)
+
+
+def _datasets(store: Store) -> Iterator[Dataset]:
+    for name in store.names("datasets"):
+        yield Dataset(name, store.root / "datasets" / name)
+
+
+def _dataset_reader(role: str) -> Callable[[Store, Names], Rows]:
+    def rows(store: Store, columns: Names) -> Rows:
+        for dataset in _datasets(store):
+            for part in dataset.parts:
+                if role in part.files:
+                    yield read_columns(part, role, _is_wanted(columns, role))
+
+    return rows
+
+
+def _links(store: Store) -> Iterator[tuple[str, str, Commit]]:
+    """Yield data set, features id and links of every part, passing over links to an earlier state of a part."""
+    for dataset in _datasets(store):
+        for part in dataset.parts:
+            for features_id in dataset.linked_features():
+                links = dataset.links(part, features_id)
+                if links is not None:
+                    yield dataset.name, features_id, links
+
+
+def _token_counts(store: Store, columns: Names) -> Rows:
+    for data, features, links in _links(store):
+        table = read_columns(links, "links", _is_wanted(columns, "token_counts"))
+        yield _constant(table, data=data, features=features)
+
+
+def _roles(store: Store, columns: Names) -> Rows:  # noqa: ARG001 - a join needs every column
+    for _, features, links in _links(store):
+        for role, keys in ROLES.items():
+            table = read_columns(links, "links", set(keys).__contains__)
+            for name in keys:
+                present = pa.table({"key": table.column(name).unique().drop_null()})
+                yield _constant(present, features=features, role=role)
+
+
+def _run_rows(store: Store, columns: Names) -> Rows:  # noqa: ARG001 - a handful of rows
+    rows = [_run_row(run) for run in all_runs(store)]
+    if rows:
+        yield pa.Table.from_pylist(rows)
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    row = {name: run.record.get(name) for name in column_names("runs")}
+    own_test = (part for part in run.tables(run.record["data"]) if part.record["split"] == "test")
+    row["test_accuracy"] = next((part.record["accuracy"] for part in own_test), None)
+    row["settings"] = canonical_json(row["settings"])
+    row["created"] = _utc(row["created"])
+    return row
+
+
+def _utc(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _sweep_settings(store: Store, columns: Names) -> Rows:
+    for part in sweep_leaderboards(store):
+        yield read_columns(part, "leaderboard", _is_wanted(columns, "sweep_settings"))
+
+
+def _evaluations(store: Store, role: str) -> Iterator[Commit]:
+    for run in all_runs(store):
+        for data in run.evaluated():
+            yield from (part for part in read_commits(run.eval_folder(data)) if role in part.files)
+
+
+def _evaluation_reader(role: str) -> Callable[[Store, Names], Rows]:
+    def rows(store: Store, columns: Names) -> Rows:
+        for part in _evaluations(store, role):
+            yield read_columns(part, role, _is_wanted(columns, role))
+
+    return rows
+
+
+def _scores(store: Store, columns: Names) -> Rows:
+    wanted = _is_wanted(columns, "scores")
+    weights = columns is None or "weight" in columns
+
+    def keep(name: str) -> bool:
+        # Margins always: they say which heads there are.
+        return name.startswith("margin_") or (weights and name.startswith("weight_")) or wanted(name)
+
+    for run in all_runs(store):
+        for data in run.evaluated():
+            shards = run.score_shards(data)
+            for split in sorted({str(part.record["split"]) for part in shards}):
+                yield from _first_scores([part for part in shards if part.record["split"] == split], keep)
+
+
+def _first_scores(shards: list[Commit], keep: Callable[[str], bool]) -> Rows:
+    """Yield the score tables of one split, each pair from the first that has it: two evaluations may have met."""
+    if len(shards) == 1:
+        yield read_columns(shards[0], "scores", keep)
+        return
+    seen = pa.array([], pa.string())
+    for part in shards:
+        table = read_columns(part, "scores", lambda name: name == "pair_id" or keep(name))
+        pairs = table.column("pair_id").cast(pa.string()).combine_chunks()
+        yield table.filter(pc.invert(pc.is_in(pairs, value_set=seen)))
+        seen = pa.concat_arrays([seen, pairs])
+
+
+def count_heads(store: Store) -> int:
+    """Return K, the heads of the widest committed score table; 0 where there is none."""
+    schemas = (pq.read_schema(part.checked_path("scores")) for part in _evaluations(store, "scores"))
+    return max((sum(name.startswith("margin_") for name in schema.names) for schema in schemas), default=0)
+
+
+READERS: dict[str, Callable[[Store, Names], Rows]] = {
+    "pairs": _dataset_reader("pairs"),
+    "ratings": _dataset_reader("ratings"),
+    "token_counts": _token_counts,
+    "roles": _roles,
+    "runs": _run_rows,
+    "sweep_settings": _sweep_settings,
+    "scores": _scores,
+    **{role: _evaluation_reader(role) for role in (*TABLES, "budget_curve", "adaptation", "regret")},
+}

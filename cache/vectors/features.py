@@ -1,0 +1,303 @@
+"""The vectors of one backbone and its settings: shards written once, looked up by key, gathered as arrays.
+
+n keys or rows asked for, D embedding width. A position is a row's place in all shards in order of their names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+from safetensors.numpy import load, save
+
+from cache.atomic import write_bytes
+from cache.commits import Commit, commit, commit_paths, read_commit, write_file
+from cache.errors import BadInput, Damaged, Failure, cannot_read
+from cache.keys import canonical_json, sha256_hex, short_id
+from cache.store import Store
+from cache.vectors.parquet_layout import (
+    KEY_TYPE,
+    LAYOUT_VERSION,
+    Rows,
+    VectorFile,
+    Vectors,
+    edge_digests,
+    open_vectors,
+    read_keys,
+    segments,
+    write_vectors,
+)
+
+ROLE = "vectors"
+REWRITTEN = "embed again with the same backbone and options, which writes it anew and keeps the vectors"
+READERS = min(8, os.cpu_count() or 1)
+
+
+def shard_stem(keys: list[bytes]) -> str:
+    """Return a shard's name, made of its input keys in order: the same plan gives the same names everywhere."""
+    return sha256_hex(b"".join(keys))[:32]
+
+
+@dataclass(frozen=True)
+class Features:
+    """One features id of a store, open for reading and for adding shards."""
+
+    folder: Path
+    settings: dict[str, Any]
+    """Everything that changes a vector, plus `width` and `store_dtype`."""
+    skip: frozenset[str] = frozenset()
+    """Stems of shards to be passed over, because they are damaged."""
+    readers: int = READERS
+    """Threads that check and read the keys of shards."""
+
+    @property
+    def id(self) -> str:
+        """Return the short hash that names these features."""
+        return self.folder.name
+
+    @property
+    def width(self) -> int:
+        """Return D."""
+        return int(self.settings["width"])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype vectors are stored in."""
+        dtype: np.dtype[Any] = np.dtype(str(self.settings["store_dtype"]))
+        return dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the size of a stored vector."""
+        return self.width * self.dtype.itemsize
+
+    @cached_property
+    def commits(self) -> list[Commit]:
+        """Return the committed shards by name, sizes not yet checked."""
+        paths = (path for path in commit_paths(self.folder / "shards") if path.stem not in self.skip)
+        return [item for item in map(read_commit, paths) if item is not None]
+
+    @cached_property
+    def _index(self) -> pl.DataFrame:
+        """Key -> position of the first committed shard that has it."""
+        keys = self.keys()
+        frame = pl.DataFrame({"key": pl.from_arrow(keys.cast(pa.binary()))}).with_row_index("position")
+        return frame.unique("key", keep="first", maintain_order=True)
+
+    @cached_property
+    def _starts(self) -> Rows:
+        return np.cumsum([0, *(item.files[ROLE].rows for item in self.commits)], dtype=np.int64)
+
+    @cached_property
+    def _files(self) -> dict[int, VectorFile]:
+        return {}
+
+    def _file(self, number: int) -> VectorFile:
+        if number not in self._files:
+            item = self.commits[number]
+            opened = open_vectors(item.checked_path(ROLE), item.files[ROLE].extra.get("edges"))
+            if opened.width != self.width or opened.dtype != self.dtype:
+                raise Failure(
+                    f"{opened.path}: {opened.dtype}[{opened.width}], {self.dtype}[{self.width}] expected; "
+                    "run `micropref verify`"
+                )
+            self._files[number] = opened
+        return self._files[number]
+
+    def __len__(self) -> int:
+        """Return the number of rows, duplicates included."""
+        return int(self._starts[-1])
+
+    def keys(self) -> pa.Array:
+        """Return the keys of all rows [rows], duplicates included, in order of position."""
+
+        def read(item: Commit) -> pa.Array:
+            return read_keys(item.checked_path(ROLE))
+
+        if self.readers == 1:
+            parts = [read(item) for item in self.commits]
+        else:
+            with ThreadPoolExecutor(self.readers) as readers:  # most of it is digests, which leave Python to others
+                parts = list(readers.map(read, self.commits))
+        return pa.concat_arrays(parts) if parts else pa.array([], KEY_TYPE)
+
+    def shard_keys(self, item: Commit) -> list[bytes]:
+        """Return the keys of one shard in row order."""
+        keys: list[bytes] = read_keys(item.checked_path(ROLE)).to_pylist()
+        return keys
+
+    def start_of(self, item: Commit) -> int:
+        """Return the position of a shard's first row."""
+        return int(self._starts[self.commits.index(item)])
+
+    def locate(self, keys: pl.Series) -> Rows:
+        """Return the position of each key [n], -1 where it is null or not embedded."""
+        frame = pl.DataFrame({"key": keys.cast(pl.Binary)})
+        found = frame.join(self._index, on="key", how="left", maintain_order="left")
+        positions = found["position"].cast(pl.Int64).fill_null(-1)
+        return positions.to_numpy().astype(np.int64, copy=False)
+
+    def gather(self, positions: Rows, out: npt.NDArray[np.uint8] | None = None) -> Vectors:
+        """Return the vectors at positions [n] as an aligned array [n, D]; each shard's digest is checked first.
+
+        They lie in `out` [n, row_bytes] where it is given: memory that is used again is quicker than fresh memory.
+        """
+        if out is None:
+            out = np.empty((len(positions), self.row_bytes), dtype=np.uint8)
+        if (positions[1:] >= positions[:-1]).all():
+            assert len(positions) == 0 or positions[0] >= 0, "locate() gave -1: check before gathering"
+            for number, part in segments(positions, self._starts):
+                self._file(number).gather(positions[part] - self._starts[number], out[part])
+        else:
+            order = np.argsort(positions)
+            out[order] = self.gather(positions[order]).view(np.uint8)
+        vectors: Vectors = out.view(self.dtype)
+        return vectors
+
+    def read(self, positions: Rows, out: npt.NDArray[np.uint8]) -> Vectors:
+        """Read the vectors at ascending positions [n] into the first rows of `out` [m, row_bytes]; map no page.
+
+        Returns them as [n, D] of the same memory. Each shard's digest is checked before its first use.
+        """
+        for number, part in segments(positions, self._starts):
+            self._file(number).read(positions[part] - self._starts[number], out[part])
+        vectors: Vectors = out[: len(positions)].view(self.dtype)
+        return vectors
+
+    def write_shard(self, keys: list[bytes], vectors: npt.NDArray[Any], record: dict[str, Any]) -> Commit:
+        """Store vectors [n, D] under their keys [n] as one shard, whole or not at all.
+
+        Raises Failure where a stored value is not finite: float16 ends at 65504, bfloat16 does not.
+        """
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite and is refused below
+            stored = vectors.astype(self.dtype, copy=False)
+        bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+        if len(bad):
+            raise Failure(
+                f"vector of key {keys[bad[0]].hex()} holds values that {self.dtype} cannot store "
+                f"({len(bad)} of {len(keys)} rows); nothing was stored, embed with --store-dtype float32"
+            )
+        stem = shard_stem(keys)
+        array = pa.array(keys, KEY_TYPE)
+        folder = self.folder / "shards"
+        file = write_file(folder, stem, ROLE, "parquet", lambda out: write_vectors(out, array, stored))
+        file = replace(file, extra={"edges": edge_digests(stored)})
+        return commit(folder, stem, {ROLE: file}, record)
+
+    def commit_path(self, stem: str) -> Path:
+        """Return the path of the file that commits the shard of this name."""
+        return self.folder / "shards" / f"{stem}.json"
+
+    def has_shard(self, keys: list[bytes]) -> bool:
+        """Say whether a whole shard of exactly these keys is committed now, perhaps by another writer."""
+        return self.damage(shard_stem(keys)) == ""
+
+    def damage(self, stem: str) -> str | None:
+        """Return in one line how a shard differs from what was committed; "": not at all, None: there is none.
+
+        Raises Failure where its files cannot be read, which proves nothing.
+        """
+        try:
+            item = read_commit(self.commit_path(stem))
+            return None if item is None else item.damage(ROLE, digest=True) or ""
+        except Damaged as error:
+            return str(error)
+
+    def damaged(self) -> dict[str, str]:
+        """Return the names of shards whose bytes are not the committed ones, each with one line that says so.
+
+        Raises Failure where a shard cannot be read.
+        """
+        stems = [path.stem for path in commit_paths(self.folder / "shards")]
+        return {stem: line for stem in stems if (line := self.damage(stem))}
+
+    def about(self) -> dict[str, Any]:
+        """Return what the embedding command said of the backbone: its name, revision, architecture."""
+        path = self.folder / "about.json"
+        try:
+            about: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        except ValueError as error:
+            raise Damaged(f"{path}: damaged; {REWRITTEN}") from error
+        return about
+
+    def create(self, about: dict[str, Any], reward_head: npt.NDArray[np.float32] | None) -> None:
+        """Make the features' folder exist; `reward_head` [1, D] is the checkpoint's own, kept beside the vectors."""
+        path, settings = self.folder / "features.json", canonical_json(self.settings).encode()
+        if self._is_described(path, settings):
+            return
+        write_bytes(self.folder / "about.json", canonical_json(about).encode())
+        if reward_head is not None:
+            data = save({"score.weight": np.ascontiguousarray(reward_head)})
+            file = write_file(self.folder, "reward_head", "weights", "safetensors", lambda out: out.write(data) and 1)
+            commit(self.folder, "reward_head", {"weights": file}, {})
+        write_bytes(path, settings)
+
+    def _is_described(self, path: Path, settings: bytes) -> bool:
+        """Say whether the files beside the shards are there and whole."""
+        try:
+            if not path.is_file() or path.read_bytes() != settings:
+                return False
+            self.about()
+            self.reward_head()
+        except Damaged:
+            return False
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        return True
+
+    def reward_head(self) -> npt.NDArray[np.float32] | None:
+        """Return the checkpoint's own reward head [1, D], None where it has none. Raises Failure on damage."""
+        item = read_commit(self.folder / "reward_head.json")
+        return load(item.checked_path("weights").read_bytes())["score.weight"] if item else None
+
+
+def whole_features(store: Store, settings: dict[str, Any]) -> tuple[Features, dict[str, str]]:
+    """Return the features of these settings without their damaged shards, and those (name -> what is wrong)."""
+    features = planned_features(store, settings)
+    damaged = features.damaged()
+    return replace(features, skip=frozenset(damaged)), damaged
+
+
+def planned_features(store: Store, settings: dict[str, Any]) -> Features:
+    """Return the features of these settings, on disk or not yet; their id is the settings' hash."""
+    known = {**settings, "layout_version": LAYOUT_VERSION}
+    return Features(store.features(short_id(known)), known)
+
+
+def open_features(store: Store, features_id: str) -> Features:
+    """Open features by id. Raises BadInput where there is none, Failure where its settings are damaged."""
+    folder = store.existing("features", features_id)
+    path = folder / "features.json"
+    try:
+        settings = json.loads(path.read_bytes())
+        damaged = short_id(settings) != features_id
+    except ValueError:
+        damaged = True
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if damaged:
+        raise Damaged(f"{path}: changed after it was written, so its vectors cannot be trusted; {REWRITTEN}")
+    if settings["layout_version"] != LAYOUT_VERSION:
+        raise Failure(f"{path}: layout {settings['layout_version']}, this version reads {LAYOUT_VERSION}")
+    return Features(folder, settings)
+
+
+def only_features(store: Store, features_id: str | None, candidates: list[str] | None = None) -> Features:
+    """Return the features asked for, or the only ones there are. Raises BadInput where a choice is needed."""
+    there = store.names("features") if candidates is None else candidates
+    if features_id is None and len(there) != 1:
+        found = f"{len(there)} features ids ({', '.join(there)})" if there else "no embedded features"
+        advice = "choose one with --features" if there else "run `micropref embed` first"
+        raise BadInput(f"store {store.root} has {found}: {advice}")
+    return open_features(store, features_id or there[0])

@@ -1,0 +1,267 @@
+"""Minibatches for a fit: one scale per input, rows gathered once into buffers that are reused.
+
+Letters: N pairs, B pairs of a minibatch, D embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from cache.errors import BadInput
+from heads.fitting.group_losses import Visits
+from heads.fitting.segments import ROUND, Runs, Segments
+from heads.fitting.settings import PairTensors
+
+DELTA, ROUTER = "the difference of chosen and rejected", "the router's input"
+"""What the two inputs are called in errors."""
+SCAN_ROWS = 4096
+SIDE_BY_SIDE = 8
+"""Pairs that share the router's input and are taken together at most,"""
+LEAST_RUNS = 64
+"""and how many such runs a minibatch has at least, if it is that large: its pairs should differ."""
+RESIDENT_SHARE = 0.6
+"""Of an accelerator's free memory: features that need less move there once, others batch by batch."""
+CONVERTED_BYTES = 4 << 30
+"""Inputs that take less in the compute dtype are converted once on the CPU too, others batch by batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Root mean square of all training entries of each input, one number each."""
+
+    delta: float
+    """Of the embedding differences."""
+    router: float
+    """Of the router's input; 1 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of the features in the compute dtype, on the compute device, overwritten by the next batch."""
+
+    delta: torch.Tensor
+    """[B, D]"""
+    router: torch.Tensor | None
+    """[B, D']; where pairs share rows the distinct ones, and some that nobody reads behind them."""
+    readers: Segments | None = None
+    """The pairs that read each row of `router`; None where row n is pair n's."""
+    visits: Visits | None = None
+    """Where units are taken whole; the pairs of each then lie side by side."""
+
+    @property
+    def router_rows(self) -> torch.Tensor | None:
+        """Return the row of `router` that each pair reads [B]; None where row n is pair n's."""
+        return None if self.readers is None else self.readers.place
+
+
+def training_scales(train: PairTensors) -> Scales:
+    """Return the rms of both inputs over pairs. Raises BadInput for rows not finite, or nothing but zeros."""
+    if train.router is None:
+        return Scales(rms(train.delta, DELTA), 1.0)
+    read = None if train.router_rows is None else torch.bincount(train.router_rows, minlength=len(train.router))
+    return Scales(rms(train.delta, DELTA), rms(train.router, ROUTER, read))
+
+
+def rms(rows: torch.Tensor, what: str, counts: torch.Tensor | None = None) -> float:
+    """Return the root mean square of all entries of rows [N, D], each row as often as `counts` [N] says.
+
+    Raises BadInput where it is 0 or not finite.
+    """
+    squares = Squares(what)
+    for start in range(0, len(rows), SCAN_ROWS):
+        part = slice(start, start + SCAN_ROWS)
+        squares.add(rows[part], None if counts is None else counts[part])
+    return squares.rms()
+
+
+class Squares:
+    """The root mean square of rows that come in parts."""
+
+    def __init__(self, what: str) -> None:
+        """Start with no rows; `what` names them in errors."""
+        self._what = what
+        self._total = 0.0
+        self._rows = 0
+        self._entries = 0
+
+    def add(self, part: torch.Tensor, counts: torch.Tensor | None = None) -> None:
+        """Add rows [n, D], each `counts` [n] times. Raises BadInput where one is not finite."""
+        norms = torch.linalg.vector_norm(part, dim=1, dtype=torch.float32).double().square()
+        squares = float(norms.sum() if counts is None else norms @ counts.double())
+        if not math.isfinite(squares):
+            row = self._rows + int((~torch.isfinite(part.float()).all(1)).int().argmax())
+            raise BadInput(
+                f"{self._what} is not finite in row {row}: embed those texts again, in float32 if they overflow"
+            )
+        self._total += squares
+        self._rows += len(part)
+        self._entries += part.numel() if counts is None else int(counts.sum()) * part.shape[1]
+
+    def rms(self) -> float:
+        """Return it. Raises BadInput where it is 0."""
+        if self._total == 0:
+            raise BadInput(f"{self._what} is zero in all {self._rows} rows: there is nothing to learn from")
+        return math.sqrt(self._total / self._entries)
+
+
+def batch_indices(pairs: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Return an epoch's minibatches of row numbers, all of one size of at most `batch`."""
+    return minibatches(torch.randperm(pairs, generator=generator), batch_size(pairs, batch))
+
+
+def minibatches(order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """Cut an epoch's order of rows [N] into minibatches of one size.
+
+    One size keeps every minibatch's weight equal; the few rows left over differ from epoch to epoch.
+    Rows are sorted inside a minibatch: reading a mapped file forwards is cheaper, and sums do not care.
+    """
+    for start in range(0, len(order) - size + 1, size):
+        yield order[start : start + size].sort().values
+
+
+def sharing_runs(read: torch.Tensor | None, size: int) -> Runs | None:
+    """Return the pairs in runs that read the same row [N] and lie side by side in minibatches of a size.
+
+    None where nobody shares.
+    """
+    return None if read is None else Runs.of(read, min(SIDE_BY_SIDE, max(1, size // LEAST_RUNS)))
+
+
+def drawn_order(pairs: int, runs: Runs | None, generator: torch.Generator) -> torch.Tensor:
+    """Return the pairs in a random order [N], those of a run side by side."""
+    order = torch.randperm(pairs if runs is None else len(runs.sizes), generator=generator)
+    return order if runs is None else runs.taken(order)[0]
+
+
+def batch_size(pairs: int, batch: int) -> int:
+    """Return the common size of an epoch's minibatches."""
+    return pairs // math.ceil(pairs / batch)
+
+
+class Epochs(Protocol):
+    """What AdamW reads minibatches from. A batch lasts until the next one."""
+
+    steps: int
+    """Minibatches of an epoch."""
+
+    def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Yield an epoch's minibatches, and no pair twice."""
+        ...
+
+
+class Batches(Epochs, Protocol):
+    """The same for all purposes; minibatches all have B pairs."""
+
+    pairs: int
+    """N"""
+    size: int
+    """B"""
+
+    def in_order(self) -> Iterator[Batch]:
+        """Yield all pairs, in order, each batch with B of them but the last."""
+        ...
+
+    def whole(self) -> Batch:
+        """Return all pairs in one batch, which asks for B = N."""
+        ...
+
+
+class Feed:
+    """Minibatches of pairs in memory.
+
+    Pairs that share the router's input are taken side by side, by settings without a router too: what a setting is
+    fitted to does not depend on its company.
+    """
+
+    def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Prepare buffers of `size` rows; the router's input is read only when some setting is `routed`."""
+        self.pairs = data.pairs
+        self.size = min(size, self.pairs)
+        self.steps = self.pairs // self.size
+        self._runs = sharing_runs(data.router_rows, self.size)
+        self._inputs = Inputs(data, routed, self.size, dtype, device)
+
+    def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Yield an epoch's minibatches, those of `minibatches`."""
+        for index in minibatches(drawn_order(self.pairs, self._runs, generator), self.size):
+            yield self._inputs.gather(index)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Yield all pairs, in order."""
+        for start in range(0, self.pairs, self.size):
+            yield self._inputs.part(start, min(start + self.size, self.pairs))
+
+    def whole(self) -> Batch:
+        """Return all pairs in one batch."""
+        assert self.size == self.pairs
+        return next(self.in_order())
+
+
+class Inputs:
+    """Both inputs of pairs in memory. What they return lasts until they are asked again."""
+
+    def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Prepare buffers of `size` rows; the router's input is read only when it is `routed`."""
+        inputs = [data.delta, data.router] if routed and data.router is not None else [data.delta]
+        self._delta = Column(data.delta, size, dtype, device, len(inputs))
+        self._router, self._router_rows = None, data.router_rows
+        if len(inputs) > 1:
+            most = size if data.router_rows is None else min(size, len(inputs[1])) + ROUND
+            self._router = Column(inputs[1], most, dtype, device, len(inputs))
+        self._device = device
+
+    def differences(self, index: torch.Tensor) -> torch.Tensor:
+        """Return Δ of the pairs of these numbers."""
+        return self._delta.gather(index)
+
+    def gather(self, index: torch.Tensor) -> Batch:
+        """Return the pairs of these numbers."""
+        return self._batch(self._delta.gather(index), index)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return the pairs from start to stop."""
+        return self._batch(self._delta.part(start, stop), slice(start, stop))
+
+    def _batch(self, delta: torch.Tensor, pairs: torch.Tensor | slice) -> Batch:
+        if self._router is None:
+            return Batch(delta, None)
+        if self._router_rows is not None:
+            rows, *read = torch.unique(self._router_rows[pairs], return_inverse=True, return_counts=True)
+            readers = Segments.of_readers(*read)
+            rows = torch.cat([rows, rows[-1:].expand(len(readers.sizes) - len(rows))])
+            return Batch(delta, self._router.gather(rows), readers.to(self._device))
+        if isinstance(pairs, slice):
+            return Batch(delta, self._router.part(pairs.start, pairs.stop))
+        return Batch(delta, self._router.gather(pairs))
+
+
+class Column:
+    """One input: its rows, a buffer in their dtype, and one in the compute dtype where that differs."""
+
+    def __init__(self, rows: torch.Tensor, size: int, dtype: torch.dtype, device: torch.device, inputs: int) -> None:
+        needed = rows.numel() * dtype.itemsize * inputs
+        accelerated = device.type == "cuda"
+        if needed < (RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if accelerated else CONVERTED_BYTES):
+            rows = rows.to(device, dtype)
+        self._rows = rows
+        self._gathered = torch.empty((size, rows.shape[1]), dtype=rows.dtype, device=rows.device)
+        same = rows.dtype == dtype and rows.device.type == device.type
+        self._computed = self._gathered if same else torch.empty_like(self._gathered, dtype=dtype, device=device)
+
+    def gather(self, index: torch.Tensor) -> torch.Tensor:
+        """Return the rows of these numbers."""
+        gathered = self._gathered[: len(index)]
+        torch.index_select(self._rows, 0, index.to(self._rows.device), out=gathered)
+        return self._converted(gathered)
+
+    def part(self, start: int, stop: int) -> torch.Tensor:
+        """Return the rows from start to stop."""
+        return self._converted(self._rows[start:stop])
+
+    def _converted(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows if self._computed is self._gathered else self._computed[: len(rows)].copy_(rows)

@@ -1,0 +1,182 @@
+"""Every system of the paper side by side: the same cached features, the same scored pairs, the same resampled prompts.
+
+Letters: S seeds, n scored pairs, A groups (attributes).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cache.errors import BadInput
+from cache.store import Store
+from heads.evaluation.comparison import Comparison, compare, group_means
+from pipeline.comparison.entries import REFERENCE, Contestant, contestants
+from pipeline.comparison.experiment import Trial, TrialOptions
+from pipeline.comparison.published import published
+from pipeline.options import Paper
+from pipeline.progress import Announce
+
+AVERAGE = "average"
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """One system's figures by attribute, and their mean over attributes as `average`."""
+
+    system: str
+    """Name as in --methods."""
+    title: str
+    supervision: str
+    """What it learns from."""
+    accuracy: dict[str, float]
+    """Mean over seeds."""
+    deviation: dict[str, float | None]
+    """Standard deviation over seeds; None for a single one."""
+    low: dict[str, float]
+    """Lower end of the 95 % interval over prompts, seeds averaged."""
+    high: dict[str, float]
+    difference: dict[str, float]
+    """Accuracy less that of the single reward."""
+    difference_low: dict[str, float]
+    """Lower end of its interval: both systems see the same resampled prompts."""
+    difference_high: dict[str, float]
+    published: dict[str, float]
+    """The paper's figures for the same attributes, where they were asked for and there are any."""
+    seconds: float
+    """What fitting and scoring took; a row that reuses another's models does not count them."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `compare` says."""
+
+    data: str
+    """Data set trained on."""
+    scored_on: str
+    """Data set whose pairs are scored."""
+    split: str
+    features: str
+    k: int
+    seeds: int
+    shots: int
+    """Labelled pairs for each attribute of systems that adapt to them."""
+    shots_from: str
+    budget: int
+    """Pairs with context for each attribute that MiCRo's router learns from."""
+    budget_from: str
+    scored: dict[str, int]
+    """Scored pairs of each attribute."""
+    prompts: int
+    """Prompts they belong to."""
+    rows: list[ComparedRow]
+    skipped: dict[str, str]
+    """Systems that the data does not allow, and why."""
+    groups_left_out: dict[str, int]
+    """Attributes with too few pairs to draw shots and score the rest, and how many they have."""
+    paper: Paper | None
+    protocol: list[str]
+    """How the paper did it, and where it disagrees with itself; empty where no table was asked for."""
+
+
+def run_comparison(
+    store: Store, name: str, wanted: Sequence[str] | None, options: TrialOptions, announce: Announce
+) -> Compared:
+    """Fit and score systems (None: all) on one data set, or train on it and score on another.
+
+    A system that the data does not allow is left out with its reason, unless it was asked for by name. Raises
+    BadInput for unknown systems, missing splits, and more shots or budget than there are pairs.
+    """
+    chosen = _chosen(wanted)
+    trial = Trial(store, name, options, announce)
+    right: dict[str, torch.Tensor] = {}
+    seconds: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+    for contestant in chosen:
+        start = time.monotonic()
+        try:
+            right[contestant.name] = contestant.right(trial)
+        except BadInput as error:
+            if wanted is not None and contestant.name in wanted:
+                raise
+            skipped[contestant.name] = str(error)
+            continue
+        seconds[contestant.name] = time.monotonic() - start
+        announce(f"{contestant.title}: {float(right[contestant.name].mean()):.4f} of scored pairs")
+    found = compare(
+        torch.stack([one.double().mean(0) for one in right.values()]),
+        trial.scored_group,
+        trial.scored_prompts,
+        list(right).index(REFERENCE),
+        BOOTSTRAP_SEED,
+    )
+    table = published(options.paper) if options.paper else None
+    rows = []
+    for place, contestant in enumerate(one for one in chosen if one.name in right):
+        paper = {} if table is None else {g: table.value(contestant.name, g) for g in (*trial.groups, AVERAGE)}
+        theirs = {group: value for group, value in paper.items() if value is not None}
+        rows.append(_row(contestant, right[contestant.name], found, place, trial, theirs, seconds[contestant.name]))
+    counts = torch.bincount(trial.scored_group, minlength=len(trial.groups)).tolist()
+    return Compared(
+        data=name,
+        scored_on=trial.target.name,
+        split=options.split,
+        features=trial.features.id,
+        k=trial.system.k,
+        seeds=options.seeds,
+        shots=options.shots,
+        shots_from=options.split,
+        budget=options.budget,
+        budget_from=trial.budget_from,
+        scored=dict(zip(trial.groups, counts, strict=True)),
+        prompts=trial.table[trial.rows.numpy()]["prompt_id"].n_unique(),
+        rows=rows,
+        skipped=skipped,
+        groups_left_out=trial.left_out,
+        paper=options.paper,
+        protocol=[] if table is None else [*table.protocol, *table.disagreements],
+    )
+
+
+def _chosen(wanted: Sequence[str] | None) -> list[Contestant]:
+    known = contestants()
+    unknown = [name for name in wanted or () if name not in known]
+    if unknown:
+        raise BadInput(f"--methods has {unknown[0]!r}: expected all, or any of {', '.join(known)}")
+    return [one for one in known.values() if wanted is None or one.name in {*wanted, REFERENCE}]
+
+
+def _row(
+    contestant: Contestant,
+    right: torch.Tensor,
+    found: Comparison,
+    place: int,
+    trial: Trial,
+    theirs: dict[str, float],
+    seconds: float,
+) -> ComparedRow:
+    columns = (*trial.groups, AVERAGE)
+    by_seed = group_means(right, trial.scored_group)
+    deviations = by_seed.std(0).tolist() if len(by_seed) > 1 else [None] * len(columns)
+
+    def named(figures: torch.Tensor) -> dict[str, float]:
+        return dict(zip(columns, figures[place].tolist(), strict=True))
+
+    return ComparedRow(
+        system=contestant.name,
+        title=contestant.title,
+        supervision=contestant.learns_from(trial),
+        accuracy=named(found.accuracy),
+        deviation=dict(zip(columns, deviations, strict=True)),
+        low=named(found.low),
+        high=named(found.high),
+        difference=named(found.difference),
+        difference_low=named(found.difference_low),
+        difference_high=named(found.difference_high),
+        published=theirs,
+        seconds=seconds,
+    )

@@ -1,0 +1,231 @@
+"""What all rows of a comparison share: training pairs, test pairs, labelled shots, routing budgets, scored pairs.
+
+Letters: N test pairs, n scored ones, A groups (attributes), M pairs of a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from cache.datasets import Dataset, open_dataset
+from cache.errors import BadInput
+from cache.store import Store
+from cache.vectors.features import Features, only_features
+from cache.vectors.groups import prompt_clusters
+from cache.vectors.pair_features import RouterInput, has_contexts
+from heads.methods.base import Model, Need, Pairs, SystemOptions
+from heads.methods.registry import methods
+from pipeline.comparison.published import published
+from pipeline.options import Paper
+from pipeline.people.shot_sampling import Draw, draw
+from pipeline.progress import Announce
+from pipeline.training.data import SPLIT
+from pipeline.training.method_data import SystemData, open_system_data
+
+NO_ATTRIBUTE = "(none)"
+"""Group of pairs without an attribute."""
+SHOT_SEED = 0
+"""Shots are the same for all seeds, so that all seeds are scored on the same pairs."""
+
+
+@dataclass(frozen=True)
+class TrialOptions:
+    """What `compare` is told."""
+
+    split: str = "test"
+    """Split that is scored."""
+    shots: int = 16
+    """Labelled pairs of each attribute for systems that adapt to them."""
+    budget: int = 50
+    """Pairs with context of each attribute for MiCRo's router."""
+    k: int | None = None
+    """Reward heads; None: the paper's for the table asked for, else 5."""
+    seeds: int = 5
+    """Every system is fitted with the seeds 0, 1, ..."""
+    gate: Literal["paper", "small"] = "small"
+    """Size of ARMO's gate."""
+    paper: Paper | None = None
+    """Table of the paper to print beside ours."""
+    route_on: str | None = None
+    """Data set to route and score on, if it is another than the one trained on."""
+    features: str | None = None
+    """Features id; None: the only one the data set is embedded with."""
+    device: str = "auto"
+    """auto: cuda where there is one, else cpu."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("shots", 1), ("budget", 1), ("seeds", 1)):
+            if getattr(self, name) < least:
+                raise BadInput(f"--{name} {getattr(self, name)}: expected at least {least}")
+        if self.paper == "transfer" and self.route_on is None:
+            raise BadInput("--paper transfer: table 4 tests on another data set, so give --route-on NAME")
+
+    @property
+    def system(self) -> SystemOptions:
+        """Return what systems are told."""
+        k = self.k if self.k is not None else published(self.paper).k if self.paper else 5
+        return SystemOptions(k=k, device=self.device, gate=self.gate)
+
+
+class Trial:
+    """One comparison's data. Features and fitted models are made when first asked for, and kept."""
+
+    def __init__(self, store: Store, name: str, options: TrialOptions, announce: Announce) -> None:
+        """Draw the shots and say what is scored. Raises BadInput where too little is left to score."""
+        self.store, self.name, self.options = store, name, options
+        self.system = options.system
+        self.training: Callable[[frozenset[Need], RouterInput], SystemData] = cache(self._training)
+        """What a system that looks at `needs` is fitted on. Raises BadInput where the data lacks it."""
+        self.test: Callable[[frozenset[Need], RouterInput], Pairs] = cache(self._test)
+        """All test pairs as such a system reads them."""
+        self.models: Callable[[str, RouterInput], Sequence[Model]] = cache(self._models)
+        """A system's fitted model for each seed. Raises BadInput where the data lacks what it needs."""
+        trained = open_dataset(store, name)
+        self.features: Features = only_features(store, options.features, trained.linked_features())
+        self.target: Dataset = trained if options.route_on is None else open_dataset(store, options.route_on)
+        self.table = _grouped(self.target, self.features, options.split)
+        draws = draw(self.table, "attribute", self._most_from_test, SHOT_SEED, shared=not self._budget_in_train)
+        self.left_out = draws.left_out
+        if not draws.group:
+            raise BadInput(
+                f"data set {self.target.name!r}, split {options.split!r}: no attribute has more than "
+                f"{self._most_from_test} pairs, so none can be drawn from and scored; lower --shots or --budget"
+            )
+        self.groups = tuple(sorted(set(draws.group)))
+        self._draws = draws
+        seen = self._prompts_seen(trained)
+        scored = pl.Series(draws.scored) & self.table["attribute"].is_in(self.groups)
+        overlap = scored & self.table["prompt_id"].is_in(seen.implode())
+        if overlap.any():
+            announce(f"warning: {overlap.sum():,} test pairs have prompts of the train split, they are not scored")
+        self.rows = torch.from_numpy(np.flatnonzero((scored & ~overlap).to_numpy()))
+        if not len(self.rows):
+            raise BadInput(
+                f"data set {self.target.name!r}, split {options.split!r}: nothing is left to score beside the shots"
+            )
+
+    @property
+    def seeds(self) -> range:
+        """Return the seeds of every system."""
+        return range(self.options.seeds)
+
+    @cached_property
+    def scored_group(self) -> torch.Tensor:
+        """Return the group [n] of each scored pair, its place in `groups`."""
+        return self._group_of(self.table)[self.rows]
+
+    @cached_property
+    def scored_prompts(self) -> torch.Tensor:
+        """Return the number of each scored pair's prompt [n]."""
+        return prompt_clusters(self.table)[self.rows]
+
+    @cached_property
+    def shots(self) -> torch.Tensor:
+        """Return the rows [A, shots] of the test pairs that each group's systems may adapt to."""
+        return torch.stack([_drawn(self._draws, group, self.options.shots) for group in self.groups])
+
+    @cached_property
+    def budget_rows(self) -> torch.Tensor:
+        """Return the test rows [A, budget] that a router may learn from where no train split is to be had."""
+        assert not self._budget_in_train
+        return torch.stack([_drawn(self._draws, group, self.options.budget) for group in self.groups])
+
+    @property
+    def budget_from(self) -> str:
+        """Return which split a router's pairs come from."""
+        return SPLIT if self._budget_in_train else self.options.split
+
+    def _training(self, needs: frozenset[Need], router_input: RouterInput) -> SystemData:
+        return open_system_data(
+            self.store, self.name, needs, features=self.features.id, router_input=router_input, reward_input="plain"
+        )
+
+    def _test(self, needs: frozenset[Need], router_input: RouterInput) -> Pairs:
+        reading = self.training(needs, router_input).reading
+        loaded, pairs = reading.pairs(self.target, self.features, self.options.split, pl.lit(True))
+        assert loaded.table["pair_id"].equals(self.table["pair_id"])
+        return pairs
+
+    def _models(self, method: str, router_input: RouterInput) -> Sequence[Model]:
+        system = methods()[method]
+        return system.fit(self.training(system.needs, router_input).training, self.system, self.seeds)
+
+    def scored(self, needs: frozenset[Need], router_input: RouterInput) -> Pairs:
+        """Return the scored pairs as a system reads them that looks at `needs`."""
+        return self.test(needs, router_input).take(self.rows)
+
+    def groups_of(self, table: pl.DataFrame) -> torch.Tensor:
+        """Return the groups [N] of a table's pairs; −1 for attributes that are not scored."""
+        return self._group_of(table.with_columns(pl.col("attribute").fill_null(NO_ATTRIBUTE)))
+
+    def routing(self, seed: int) -> pl.DataFrame:
+        """Return the pairs with contexts [M] that a router may learn from under one seed.
+
+        Raises BadInput where there are too few pairs, or no contexts.
+        """
+        split = self.budget_from
+        table = _grouped(self.target, self.features, split)
+        if self._budget_in_train:
+            table = table.with_columns(pl.when(pl.col("part") == "fit").then("attribute").alias("attribute"))
+            draws = draw(table, "attribute", self.options.budget, seed, shared=True)
+            short = {name: count for name, count in draws.left_out.items() if name in self.groups}
+            if short:
+                named = ", ".join(f"{name} {count}" for name, count in short.items())
+                raise BadInput(
+                    f"--budget {self.options.budget}: data set {self.target.name!r} has fewer pairs to fit of {named}; "
+                    "lower --budget"
+                )
+            rows = torch.from_numpy(draws.row)
+        else:
+            rows = self.budget_rows.flatten()
+        chosen = table[rows.numpy()]
+        bare = chosen.filter(pl.col("context").is_null())["attribute"].unique().sort()
+        if len(bare):
+            raise BadInput(
+                f"data set {self.target.name!r}, split {split!r}: pairs of {', '.join(bare)} have no context to route "
+                "by; embed with --contexts FILE"
+            )
+        return chosen
+
+    @property
+    def has_contexts(self) -> bool:
+        """Say whether scored pairs have contexts."""
+        return has_contexts(self.target, self.features, self.options.split)
+
+    @cached_property
+    def _budget_in_train(self) -> bool:
+        return SPLIT in self.target.splits() and self.options.split != SPLIT
+
+    @property
+    def _most_from_test(self) -> int:
+        return self.options.shots if self._budget_in_train else max(self.options.shots, self.options.budget)
+
+    def _group_of(self, table: pl.DataFrame) -> torch.Tensor:
+        places = {group: place for place, group in enumerate(self.groups)}
+        codes = table["attribute"].replace_strict(places, default=-1, return_dtype=pl.Int64)
+        return codes.to_torch()
+
+    def _prompts_seen(self, trained: Dataset) -> pl.Series:
+        """Return the prompts of all pairs that something was learned from."""
+        sources = [trained] if self.target.name == trained.name else [trained, self.target]
+        tables = [one.linked_pairs(self.features.id, SPLIT, ["prompt_id"]) for one in sources if SPLIT in one.splits()]
+        return pl.concat(tables)["prompt_id"].unique()
+
+
+def _drawn(draws: Draw, group: str, count: int) -> torch.Tensor:
+    """Return the first `count` rows that a group drew."""
+    mine = np.array([name == group for name in draws.group]) & (draws.rank < count)
+    return torch.from_numpy(draws.row[mine])
+
+
+def _grouped(dataset: Dataset, features: Features, split: str) -> pl.DataFrame:
+    """Return a split's embedded pairs as they are drawn from, a missing attribute being one of its own."""
+    columns = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "chosen_key", "chosen_context_key"]
+    return dataset.linked_pairs(features.id, split, columns).with_columns(pl.col("attribute").fill_null(NO_ATTRIBUTE))

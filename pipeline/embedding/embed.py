@@ -1,0 +1,311 @@
+"""Text to vectors, once: read sources, tokenize, forward what the store lacks, link pairs to their vectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from cache.commits import Commit, commit, write_table
+from cache.datasets import Dataset, linked_keys
+from cache.errors import BadInput, Damaged, Failure
+from cache.maintenance.gc import remove_damaged
+from cache.maintenance.leases import Leases
+from cache.store import Store, check_name
+from cache.vectors.features import Features, whole_features
+from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.checkpoint import find_checkpoint
+from pipeline.embedding.report import EmbedReport, make_report
+from pipeline.embedding.shard_plan import TextPlan, link_table
+from pipeline.forwarding.engines.base import Engine, choose_engine, drive
+from pipeline.forwarding.options import EmbedOptions, EngineOptions
+from pipeline.forwarding.shards import Demand, Shard
+from pipeline.forwarding.worker import Forwarded, Job, summary
+from pipeline.progress import Announce, progress_bar
+from pipeline.sources.ingest import Incoming, SourceOptions, covered, read_sources, write_numbered
+from pipeline.sources.pairs import PreferencePair
+from pipeline.sources.splits import TEST, TRAIN
+from pipeline.text.tokenizer import PairTokenizer, Responses, Tokenizing
+
+_LOCAL = EngineOptions()
+ROUNDS = 3
+"""How often vectors that vanish while a command runs are embedded again."""
+
+
+def embed(
+    store: Store,
+    paths: Sequence[Path],
+    name: str,
+    sources: SourceOptions,
+    options: EmbedOptions,
+    engine: EngineOptions = _LOCAL,
+    *,
+    plan_only: bool = False,
+    announce: Announce = lambda _: None,
+) -> EmbedReport:
+    """Embed sources into a data set. What is stored is never computed again, and a stopped run goes on.
+
+    Pairs and links are committed when all their vectors are there; `plan_only` forwards and writes nothing, and needs
+    no weights. Raises BadInput for unusable sources, names and options before anything is written.
+    """
+    start = time.monotonic()
+    dataset = _open(store, name, announce)
+    known = {path: covered(dataset, path, sources) for path in dict.fromkeys(paths)}
+    place = choose_engine(engine, options)
+    options = place.resolve(options)
+    backbone, tokenizer = _load(options, place, plan_only=plan_only)
+    features, damaged = whole_features(store, _settings(backbone, tokenizer, options))
+    responses = _responses(dataset, features, options.responses)
+    finished = {path: parts for path, parts in known.items() if parts and _linked(dataset, features, parts, responses)}
+    incoming = _read({path: parts for path, parts in known.items() if path not in finished}, sources, announce)
+    for line in damaged.values():
+        announce(f"{line}; what it held is embedded again where these sources need it")
+    pairs = [pair for one in incoming for pair in one.pairs]
+    if plan_only:
+        plan = TextPlan(pairs, tokenizer, features.id, responses)
+        stored = set(features.keys().to_pylist())
+        missing = _missing(plan, stored.intersection, tokenizer.options.max_length)
+        wanted, forwarded = _wanted(plan, missing), None
+    else:
+        about = {**backbone.description(), "device": options.device}
+        features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
+        work = _Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
+        with ExitStack() as leased:
+            plan, forwarded = _store_vectors(store, features, work, pairs, responses, leased)
+            wanted = forwarded.demand
+            retired = _retired(dataset, sources, incoming, finished)
+            dataset = _commit_parts(dataset, features, incoming, plan, responses, retired)
+        for line in remove_damaged(store, features):
+            announce(f"warning: {line}")
+    settled = [part for parts in finished.values() for part in parts]
+    links = [item for part in settled if (item := dataset.links(part, features.id))]
+    report = make_report(dataset.reopened(), features, backbone, incoming, plan, wanted, forwarded, settled, links)
+    return replace(report, seconds=time.monotonic() - start)
+
+
+def _open(store: Store, name: str, announce: Announce) -> Dataset:
+    """Open a data set that may not exist yet, without parts whose commit files are damaged: embedding repairs them."""
+    dataset = Dataset(check_name("data set", name), store.dataset(name))
+    damaged = dataset.damaged_parts()
+    for line in damaged.values():
+        announce(line)
+    return replace(dataset, skip=frozenset(damaged))
+
+
+def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> tuple[Backbone, PairTokenizer]:
+    if not plan_only and not place.in_process:  # the workers load what the features id is made of
+        find_checkpoint(options.backbone, options.revision)
+    backbone = options.load(weights=place.in_process and not plan_only)
+    tokenizing = Tokenizing(
+        max_length=backbone.max_length,
+        template=options.template,
+        overlong=options.overlong,
+        context_template=options.context_template,
+        date=options.date,
+    )
+    return backbone, backbone.pair_tokenizer(tokenizing)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What forwarding the texts of a plan takes."""
+
+    place: Engine
+    job: Job
+    backbone: Backbone
+    tokenizer: PairTokenizer
+    announce: Announce
+
+
+def _store_vectors(
+    store: Store,
+    features: Features,
+    work: _Work,
+    pairs: Sequence[PreferencePair],
+    responses: Responses,
+    leased: ExitStack,
+) -> tuple[TextPlan, Forwarded]:
+    """Store what has no vector yet; return the plan when every text of it was found, in shards that stay leased.
+
+    Leases keep `gc` away from what was stored before. What goes all the same, by a `gc --min-age 0` at the same
+    moment, is embedded again. Raises Failure where that goes on.
+    """
+    forwarded = summary([], 0.0)
+    for _ in range(ROUNDS):
+        leases = leased.enter_context(Leases(features, work.announce))
+        plan = TextPlan(pairs, work.tokenizer, features.id, responses)
+        limit = work.tokenizer.options.max_length
+        missing = _missing(plan, leases.stored, limit)
+        forwarded += _forward(work, plan, missing, leases)
+        features, _ = whole_features(store, features.settings)  # as it is now
+        lost = int((features.locate(pl.Series(plan.keys, dtype=pl.Binary)) < 0).sum())
+        if not lost:
+            return plan, forwarded
+        work.announce(f"{lost:,} vectors went while this command ran, by `gc` it seems: they are embedded again")
+    raise Failure(
+        f"{features.folder}: vectors went {ROUNDS} times while this command ran; stop the `gc` that runs beside it, "
+        "then give the same command again: it goes on from there"
+    )
+
+
+def _missing(plan: TextPlan, stored: Callable[[list[bytes]], Container[bytes]], max_length: int) -> Iterator[Shard]:
+    """Return the shards of a plan without the texts that have a vector.
+
+    `stored` says which of some keys have one. Raises BadInput where no pair fits.
+    """
+    shards = (missing for shard in plan.shards() if (missing := shard.without(stored(shard.keys))))
+    first = next(shards, None)  # now, before anything is written
+    if first is None and len(plan.overlong) and plan.overlong.all():
+        raise BadInput(f"no pair fits {max_length} tokens: give a larger --max-length")
+    return shards if first is None else chain([first], shards)
+
+
+def _wanted(plan: TextPlan, missing: Iterator[Shard]) -> Demand:
+    """Return what forwarding would ask for."""
+    wanted, counted = Demand(), 0
+    with progress_bar(len(plan.overlong), "tokenizing", "pair") as advance:
+        for shard in missing:
+            wanted += shard.demand
+            advance(plan.planned - counted)
+            counted = plan.planned
+    return wanted
+
+
+def _forward(work: _Work, plan: TextPlan, missing: Iterator[Shard], leases: Leases) -> Forwarded:
+    """Have the missing texts forwarded and stored while the others are still tokenized."""
+    first = next(missing, None)
+    if first is None:
+        return summary([], 0.0)
+    handed_out = 0
+
+    def counted(shards: Iterator[Shard]) -> Iterator[Shard]:
+        nonlocal handed_out
+        for shard in shards:
+            handed_out += shard.demand.tokens
+            leases.expect(shard.keys)
+            yield shard
+
+    with progress_bar(None, "embedding", "tok") as count, work.place.hire(work.job, work.backbone) as crew:
+
+        def advance(tokens: int) -> None:
+            count(tokens)
+            share = plan.planned / len(plan.overlong)  # what is not tokenized is taken to be like what is
+            count.expect(int(handed_out / share), f"{share:.0%} tokenized" if share < 1 else "")
+
+        return drive(crew, counted(chain([first], missing)), advance, work.announce)
+
+
+def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:
+    """Return everything that changes a vector."""
+    settings = {**backbone.settings(), **tokenizer.settings(), "width": backbone.width}
+    halves = "float32" if settings["dtype"] == "float32" else "float16"
+    return {**settings, "store_dtype": halves if options.store_dtype == "auto" else options.store_dtype}
+
+
+def _responses(dataset: Dataset, features: Features, asked: Responses) -> Responses:
+    """Return what to embed so that nothing an earlier command embedded is unlinked."""
+    linked = [_whole_links(dataset, part, features) for part in dataset.parts]
+    before = {item.record["responses"] for item in linked if item}
+    return asked if before <= {asked} else "both"
+
+
+def _linked(dataset: Dataset, features: Features, parts: list[Commit], responses: Responses) -> bool:
+    """Say whether every text of these parts has a vector that can be read."""
+    for part in parts:
+        links = _whole_links(dataset, part, features)
+        if links is None or links.record["responses"] != responses or links.damage("links", digest=True):
+            return False
+        if any(part.damage(role, digest=True) for role in part.files):
+            return False
+        if (features.locate(linked_keys(links)) < 0).any():
+            return False
+    return True
+
+
+def _whole_links(dataset: Dataset, part: Commit, features: Features) -> Commit | None:
+    """Return a part's links; None where there are none, or a damaged commit file, which is written anew."""
+    try:
+        return dataset.links(part, features.id)
+    except Damaged:
+        return None
+
+
+def _read(unread: dict[Path, list[Commit]], sources: SourceOptions, announce: Announce) -> list[Incoming]:
+    """Read sources as far as this command asks, or as an earlier one already read them."""
+    incoming = []
+    for path, parts in unread.items():
+        limits = sources if not parts else replace(sources, limit=parts[0].record["limit"])
+        incoming += read_sources([path], limits)
+    for path in unread if sources.split_by_prompt is not None else ():
+        if {one.split for one in incoming if one.path == str(path)} != {TRAIN, TEST}:
+            announce(f"warning: {path}: too few prompts for --split-by-prompt, one split is empty")
+    for one in incoming:
+        losses = "".join(f", {count:,} {reason}" for reason, count in one.dropped.items())
+        announce(f"{one.path}: {one.shape} rows; {len(one.pairs):,} pairs for split {one.split}{losses}")
+    return incoming
+
+
+def _retired(
+    dataset: Dataset, sources: SourceOptions, incoming: list[Incoming], finished: dict[Path, list[Commit]]
+) -> list[Commit]:
+    """Return the parts that `--replace` puts an end to.
+
+    Those are the parts of these splits whose source was not given again, and what an earlier `--split-by-prompt`
+    dealt from a given source to a split that it does not fill now.
+    """
+    if not sources.replace:
+        return []
+    settled = [part for parts in finished.values() for part in parts]
+    given = {one.digest for one in incoming} | {part.record["digest"] for part in settled}
+    filled = {(one.digest, one.split) for one in incoming}
+    filled |= {(part.record["digest"], part.record["split"]) for part in settled}
+
+    def ends(part: Commit) -> bool:
+        digest, split = part.record["digest"], part.record["split"]
+        if digest in given:
+            dealt = part.record["identity"]["split_by_prompt"] is not None
+            return (digest, split) not in filled and (dealt or split in sources.splits)
+        return split in sources.splits
+
+    return [part for part in dataset.parts if ends(part)]
+
+
+def _commit_parts(
+    dataset: Dataset,
+    features: Features,
+    incoming: list[Incoming],
+    plan: TextPlan,
+    responses: Responses,
+    retired: list[Commit],
+) -> Dataset:
+    """Write pairs, then the links that say they are embedded, then remove what is replaced; return what is there."""
+    start = 0
+    for one in incoming:
+        part, pair_ids = write_numbered(dataset, one, retired)
+        dataset = dataset.reopened(part.stem)
+        rows = range(start, start + len(one.pairs))
+        folder = dataset.links_folder(features.id)
+        file = write_table(folder, part.stem, "links", link_table(plan, rows, pair_ids))
+        record = {
+            "pairs_digest": part.files["pairs"].digest,
+            "responses": responses,
+            **{
+                name: int(getattr(plan, name)[rows.start : rows.stop].sum())
+                for name in ("trimmed", "overlong", "indistinguishable")
+            },
+        }
+        commit(folder, part.stem, {"links": file}, record)
+        start = rows.stop
+    for part in retired:
+        for features_id in dataset.linked_features():
+            links = dataset.links(part, features_id)
+            if links is not None:
+                links.remove()
+        part.remove()
+    return dataset.reopened()

@@ -1,0 +1,158 @@
+"""How well a run predicts a split: accuracies of heads and of their mixture, with intervals, from kept scores.
+
+n pairs of one attribute, K heads, C columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+import torch
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from cache.commits import commit, write_table
+from cache.datasets import open_dataset
+from cache.errors import BadInput
+from cache.runs import Run, open_run
+from cache.store import Store
+from cache.vectors.groups import prompt_clusters
+from heads.evaluation.metrics import cluster_intervals, correct
+from heads.methods.base import Scores
+from pipeline.evaluation.scoring import as_scores, current_scores, score_missing
+from pipeline.training.method_runs import open_fitted
+
+BOOTSTRAP_SEED = 0
+KEYS = ["run", "data", "split", "part", "attribute"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `eval` says of a run on one split; every table has the columns of the view of its name."""
+
+    run: str
+    data: str
+    split: str
+    pairs: int
+    """Pairs of the split that have scores now."""
+    scored: int
+    """Pairs scored by this call, validation pairs for choosing heads included."""
+    without_context: int
+    """Pairs that the context router read by their prompt alone."""
+    accuracy: float
+    """Of the mixture, over all pairs of the split."""
+    lowest_accuracy: float
+    """Of the mixture, on the attribute where it is lowest: that of the worst-off group."""
+    head_accuracy: pl.DataFrame
+    mixture_accuracy: pl.DataFrame
+    best_head: pl.DataFrame
+    router_weights: pl.DataFrame
+
+
+def evaluate(store: Store, run_id: str, data: str | None = None, split: str = "test") -> Evaluation:
+    """Evaluate a run on a split of a data set, by default its own.
+
+    The best head of an attribute is chosen on the validation part of the train split where there is one, and once
+    more on the evaluated pairs themselves, labelled `oracle`. Raises BadInput on an unknown run, data set or split, and
+    on a split none of whose pairs fits the backbone.
+    """
+    run = open_run(store, run_id)
+    fitted = open_fitted(store, run)
+    dataset = open_dataset(store, data or run.record["data"])
+    dataset.of_split(split)
+    scored, missing = score_missing(fitted, dataset, split, None)
+    if split != "train" and "train" in dataset.splits():
+        scored += score_missing(fitted, dataset, "train", "validation")[0]
+    frame = current_scores(run, dataset, split)
+    if not frame.height:
+        raise BadInput(
+            f"data set {dataset.name!r}, split {split!r}: no pair fits the backbone's length, so there is nothing to "
+            "evaluate; embed with a larger --max-length"
+        )
+    validation = current_scores(run, dataset, "train").filter(pl.col("part") == "validation")
+    tables = _tables(run, frame, validation)
+    accuracy = float(correct(as_scores(run, frame).log_probability()).mean())
+    _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})
+    judged = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
+    lowest = float(judged["accuracy"].to_numpy().min())
+    return Evaluation(run.id, dataset.name, split, frame.height, scored, missing, accuracy, lowest, **tables)
+
+
+def _tables(run: Run, frame: pl.DataFrame, validation: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return the four tables of a split's scores; heads are chosen on those of validation pairs."""
+    groups = [(part, as_scores(run, part)) for part in _groups(frame)]
+    heads = pl.concat([_head_accuracy(*group) for group in groups])
+    judged = _groups(validation) if validation.height else ()
+    on_validation = [_head_accuracy(part, as_scores(run, part)) for part in judged]
+    chosen_by = pl.concat(on_validation) if on_validation else None
+    return {
+        "head_accuracy": heads,
+        "mixture_accuracy": pl.concat([_mixture_accuracy(*group) for group in groups]),
+        "best_head": _best_heads(heads.filter(pl.col("part") != "validation"), chosen_by),
+        "router_weights": pl.concat([_router_weights(*group) for group in groups]),
+    }
+
+
+def _keep(run: Run, data: str, split: str, tables: dict[str, pl.DataFrame], record: dict[str, Any]) -> None:
+    folder, stem = run.eval_folder(data), f"tables-{split}"
+    files = {role: write_table(folder, stem, role, table.to_arrow()) for role, table in tables.items()}
+    commit(folder, stem, files, {**record, "bootstrap_seed": BOOTSTRAP_SEED})
+
+
+def _groups(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the pairs of each (part, attribute), attribute NULL being one of its own, sorted by name."""
+    ordered = frame.partition_by(["part", "attribute"], maintain_order=True)
+    yield from sorted(ordered, key=lambda part: (part["part"][0], part["attribute"][0] or ""))
+
+
+def _accuracy_rows(frame: pl.DataFrame, right: torch.Tensor, heads: list[int] | None) -> pl.DataFrame:
+    """Return one row for each column of `right` [n, C], with bootstrap intervals over prompts."""
+    low, high = cluster_intervals(right, prompt_clusters(frame), seed=BOOTSTRAP_SEED)
+    count = right.shape[1]
+    columns: dict[str, Any] = {name: [frame[name][0]] * count for name in KEYS}
+    if heads is not None:
+        columns["head"] = heads
+    columns |= {"n": [frame.height] * count, "accuracy": right.mean(0).tolist()}
+    columns |= {"low": low.tolist(), "high": high.tolist()}
+    return _typed(columns)
+
+
+def _head_accuracy(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+    right = correct(F.logsigmoid(scores.margins))
+    return _accuracy_rows(frame, right, list(range(right.shape[1])))
+
+
+def _mixture_accuracy(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+    return _accuracy_rows(frame, correct(scores.log_probability())[:, None], None)
+
+
+def _router_weights(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+    weights = scores.log_weights.exp()
+    count = weights.shape[1]
+    columns: dict[str, Any] = {name: [frame[name][0]] * count for name in KEYS}
+    columns |= {"head": list(range(count)), "mean_weight": weights.mean(0).tolist()}
+    columns["mean_entropy"] = [float(torch.special.entr(weights).sum(1).mean())] * count
+    return _typed(columns)
+
+
+def _typed(columns: dict[str, Any]) -> pl.DataFrame:
+    types = {"attribute": pl.String, "head": pl.Int32, "n": pl.Int64}
+    return pl.DataFrame(columns, schema_overrides={name: types[name] for name in types if name in columns})
+
+
+def _best_heads(heads: pl.DataFrame, validation: pl.DataFrame | None) -> pl.DataFrame:
+    """Return, for each attribute, the accuracy of the head chosen on validation and of the oracle's choice."""
+    choices: list[tuple[Literal["validation", "oracle"], pl.DataFrame]] = [("oracle", heads)]
+    if validation is not None:
+        choices.insert(0, ("validation", validation))
+    rows = []
+    for chosen_on, source in choices:
+        best = source.sort(["accuracy", "head"], descending=[True, False]).unique(
+            "attribute", keep="first", maintain_order=True
+        )
+        found = heads.join(best.select("attribute", "head"), on=["attribute", "head"], how="inner", nulls_equal=True)
+        rows.append(found.with_columns(chosen_on=pl.lit(chosen_on)))
+    columns = ["run", "data", "split", "attribute", "chosen_on", "head", "n", "accuracy", "low", "high"]
+    return pl.concat(rows).sort(["attribute", "chosen_on"], descending=[False, True]).select(columns)

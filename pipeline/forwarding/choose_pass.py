@@ -1,0 +1,105 @@
+"""Which pass to take: the fastest that gives, on some of the very texts, the vectors of each text read alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache.errors import BadInput
+from pipeline.backbone.architecture import fixed_positions
+from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.devices import lacks_memory
+from pipeline.backbone.tree_attention import NotFollowedError
+from pipeline.forwarding.passes import PackedPass, PaddedPass, Pass, PassName
+from pipeline.progress import Announce
+from pipeline.text.tokenizer import Tokens
+
+CHECKED_TEXTS = 4
+"""Texts of each checked group."""
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
+"""|v - v'| / |v'| that rounding explains in a deep model; a forgotten window or soft cap is far beyond it."""
+_FOREIGN_CODE = (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, NotImplementedError)
+"""What a model's code may raise on arguments it was not written for."""
+
+
+def choose_pass(
+    backbone: Backbone,
+    name: PassName,
+    tokens_per_batch: int | None,
+    texts: Sequence[Tokens],
+    groups: Sequence[int],
+    announce: Announce,
+) -> Pass:
+    """Return the pass of a name for these texts; equal `groups` are neighbours.
+
+    `auto` is `tree` for causal backbones and `packed` for encoders where the check holds, else `padded`, and says so.
+    Raises BadInput where a pass chosen by hand does not suit the backbone.
+    """
+    if name == "tree" and not backbone.causal:
+        raise BadInput(
+            f"--pass tree: backbone {backbone.checkpoint.name} is an encoder, whose tokens see the whole text and can "
+            "share nothing: use packed or auto"
+        )
+    if name == "padded":
+        return PaddedPass(backbone, tokens_per_batch)
+    chosen = PackedPass(backbone, share=backbone.causal and name != "packed", tokens_per_batch=tokens_per_batch)
+    reason = objection(chosen, texts, groups)
+    if reason is None:
+        return chosen
+    if name != "auto":
+        raise BadInput(f"--pass {name}: {reason}: use auto or padded")
+    announce(f"not the {chosen.name} pass: {reason}; length-sorted padded batches instead")
+    return PaddedPass(backbone, tokens_per_batch)
+
+
+def objection(chosen: PackedPass, texts: Sequence[Tokens], groups: Sequence[int]) -> str | None:
+    """Return why a pass must not be taken for these texts; None: a few of them came out as they do alone."""
+    backbone = chosen.backbone
+    limit = fixed_positions(backbone.trunk.config)
+    longest = max(map(len, texts), default=0)
+    if limit is not None and longest > limit:
+        return f"the backbone's positions depend on a text's length beyond {limit} tokens, and one text has {longest}"
+    sample = _sample(texts, groups)
+    some = [texts[at] for at in sample]
+    found = torch.empty(len(some), backbone.width)
+    try:
+        for batch in chosen.run(some, [groups[at] for at in sample]):
+            found[batch.places] = batch.vectors
+    except NotFollowedError as error:
+        return str(error)
+    except _FOREIGN_CODE as error:
+        if isinstance(error, RuntimeError) and lacks_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        return f"{type(backbone.trunk).__name__} cannot read packed texts ({type(error).__name__}: {reason})"
+    alone = torch.cat([backbone.embed([text]) for text in some]) if some else found
+    worst = _difference(found, alone)
+    if worst <= _TOLERANCE[backbone.dtype]:
+        return None
+    return f"on {len(some)} texts its vectors differ by up to {worst:.1g} of their length from those of each text alone"
+
+
+def _sample(texts: Sequence[Tokens], groups: Sequence[int]) -> list[int]:
+    """Return a few texts of the first, the last and the longest text's group, the longest among them, in order.
+
+    Where texts go beyond a sliding window, the longest does.
+    """
+    if not texts:
+        return []
+    longest = max(range(len(texts)), key=lambda at: len(texts[at]))
+    sample = {longest}
+    for group in {groups[at] for at in (0, longest, len(texts) - 1)}:
+        sample.update(np.flatnonzero(np.asarray(groups) == group)[:CHECKED_TEXTS].tolist())
+    return sorted(sample)
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest |v - v'| / |v'| of rows; infinite where only one of the two is a number."""
+    if not len(found):
+        return 0.0
+    apart = (found - expected).norm(dim=1) / expected.norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    both_bad = ~found.isfinite().all(dim=1) & ~expected.isfinite().all(dim=1)
+    return float(apart.masked_fill(both_bad, 0.0).nan_to_num(nan=float("inf")).max())

@@ -1,0 +1,149 @@
+"""Several processes of one machine: a worker each, on a GPU of its own where there are GPUs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from threading import Thread
+
+import torch
+
+from cache.errors import Failure, MicroprefError
+from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.devices import usable_cores
+from pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from pipeline.forwarding.options import EmbedOptions
+from pipeline.forwarding.shards import Shard
+from pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
+
+_PATIENCE = 30
+"""Seconds a worker has to end by itself."""
+
+
+@dataclass(frozen=True)
+class ProcessEngine:
+    """Worker processes on this machine."""
+
+    workers: int
+    in_process: bool = False
+
+    def resolve(self, options: EmbedOptions) -> EmbedOptions:
+        """Return the options with the device and the dtype named."""
+        return resolved_here(options)
+
+    @contextmanager
+    def hire(self, job: Job, backbone: Backbone) -> Iterator[Crew]:  # noqa: ARG002 - each worker loads its own
+        """Yield processes that share the cores of this one."""
+        job = replace(job, threads=max(1, usable_cores() // self.workers))
+        gpus = _gpus() if job.options.device == "cuda" else [None]
+        members = [_start(job, number, gpus[number % len(gpus)]) for number in range(self.workers)]
+        try:
+            yield _Processes(members)
+        finally:
+            for member in members:
+                member.end()
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One worker process, and a connection for each of its lanes."""
+
+    number: int
+    process: SpawnProcess
+    connections: list[Connection]
+
+    def lane(self, connection: Connection) -> Lane:
+        def run(shard: Shard, advance: Advance) -> Stored:
+            try:
+                connection.send(shard)
+                while isinstance(answer := connection.recv(), int):
+                    advance(answer)
+            except (EOFError, OSError):
+                raise self._died() from None
+            if isinstance(answer, BaseException):
+                raise answer
+            assert isinstance(answer, Stored)
+            return answer
+
+        return run
+
+    def _died(self) -> Failure:
+        self.process.join(_PATIENCE)
+        return Failure(
+            f"worker process {self.number} ended with exit code {self.process.exitcode}; "
+            "stored shards are kept, the same command again goes on from there"
+        )
+
+    def end(self) -> None:
+        for connection in self.connections:
+            connection.close()
+        self.process.join(_PATIENCE)
+        self.process.kill()
+        self.process.join()
+
+
+@dataclass(frozen=True)
+class _Processes:
+    members: list[_Member]
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        return [member.lane(connection) for member in self.members for connection in member.connections]
+
+    def stop(self) -> None:
+        for member in self.members:
+            member.process.terminate()
+
+
+def _gpus() -> Sequence[str | None]:
+    """Return the GPUs this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
+
+
+def _start(job: Job, number: int, gpu: str | None) -> _Member:
+    context = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
+    pipes = [context.Pipe() for _ in range(LANES)]
+    process = context.Process(target=serve, args=(job, gpu, [theirs for _, theirs in pipes]), daemon=True)
+    process.start()
+    for _, theirs in pipes:
+        theirs.close()  # so that its end shows here when the process is gone
+    return _Member(number, process, [ours for ours, _ in pipes])
+
+
+def serve(job: Job, gpu: str | None, connections: list[Connection]) -> None:
+    """Be a worker process: store the shards that come, until nobody is there to send any."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one tells the others
+    if gpu is not None:  # before anything here has looked at the GPUs
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    worker = Worker(job)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    threads = [Thread(target=_converse, args=(worker, connection)) for connection in connections]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    worker.close()
+
+
+def _converse(worker: Worker, connection: Connection) -> None:
+    """Answer each shard with the tokens read so far, then with what became of it, or the error."""
+    with connection:
+        try:
+            while True:
+                shard = connection.recv()
+                try:
+                    connection.send(worker.run(shard, connection.send))
+                except Exception as error:  # noqa: BLE001 - raised again by the process of the command
+                    if not isinstance(error, (MicroprefError, Stopped)):
+                        error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+                    connection.send(error)
+        except (EOFError, OSError):
+            return  # the command is gone

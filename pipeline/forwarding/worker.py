@@ -1,0 +1,219 @@
+"""Workers: one backbone on one device, which turns shards into stored vectors.
+
+Letters: n texts of a shard, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cache.errors import Failure
+from cache.vectors.features import Features
+from pipeline.backbone.architecture import length_limits
+from pipeline.backbone.backbone import Backbone
+from pipeline.forwarding.batching import require_finite
+from pipeline.forwarding.choose_pass import choose_pass
+from pipeline.forwarding.options import EmbedOptions
+from pipeline.forwarding.passes import PackedPass, Pass
+from pipeline.forwarding.shards import Demand, Shard
+
+Vectors = npt.NDArray[np.float32]
+Advance = Callable[[int], None]
+"""Counts tokens that have been read, what texts share once; over a shard they add up to its demand."""
+
+
+class Stopped(Exception):  # noqa: N818 - nothing is wrong with it
+    """The worker was told to stop before a shard was read."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told."""
+
+    folder: Path
+    """Of the features."""
+    settings: dict[str, Any]
+    """Of the features: all that changes a vector."""
+    options: EmbedOptions
+    """Device and dtype are named, not `auto`."""
+    threads: int = 1
+    """Threads of a worker's products on a CPU; an engine says how many."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of a shard."""
+
+    number: int
+    """The shard's."""
+    demand: Demand = field(default_factory=Demand)
+    """What it asked of the backbone; nothing where another writer was faster."""
+    forwarded_tokens: int = 0
+    """Tokens read, padding included."""
+    pass_name: str | None = None
+    """Pass that read them."""
+    delta_error: float | None = None
+    """Median relative error of Δ by the storage dtype; None where no pair has both its responses here."""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+
+
+class Worker:
+    """Takes shards from several threads: while one is forwarded, another is stored and a third waits its turn."""
+
+    def __init__(self, job: Job, backbone: Backbone | None = None) -> None:
+        """Take a loaded backbone, or load it before the first shard."""
+        self._job = job
+        self._features = Features(job.folder, job.settings)
+        self._backbone = backbone
+        # Libraries of the CPU keep threads of their own for every thread that calls them, so that one does it all.
+        self._device = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(job.threads,))
+        self._disk = Lock()
+        self._stopped = Event()
+        self._pass: Pass | None = None
+        self._longest = 0
+        self._notes: list[str] = []
+
+    def run(self, shard: Shard, advance: Advance) -> Stored:
+        """Forward a shard and store it, whole or not at all.
+
+        Raises Failure naming the row whose vector is not finite, or where the disk refuses; Stopped once the worker
+        was told to stop, or any shard before failed.
+        """
+        if self._features.has_shard(shard.keys):  # another writer was faster
+            return Stored(shard.number)
+        try:
+            vectors, forwarded, chosen = self._device.submit(self._forward, shard, advance).result()
+            with self._disk:
+                self._features.write_shard(shard.keys, vectors, {"forwarded_tokens": forwarded})
+        except BaseException:
+            self.stop()
+            raise
+        notes, self._notes = self._notes, []
+        return Stored(
+            shard.number,
+            shard.demand,
+            forwarded,
+            chosen.name,
+            delta_error(shard, vectors, vectors.astype(self._features.dtype)),
+            tuple(notes),
+        )
+
+    def stop(self) -> None:
+        """Give up what is being forwarded, after the batch it is at; what is being stored is finished."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """End the worker's thread."""
+        self._device.shutdown()
+
+    def _forward(self, shard: Shard, advance: Advance) -> tuple[Vectors, int, Pass]:
+        """Return the vectors [n, D] of a shard's texts, how many tokens were read for them, and by which pass."""
+        chosen = self._choose_pass(shard)
+        vectors = np.empty((len(shard), self._features.width), dtype=np.float32)
+        forwarded = read = counted = 0
+        try:
+            for batch in chosen.run(shard.tokens, shard.groups):
+                vectors[batch.places] = batch.vectors.numpy()
+                with np.errstate(over="ignore"):  # what the storage dtype cannot hold is infinite, and told by its row
+                    stored = vectors[batch.places].astype(self._features.dtype, copy=False)
+                require_finite(stored, [shard.names[at] for at in batch.places])
+                forwarded += batch.forwarded
+                read += sum(len(shard.tokens[at]) for at in batch.places)
+                done = shard.demand.tokens * read // shard.size  # what texts share is read once: each has its part
+                advance(done - counted)
+                counted = done
+                if self._stopped.is_set():
+                    raise Stopped
+        except BaseException:
+            self.stop()  # here, before this thread takes the next shard
+            raise
+        return vectors, forwarded, chosen
+
+    def _choose_pass(self, shard: Shard) -> Pass:
+        """Check the pass on the first shard, and again on the first with texts beyond a limit that none reached before.
+
+        A window or a rotary embedding that is not followed shows in such texts only.
+        """
+        if self._stopped.is_set():
+            raise Stopped
+        if self._backbone is None:
+            self._backbone = load_for(self._job)
+        longest = max(map(len, shard.tokens))
+        before = self._pass
+        if before is None or (isinstance(before, PackedPass) and self._beyond(longest)):
+            options = self._job.options
+            budget = options.tokens_per_batch if before is None else before.tokens_per_batch
+            announce = self._notes.append
+            before = choose_pass(self._backbone, options.packing, budget, shard.tokens, shard.groups, announce)
+        self._pass, self._longest = before, max(longest, self._longest)
+        return before
+
+    def _beyond(self, longest: int) -> bool:
+        assert self._backbone is not None
+        limits = length_limits(self._backbone.trunk.config)
+        return any(self._longest <= limit < longest for limit in limits)
+
+
+def load_for(job: Job) -> Backbone:
+    """Load a job's backbone on the machine of a worker. Raises Failure where it is not the one of the features."""
+    backbone = job.options.load()
+    found = backbone.settings()
+    differs = [name for name, value in found.items() if job.settings[name] != value]
+    if differs:
+        raise Failure(
+            f"backbone {job.options.backbone}: a worker found another {differs[0]} than the command was started with "
+            f"({found[differs[0]]}, not {job.settings[differs[0]]}): give all machines the same files and packages"
+        )
+    return backbone
+
+
+def delta_error(shard: Shard, exact: Vectors, stored: npt.NDArray[Any]) -> float | None:
+    """Return the median over the shard's pairs of |Δ stored - Δ| / |Δ|."""
+    chosen, rejected = shard.sides
+    if not len(chosen):
+        return None
+    delta = exact[chosen] - exact[rejected]
+    kept = stored[chosen].astype(np.float32) - stored[rejected].astype(np.float32)
+    error = np.linalg.norm(kept - delta, axis=1) / np.maximum(np.linalg.norm(delta, axis=1), 1e-30)
+    return float(np.median(error))
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """What all workers did."""
+
+    demand: Demand
+    forwarded_tokens: int
+    pass_names: tuple[str, ...]
+    seconds: float
+    """From the first shard to the last, the planning and storing between them included."""
+    delta_error: float | None
+    """Of the first shard that has pairs."""
+
+    def __add__(self, again: Forwarded) -> Forwarded:
+        names = tuple(sorted({*self.pass_names, *again.pass_names}))
+        error = again.delta_error if self.delta_error is None else self.delta_error
+        tokens, seconds = self.forwarded_tokens + again.forwarded_tokens, self.seconds + again.seconds
+        return Forwarded(self.demand + again.demand, tokens, names, seconds, error)
+
+
+def summary(done: Sequence[Stored], seconds: float) -> Forwarded:
+    """Return what shards, stored in any order, come to."""
+    in_order = sorted(done, key=lambda stored: stored.number)
+    return Forwarded(
+        sum((stored.demand for stored in in_order), Demand()),
+        sum(stored.forwarded_tokens for stored in in_order),
+        tuple(sorted({stored.pass_name for stored in in_order if stored.pass_name})),
+        seconds,
+        next((stored.delta_error for stored in in_order if stored.delta_error is not None), None),
+    )

@@ -1,0 +1,206 @@
+"""Weights over a run's frozen heads for each person, from a few of that person's choices, and how much they help.
+
+G groups (people, attributes, contexts), n shots, N scored pairs, K heads, C numbers of shots.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import torch
+
+from cache.commits import commit, write_table
+from cache.errors import BadInput
+from cache.runs import Run
+from cache.store import Store
+from cache.vectors.groups import prompt_clusters
+from heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
+from heads.evaluation.metrics import cluster_intervals, correct
+from heads.methods.base import Scores
+from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from pipeline.people.episodes import read_lesson
+from pipeline.people.frozen_run import SCORED, By, Frozen, Judged, open_frozen
+from pipeline.people.person_files import check_new, write_people
+from pipeline.people.shot_sampling import Draw, draw
+from pipeline.people.strength import choose_strength
+
+ShotsFrom = Literal["test", "train"]
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """What `adapt` is told."""
+
+    by: By
+    """What a group is: the pairs of one user, attribute or context."""
+    shots: str = "16"
+    """A number, for 0 and the powers of two up to it, or numbers separated by commas."""
+    method: AdaptMethod = "hedge"
+    tau: float | None = None
+    """Temperature of `hedge`, 1 by default: Bayes' rule."""
+    shots_from: ShotsFrom = "test"
+    """Split the shots are drawn from; pairs of the test split are scored either way."""
+    seed: int = 0
+    """Of the draw of shots."""
+
+    def __post_init__(self) -> None:
+        if self.tau is not None and self.method != "hedge":
+            raise BadInput(f"--tau is {self.tau}: method {self.method} has no temperature, only hedge has")
+        if self.tau is not None and not 0 < self.tau < math.inf:
+            raise BadInput(f"--tau is {self.tau}: expected a number above 0")
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Return the numbers of shots, 0 first: every curve begins at the cold start."""
+        words = self.shots.split(",")
+        if not all(word.strip().isdecimal() for word in words) or not any(int(word) for word in words):
+            raise BadInput(f"--shots is {self.shots!r}: expected a number such as 16, or numbers such as 1,2,4,8,16")
+        asked = [int(word) for word in words]
+        if len(asked) == 1:
+            asked += [2**power for power in range(asked[0].bit_length()) if 2**power < asked[0]]
+        return tuple(sorted({0, *asked}))
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What `adapt` says."""
+
+    run: str
+    """Id of the saved run, which has the weights learned from the most shots."""
+    parent: str
+    """The run whose heads they weigh."""
+    data: str
+    split: str
+    by: By
+    method: AdaptMethod
+    shots_from: ShotsFrom
+    strength: float
+    """τ of hedge, β of tempered, s² of shrunk (both chosen on validation pairs); 1 for the others."""
+    groups: int
+    """Groups with enough pairs."""
+    left_out: int
+    """Groups with fewer pairs than shots, or none left to score."""
+    pairs: int
+    """Pairs scored, the same for every number of shots and every method."""
+    without_context: int
+    """Of these, pairs that the context router read by their prompt alone."""
+    resampled: str
+    """What intervals are over: users, or prompts where groups are attributes or contexts."""
+    adaptation: pl.DataFrame
+    """One row for each number of shots, as the view of its name has it."""
+    people: str | None
+    """Folder with a file for each group, where asked for."""
+
+
+def adapt(store: Store, run_id: str, data: str | None, options: AdaptOptions, people: Path | None = None) -> Adaptation:
+    """Learn and save a weight vector for every group of a data set, by default the run's own; as files in `people` too.
+
+    No pair is scored whose prompt is among its group's shots. Shots of a smaller number are the first of a larger
+    one, and what remains beside the largest number is scored for all. Raises BadInput where no group has enough, or
+    `people` is there already.
+    """
+    counts = options.counts
+    if people is not None:
+        check_new(people)
+    frozen = open_frozen(store, run_id, data)
+    table, drawn = _draw(frozen, options, counts[-1])
+    lesson = read_lesson(frozen, options.by, table, drawn, responses=options.method == "drm")
+    strength = options.tau or 1.0
+    if options.method in GRIDS:
+        strength = choose_strength(frozen, options.by, options.method, counts[1:], options.seed)
+    adapted = [adapt_groups(options.method, lesson.shots.first(count), strength) for count in counts[1:]]
+    by_count = [lesson.scored.scores, *(lesson.rescored(one) for one in adapted)]
+    clusters = lesson.group if options.by == "user" else prompt_clusters(lesson.scored.table)
+    learned = {"strength": strength, "routed": adapted[-1].routed, "combine": by_count[-1].combine}
+    settings = asdict(options) | learned
+    run = frozen.save(store, options.method, settings, options.shots_from, lesson.names, adapted[-1].state())
+    place = {
+        "run": run.id,
+        "parent": frozen.run.id,
+        "data": frozen.dataset.name,
+        "split": SCORED,
+        "grouped_by": options.by,
+        "method": options.method,
+        "groups": len(lesson.names),
+        "n": lesson.scored.table.height,
+    }
+    curve = _curve(counts, by_count, clusters).with_columns(pl.lit(value).alias(name) for name, value in place.items())
+    _keep(run, lesson.scored, by_count[-1], curve)
+    if people is not None:
+        write_people(people, run, table[drawn.row])
+    return Adaptation(
+        run=run.id,
+        parent=frozen.run.id,
+        data=frozen.dataset.name,
+        split=SCORED,
+        by=options.by,
+        method=options.method,
+        shots_from=options.shots_from,
+        strength=strength,
+        groups=len(lesson.names),
+        left_out=len(drawn.left_out),
+        pairs=lesson.scored.table.height,
+        without_context=lesson.scored.without_context,
+        resampled="users" if options.by == "user" else "prompts",
+        adaptation=curve,
+        people=None if people is None else str(people),
+    )
+
+
+def _draw(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFrame, Draw]:
+    """Return a table of pairs and which of them are shots, and which are scored. Raises BadInput where none is."""
+    table, pool = frozen.drawn_from(options.shots_from, options.by)
+    drawn = draw(table, options.by, most, options.seed, shared=False, pool=pool)
+    if not drawn.group:
+        raise BadInput(
+            f"--shots {options.shots}: none of the {len(drawn.left_out)} groups by {options.by} of data set "
+            f"{frozen.dataset.name!r} has {most} pairs in split {options.shots_from!r} and one of another prompt in "
+            f"{SCORED!r} (the most pairs: {max(drawn.left_out.values())}); ask for fewer --shots"
+        )
+    return table, drawn
+
+
+def _curve(counts: tuple[int, ...], by_count: list[Scores], clusters: torch.Tensor) -> pl.DataFrame:
+    """Return accuracy, NLL, calibration and the gain over no shots for every number of shots, with 95 % intervals.
+
+    All columns see the same resampled clusters, so a gain is a paired difference. Overconfidence is the probability
+    given to the likelier response, on average, less the accuracy.
+    """
+    log_probability = torch.stack([scores.log_probability() for scores in by_count], 1)
+    right = correct(log_probability)
+    probability = log_probability.exp()
+    surer = torch.maximum(probability, 1 - probability)
+    figures = {
+        "accuracy": right,
+        "nll": -log_probability,
+        "overconfidence": surer - right,
+        "gain": right - right[:, :1],
+    }
+    low, high = cluster_intervals(torch.cat(list(figures.values()), 1), clusters, seed=BOOTSTRAP_SEED)
+    columns: dict[str, Any] = {"shots": list(counts)}
+    for name, below, above in zip(figures, low.view(len(figures), -1), high.view(len(figures), -1), strict=True):
+        prefix = "" if name == "accuracy" else f"{name}_"
+        columns[name] = figures[name].mean(0).tolist()
+        columns |= {f"{prefix}low": below.tolist(), f"{prefix}high": above.tolist()}
+    return pl.DataFrame(columns, schema_overrides={"shots": pl.Int64})
+
+
+def _keep(run: Run, scored: Judged, scores: Scores, curve: pl.DataFrame) -> None:
+    """Keep the scores of the largest number of shots and the curve, where the views find them."""
+    table = scored.table
+    folder = run.eval_folder(curve["data"][0])
+    heads = range(scores.margins.shape[1])
+    columns = {
+        "run": pl.repeat(run.id, table.height, eager=True),
+        "data": pl.repeat(curve["data"][0], table.height, eager=True),
+        **{name: table[name] for name in ("split", "part", "pair_id", "attribute")},
+        **{f"margin_{k}": scores.margins[:, k].float().numpy() for k in heads},
+        **{f"weight_{k}": scores.log_weights[:, k].exp().float().numpy() for k in heads},
+    }
+    tables = {"scores": pl.DataFrame(columns), "adaptation": curve}
+    files = {role: write_table(folder, f"adapt-{SCORED}", role, part.to_arrow()) for role, part in tables.items()}
+    commit(folder, f"adapt-{SCORED}", files, {"split": SCORED, "bootstrap_seed": BOOTSTRAP_SEED})

@@ -1,0 +1,180 @@
+"""Policies of asking, tried on recorded choices: how much held-out accuracy so many answers buy.
+
+G people (or attributes, contexts), M recorded choices that may be asked for, T answers, N scored pairs, P policies.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from cache.errors import BadInput
+from cache.store import Store
+from cache.vectors.groups import clusters_of, prompt_clusters
+from heads.adaptation.acquisition import POLICIES, asked_in_order
+from heads.adaptation.few_shot import Adapted
+from heads.evaluation.metrics import cluster_intervals, correct
+from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from pipeline.people.adapt import ShotsFrom
+from pipeline.people.episodes import Lesson, read_lesson
+from pipeline.people.frozen_run import SCORED, By, Frozen, open_frozen
+from pipeline.people.shot_sampling import draw
+from pipeline.people.strength import count_answers
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What `ask --replay` is told."""
+
+    by: By = "user"
+    """Whose choices are one person's."""
+    split: ShotsFrom = "test"
+    """Split of the choices that may be asked for; pairs of the test split are scored either way."""
+    n: int = 10
+    """Answers at most."""
+    candidates: int = 20
+    """Recorded choices of each person that may be asked for; the rest, with other prompts, is scored."""
+    draws: int = 1
+    """How often each person's candidates are drawn anew."""
+    beta: float | None = None
+    """What an answer counts: 1 is Bayes' rule; None: chosen on validation people (attributes, contexts)."""
+    seed: int = 0
+    """Of the first draw, and of random questions."""
+
+    def __post_init__(self) -> None:
+        for name in ("n", "candidates", "draws"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"--{name} is {getattr(self, name)}: expected at least 1")
+        if self.beta is not None and not (math.isfinite(self.beta) and self.beta >= 0):
+            raise BadInput(f"--beta is {self.beta}: expected a finite number of at least 0")
+        if self.n > self.candidates:
+            raise BadInput(
+                f"--n is {self.n}, --candidates {self.candidates}: nobody can be asked more than there is; "
+                f"give --candidates {self.n}"
+            )
+
+
+@dataclass(frozen=True)
+class ReplayedPolicies:
+    """What `ask --replay` says."""
+
+    run: str
+    data: str
+    by: By
+    people: int
+    """With enough choices."""
+    left_out: int
+    """With fewer choices than candidates, or none left to score."""
+    candidates: int
+    draws: int
+    beta: float
+    """What an answer counts."""
+    beta_chosen_by: str
+    pairs: int
+    """Scored, all draws together; the same for every policy and number of answers."""
+    resampled: str
+    """What intervals are over."""
+    curve: pl.DataFrame
+    """One row for each policy and number of answers: accuracy with its interval, NLL, lead on random questions."""
+    worth: dict[int, int | None]
+    """Answers to `ask` → the fewest random answers of at least its accuracy; None: more than were tried."""
+
+
+def replay_policies(store: Store, run_id: str, data: str | None, options: ReplayOptions) -> ReplayedPolicies:
+    """Let every policy ask for recorded choices, and score what is learned on pairs of other prompts.
+
+    Raises BadInput where nobody has enough choices.
+    """
+    frozen = open_frozen(store, run_id, data)
+    table, pool = frozen.drawn_from(options.split, options.by)
+    counted = count_answers(frozen, options.by, options.n, options.seed, options.beta)
+    found, tables, people, left_out = [], [], 0, 0
+    for number in range(options.draws):
+        seed = options.seed + number
+        drawn = draw(table, options.by, options.candidates, seed, shared=False, pool=pool)
+        people, left_out = len(set(drawn.group)), len(drawn.left_out)
+        if not people:
+            raise BadInput(_too_few(frozen, options, drawn.left_out))
+        lesson = read_lesson(frozen, options.by, table, drawn, responses=False)
+        found.append(_log_probabilities(lesson, options.n, counted.beta, seed))
+        tables.append(lesson.scored.table)
+    scored, log_probability = pl.concat(tables), torch.cat(found, 1)
+    who = clusters_of(scored[options.by])
+    curve = _curve(log_probability, who if options.by == "user" else prompt_clusters(scored))
+    return ReplayedPolicies(
+        run=frozen.run.id,
+        data=frozen.dataset.name,
+        by=options.by,
+        people=people,
+        left_out=left_out,
+        candidates=options.candidates,
+        draws=options.draws,
+        beta=counted.beta,
+        beta_chosen_by=counted.chosen_by,
+        pairs=scored.height,
+        resampled="users" if options.by == "user" else "prompts",
+        curve=curve,
+        worth=_worth(curve),
+    )
+
+
+def _too_few(frozen: Frozen, options: ReplayOptions, left_out: dict[str, int]) -> str:
+    return (
+        f"--candidates {options.candidates}: none of the {len(left_out)} groups by {options.by} of data set "
+        f"{frozen.dataset.name!r} has as many pairs in split {options.split!r} and one of another prompt in {SCORED!r} "
+        f"(the most pairs: {max(left_out.values())}); give fewer --candidates, --split train, or another --by"
+    )
+
+
+def _log_probabilities(lesson: Lesson, answers: int, beta: float, seed: int) -> torch.Tensor:
+    """Return log P of the scored choices [P, N, T + 1] after 0 to T answers, of β each, to each policy's questions."""
+    shots = lesson.shots
+    assert shots.log_prior is not None
+    by_policy = []
+    for policy in POLICIES:
+        asked = asked_in_order(policy, shots.margins, shots.log_prior, answers, beta, seed)
+        told = F.logsigmoid(shots.margins.gather(1, asked[:, :, None].expand(-1, -1, shots.margins.shape[2])))
+        evidence = F.pad(beta * told.cumsum(1), (0, 0, 1, 0))
+        weighed = (Adapted(torch.log_softmax(after, 1), routed=True) for after in evidence.unbind(1))
+        by_policy.append(torch.stack([lesson.rescored(one).log_probability() for one in weighed], 1))
+    return torch.stack(by_policy)
+
+
+def _curve(log_probability: torch.Tensor, clusters: torch.Tensor) -> pl.DataFrame:
+    """Return the rows of all policies from log P [P, N, T + 1]; `ahead` is the accuracy beyond random questions'."""
+    right = correct(log_probability)
+    ahead = right - right[POLICIES.index("random")]
+    counts = log_probability.shape[2]
+    columns = torch.cat([*right, *ahead], 1)
+    low, high = (part.view(2, len(POLICIES), counts) for part in cluster_intervals(columns, clusters, BOOTSTRAP_SEED))
+    rows: list[dict[str, Any]] = [
+        {
+            "policy": policy,
+            "answers": count,
+            "accuracy": float(right[place, :, count].mean()),
+            "low": float(low[0, place, count]),
+            "high": float(high[0, place, count]),
+            "nll": -float(log_probability[place, :, count].mean()),
+            "ahead": float(ahead[place, :, count].mean()),
+            "ahead_low": float(low[1, place, count]),
+            "ahead_high": float(high[1, place, count]),
+        }
+        for place, policy in enumerate(POLICIES)
+        for count in range(counts)
+    ]
+    return pl.DataFrame(rows)
+
+
+def _worth(curve: pl.DataFrame) -> dict[int, int | None]:
+    """Return for each number of answers to `ask` the fewest random ones that are as good."""
+    asked, random = (curve.filter(pl.col("policy") == policy)["accuracy"].to_list() for policy in ("ask", "random"))
+    return {
+        count: next((other for other, reached in enumerate(random) if reached >= accuracy), None)
+        for count, accuracy in enumerate(asked)
+        if count
+    }

@@ -1,0 +1,219 @@
+"""Is personalisation worth it on this data? What knowing the user, attribute or context adds on held-out prompts.
+
+N scored pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import polars as pl
+import torch
+
+from cache.datasets import open_dataset
+from cache.errors import BadInput
+from cache.store import Store
+from cache.vectors.groups import clusters_of, prompt_clusters
+from cache.vectors.pair_features import PairFeatures, RewardInput, load_pairs
+from heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
+from heads.evaluation.metrics import nll
+from heads.fitting.settings import PairTensors
+from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from pipeline.people.frozen_run import SCORED
+from pipeline.training.data import open_fit_data
+from pipeline.training.identifiability import contexts_differ
+
+Kind = Literal["user", "attribute", "context", "user and context"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Answer = Literal["yes", "not yet", "no"]
+ENOUGH = 4
+"""Pairs to fit of the median unit below which groups are not to be told apart, so that no gain says little."""
+AIM = 8
+"""Pairs of a unit that mostly suffice."""
+PATIENCE = 4.0
+"""Times the pairs there are: where it takes more to tell a gain from none, it is called none."""
+LEAST = 0.005
+"""Nats per pair that knowing the unit has to be worth: below that, personalisation changes next to no prediction."""
+COUNTS = (1, 2, 4, 8, 16, 32)
+"""Pairs of a unit that the gain is told for."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Nats per pair that a prediction is better by, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class UnitDiagnosis:
+    """What knowing units of one kind is worth, in nats per pair."""
+
+    kind: Kind
+    """user and context: a user in one context, where users choose in several."""
+    units: int
+    """Units with pairs to fit."""
+    pairs_per_unit: float
+    """Pairs to fit of the median unit."""
+    scored: int
+    """Held-out pairs of these units, none with a prompt of the train split."""
+    unknown: int
+    """Held-out pairs of units without pairs to fit, not scored."""
+    resampled: str
+    """What intervals are over."""
+    single_nll: float
+    """One reward for everybody."""
+    nobody_nll: float
+    """Heads of groups, the unit unknown."""
+    unit_nll: float
+    """Heads of groups, the unit known by its pairs to fit."""
+    stranger_nll: float
+    """Heads of groups, the unit taken for another."""
+    over_single: Gain
+    """Of the unit known over the single reward."""
+    over_nobody: Gain
+    """Of the unit known over unknown."""
+    over_stranger: Gain
+    """Of the unit known over taken for another: 0 in the mean where units are of no consequence."""
+    worth: float
+    """The least of the three gains: what knowing the unit is worth by every yardstick."""
+    by_count: dict[int, float]
+    """Pairs of each unit to learn from → gain over the better of the two that know nobody."""
+    beta: float
+    """What a pair of the unit counts, chosen on validation pairs; 0: nothing."""
+    worth_it: Answer
+    more_pairs: int | None
+    """More pairs of each unit that would settle it, were the gain to stay; 0: settled, None: no gain to be seen."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` says."""
+
+    data: str
+    features: str
+    k: int
+    units: list[UnitDiagnosis]
+    """One for each kind that the data names."""
+
+
+def diagnose(
+    store: Store,
+    name: str,
+    plan: DiagnosisPlan,
+    *,
+    features: str | None = None,
+    reward_input: RewardInput = "plain",
+) -> Diagnosis:
+    """Say what knowing who chose adds to held-out predictions, for every kind of unit that a data set names.
+
+    Heads and units' weights are learned on pairs to fit, chosen on validation prompts, and scored on test prompts.
+    Raises BadInput where the data set names no units, or has no test pairs of prompts of their own.
+    """
+    data = open_fit_data(store, name, routed=False, features=features, reward_input=reward_input)
+    tested = load_pairs(
+        open_dataset(store, name), data.features, SCORED, router_input="prompt", reward_input=reward_input
+    )
+    seen = pl.concat([data.fitting.table["prompt_id"], data.validation.table["prompt_id"]]).unique()
+    tested = tested.take(~tested.table["prompt_id"].is_in(seen.implode()))
+    most = max(data.fitting.table[kind].drop_nulls().n_unique() for kind in ("user", "attribute", "context"))
+    plan = replace(plan, k=max(2, min(plan.k, most)))  # more groups than units are of no use
+    kinds = (diagnose_kind(data.fitting, data.validation, tested, kind, plan) for kind in KINDS)
+    found = [one for one in kinds if one is not None]
+    if not found:
+        raise BadInput(
+            f"data set {name!r}: neither users, attributes nor contexts have pairs to fit, validation pairs and "
+            f"{SCORED} pairs of new prompts, two of a kind or more, so nobody's choices can be told apart; embed rows "
+            "in which one of these fields differs"
+        )
+    return Diagnosis(name, data.features.id, plan.k, found)
+
+
+def diagnose_kind(
+    fitting: PairFeatures, validation: PairFeatures, tested: PairFeatures, kind: Kind, plan: DiagnosisPlan
+) -> UnitDiagnosis | None:
+    """Return what units of a kind are worth; None where the data has fewer than two or nothing to score."""
+    unit_of = _units(fitting.table, kind)
+    if unit_of is None:
+        return None
+    names = fitting.table.select(unit_of).to_series().drop_nulls().unique().sort()
+    total = tested.table.select(unit_of.count()).item()
+    fitting, validation, scored = (_known(pairs, unit_of, names) for pairs in (fitting, validation, tested))
+    if len(names) < 2 or not len(validation) or not len(scored):
+        return None
+    sizes = fitting.table.select(unit_of).to_series().value_counts()["count"]
+    counts = tuple(count for count in COUNTS if count < int(sizes.max()))  # type: ignore[arg-type]
+    tensors = [_tensors(pairs, unit_of, names) for pairs in (fitting, validation, scored)]
+    found = predict_units(tensors[0], tensors[1], tensors[2], counts, plan)
+    clusters, resampled = [prompt_clusters(scored.table)], "prompts"
+    if kind.startswith("user"):
+        clusters.append(clusters_of(scored.table["user"]))
+        resampled = "users or prompts, whichever is wider"
+    low, high = widest_intervals(found.gains, clusters, BOOTSTRAP_SEED)
+    edges = zip(found.gains.mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
+    over_single, over_nobody, over_stranger = (Gain(*three) for three in edges)
+    unknown = max(float(found.single.mean()), float(found.nobody.mean()))
+    answer, more = _settle(found, low, sizes)
+    return UnitDiagnosis(
+        kind=kind,
+        units=len(names),
+        pairs_per_unit=float(sizes.median()),  # type: ignore[arg-type]
+        scored=len(scored),
+        unknown=total - len(scored),
+        resampled=resampled,
+        single_nll=nll(found.single),
+        nobody_nll=nll(found.nobody),
+        unit_nll=nll(found.unit),
+        stranger_nll=nll(found.stranger),
+        over_single=over_single,
+        over_nobody=over_nobody,
+        over_stranger=over_stranger,
+        worth=min(over_single.mean, over_nobody.mean, over_stranger.mean),
+        by_count={count: float(told.mean()) - unknown for count, told in found.by_count.items()},
+        beta=found.beta,
+        worth_it=answer,
+        more_pairs=more,
+    )
+
+
+def _settle(found: Predictions, low: torch.Tensor, sizes: pl.Series) -> tuple[Answer, int | None]:
+    """Return whether it is worth it, and how many more pairs of each unit would settle it.
+
+    An interval shrinks with the square root of the pairs. It is worth it where all gains are LEAST or more, and above 0
+    beyond doubt.
+    """
+    pairs = float(sizes.median())  # type: ignore[arg-type]
+    gains = found.gains.mean(0)
+    if nll(found.single) < LEAST:  # there is nothing left to gain
+        return "no", None
+    worthwhile = bool((gains > LEAST).all())
+    if worthwhile and bool((low > 0).all()):
+        return "yes", 0
+    if worthwhile:
+        times = float(((gains - low) / gains).max()) ** 2
+        if times <= PATIENCE:
+            return "not yet", max(1, math.ceil(pairs * (times - 1)))
+    return ("not yet", math.ceil(AIM - pairs)) if pairs < ENOUGH else ("no", None)
+
+
+def _units(table: pl.DataFrame, kind: Kind) -> pl.Expr | None:
+    """Return the name of each pair's unit, null where it has none; None for a kind that adds none to another one."""
+    if kind != "user and context":
+        return pl.col(kind)
+    if not contexts_differ(table.drop_nulls("context")):
+        return None
+    named = pl.all_horizontal(pl.col("user", "context").is_not_null())
+    return pl.when(named).then(pl.struct("user", "context").struct.json_encode())
+
+
+def _known(pairs: PairFeatures, unit_of: pl.Expr, names: pl.Series) -> PairFeatures:
+    return pairs.take(pairs.table.select(unit_of.is_in(names.implode()).fill_null(value=False)).to_series())
+
+
+def _tensors(pairs: PairFeatures, unit_of: pl.Expr, names: pl.Series) -> PairTensors:
+    codes = unit_of.replace_strict(names.to_list(), range(len(names)), return_dtype=pl.Int64)
+    return PairTensors(pairs.delta, None, pairs.table.select(codes).to_series().to_torch())

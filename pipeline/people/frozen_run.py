@@ -1,0 +1,153 @@
+"""A run's frozen heads on pairs of any data set: what adaptation learns from and is scored on, and what it saves.
+
+N pairs, K heads, G groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import polars as pl
+import torch
+
+from cache.datasets import Dataset, open_dataset
+from cache.errors import BadInput
+from cache.keys import short_id
+from cache.runs import Run, open_run, save_run
+from cache.store import Store
+from cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, response_columns
+from heads.methods.base import Scores
+from pipeline.evaluation.scoring import unspent
+from pipeline.training.method_runs import FittedRun, open_fitted
+from pipeline.training.results import provenance
+
+SCORED = "test"
+"""The split that is scored."""
+By = Literal["user", "attribute", "context"]
+State = dict[str, torch.Tensor]
+"""Tensors by name, as a run saves them."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Pairs as the frozen heads see them, in the order asked for."""
+
+    table: pl.DataFrame
+    """One row a pair: TABLE_COLUMNS."""
+    scores: Scores
+    """Margins and the run's own weights [N, K], float64."""
+    chosen: torch.Tensor | None
+    """[N, K] rewards of the chosen responses, where asked for."""
+    without_context: int
+    """Pairs that a context router read by their prompt alone."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A run whose heads are kept as they are, and the data set they look at."""
+
+    fitted: FittedRun
+    dataset: Dataset
+
+    @property
+    def run(self) -> Run:
+        """Return the run."""
+        return self.fitted.run
+
+    def pairs_of(self, split: str, by: By) -> pl.DataFrame:
+        """Return the embedded pairs of a split that the run may be scored on: TABLE_COLUMNS. No vector is read.
+
+        Raises BadInput where no pair names a group, or none has what the run's router reads.
+        """
+        where = f"data set {self.dataset.name!r}, split {split!r}"
+        reading, features = self.fitted.reading, self.fitted.features
+        keys = response_columns(reading.reward_input)
+        linked = self.dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *keys])
+        table = linked.filter(unspent(self.run)).select(TABLE_COLUMNS)
+        if table[by].null_count() == table.height:
+            raise BadInput(f"{where}: no pair has a {by} for --by {by}; embed rows that do, or choose another --by")
+        if reading.router_input == "context" and not has_contexts(self.dataset, features, split):
+            raise BadInput(
+                f"{where}: no pair has a context, which the router of run {self.run.id} reads; embed with "
+                "--contexts FILE, or take a run trained with --router-input prompt"
+            )
+        return table
+
+    def drawn_from(self, split: str, by: By) -> tuple[pl.DataFrame, pl.Series | None]:
+        """Return the pairs that are scored, with those of the split that choices are drawn from, and which these are.
+
+        None stands for all: they are drawn from the scored split itself.
+        """
+        scored = self.pairs_of(SCORED, by)
+        if split == SCORED:
+            return scored, None
+        table = pl.concat([self.pairs_of(split, by), scored])
+        return table, table["split"] == split
+
+    def judge(self, split: str, pair_ids: pl.Series, *, responses: bool = False) -> Judged:
+        """Score pairs of a split, in the order of their ids; with `responses` also the chosen ones alone.
+
+        Raises BadInput where responses are asked for and the run's heads give one alone no reward.
+        """
+        reading = self.fitted.reading
+        if responses:
+            reading = replace(reading, needs=reading.needs | {"responses"})
+        wanted = pl.col("pair_id").is_in(pair_ids.implode())
+        loaded, pairs = reading.pairs(self.dataset, self.fitted.features, split, wanted)
+        places = loaded.table.select("pair_id").with_row_index("row")
+        order = pair_ids.to_frame("pair_id").join(places, on="pair_id", how="left", maintain_order="left")["row"]
+        rows = order.cast(pl.Int64).to_torch()
+        found = self.fitted.model.scores(pairs)
+        scores = Scores(found.margins[rows].double(), found.log_weights[rows].double(), found.combine)
+        chosen = None
+        if responses:
+            assert pairs.chosen is not None
+            chosen = (pairs.chosen[rows] @ self._linear_heads().T).double()
+        missing = loaded.without_context if reading.router_input == "context" else 0
+        return Judged(loaded.table[order], scores, chosen, missing)
+
+    def _linear_heads(self) -> torch.Tensor:
+        """Return heads [K, D] whose reward of a response is their product with its vector."""
+        heads = self.fitted.model.state().get("heads")
+        if heads is None or heads.ndim != 2:
+            raise BadInput(
+                f"run {self.run.id} ({self.run.record['method']}): its heads give no reward to a response alone, which "
+                "--method drm needs; choose another --method"
+            )
+        return heads
+
+    def save(
+        self, store: Store, method: str, settings: dict[str, Any], split: str, groups: list[str], state: State
+    ) -> Run:
+        """Save what was learned of G named groups on a split as a run that refers to this one."""
+        asked = {
+            "parent": self.run.id,
+            "data": self.dataset.name,
+            "data_split": split,
+            "data_digest": self.dataset.digest(split),
+            "features": self.fitted.features.id,
+            "method": f"adapt-{method}",
+            "settings": settings,
+            "groups": groups,
+            "k": self.run.record["k"],
+            "seed": settings.get("seed"),
+        }
+        not_fitted = dict.fromkeys(("lam", "validation_nll", "validation_accuracy", "train_pairs"))
+        return save_run(store, f"adapt-{method}-{short_id(asked, 8)}", asked | not_fitted | provenance(), state)
+
+
+def open_frozen(store: Store, run_id: str, data: str | None) -> Frozen:
+    """Open a run on a data set, by default its own. Raises BadInput where it has no heads to weigh.
+
+    A run that knows people takes everybody as new: what is to be learned of them comes from their shots alone.
+    """
+    run = open_run(store, run_id)
+    fitted = open_fitted(store, run)
+    fitted = replace(fitted, reading=replace(fitted.reading, units=None))
+    if run.record["k"] == 1:
+        raise BadInput(
+            f"run {run.id} has one head, so there is nothing to weigh; take a run of several heads, such as one of "
+            "method mixture or maxmin with --k 2 or more"
+        )
+    return Frozen(fitted, open_dataset(store, data or run.record["data"]))

@@ -1,0 +1,137 @@
+"""Each group's choices replayed one after another: predicted, then learned from; regret beside its bound.
+
+G groups (people, attributes, contexts), T rounds of one of them, N pairs, K heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import polars as pl
+import torch
+
+from cache.commits import commit, write_table
+from cache.store import Store
+from cache.vectors.groups import prompt_clusters
+from heads.adaptation.online import Forecaster, Replay, replay, unlearned
+from heads.evaluation.metrics import cluster_intervals, correct
+from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from pipeline.people.frozen_run import SCORED, By, open_frozen
+
+ROUTER = "router"
+"""The run's own weights, which learn nothing: what a forecaster has to beat."""
+KEPT: Forecaster = "log-loss"
+"""The forecaster whose last weights are saved: Bayes' rule."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """What `adapt --online` says."""
+
+    run: str
+    """Id of the saved run, which has every group's weights after its last round."""
+    parent: str
+    """The run whose heads they weigh."""
+    data: str
+    split: str
+    by: By
+    groups: int
+    pairs: int
+    """Rounds of all groups together."""
+    without_context: int
+    """Pairs that the context router read by their prompt alone."""
+    resampled: str
+    """What intervals are over: users, or prompts where groups are attributes or contexts."""
+    switches: int
+    """Changes of a group's taste that fixed-share is made for."""
+    forecasters: pl.DataFrame
+    """One row for each forecaster: accuracy over all rounds with its 95 % interval, and over those whose prompt the
+    group had not met; NLL; sums of losses, regrets and bounds."""
+    regret: pl.DataFrame
+    """One row for each group and forecaster, as the view of its name has it."""
+
+
+def adapt_online(store: Store, run_id: str, data: str | None, by: By, switches: int = 1) -> Online:
+    """Replay every group's test pairs in the order of their source; save what was learned at the end.
+
+    `switches` is how many changes of a group's taste the fixed-share forecaster is made for. Every forecaster starts
+    from uniform weights, which its bound presumes. Nothing is learned from a pair before it is predicted, so all pairs
+    are scored. Raises BadInput where no pair names a group.
+    """
+    frozen = open_frozen(store, run_id, data)
+    table = frozen.pairs_of(SCORED, by).drop_nulls(by)
+    judged = frozen.judge(SCORED, table["pair_id"])
+    names = table[by].unique().sort().to_list()
+    group = table[by].replace_strict(names, range(len(names)), return_dtype=pl.Int64).to_torch()
+    margins, own = judged.scores.margins, judged.scores.log_weights
+    rounds = [(group == number).nonzero()[:, 0] for number in range(len(names))]
+    replays = {name: [replay(margins[rows], name, switches) for rows in rounds] for name in get_args(Forecaster)}
+    replays = {ROUTER: [unlearned(margins[rows], own[rows]) for rows in rounds], **replays}
+    weights = torch.stack([one.final for one in replays[KEPT]]).exp().float()
+    settings = {"by": by, "forecaster": KEPT, "routed": False, "combine": "probability", "switches": switches}
+    run = frozen.save(store, "online", settings, SCORED, names, {"weights": weights})
+    place = {"run": run.id, "data": frozen.dataset.name, "grouped_by": by}
+    rows = [
+        {**place, "group_name": name, "forecaster": forecaster, **_figures(one)}
+        for forecaster, many in replays.items()
+        for name, one in zip(names, many, strict=True)
+    ]
+    regret = pl.DataFrame(rows, schema_overrides={"best_head": pl.Int32, "bound": pl.Float64})
+    folder = run.eval_folder(frozen.dataset.name)
+    file = write_table(folder, f"online-{SCORED}", "regret", regret.to_arrow())
+    commit(folder, f"online-{SCORED}", {"regret": file}, {"split": SCORED, "bootstrap_seed": BOOTSTRAP_SEED})
+    order = torch.cat(rounds)
+    clusters = (group if by == "user" else prompt_clusters(judged.table))[order]
+    met_first = judged.table.select(pl.struct(by, "prompt_id").is_first_distinct()).to_series().to_torch()[order]
+    return Online(
+        run=run.id,
+        parent=frozen.run.id,
+        data=frozen.dataset.name,
+        split=SCORED,
+        by=by,
+        groups=len(names),
+        pairs=table.height,
+        without_context=judged.without_context,
+        resampled="users" if by == "user" else "prompts",
+        switches=switches,
+        forecasters=_summary(replays, regret, clusters, met_first),
+        regret=regret,
+    )
+
+
+def _figures(one: Replay) -> dict[str, Any]:
+    """Return what the view `regret` says of one group under one forecaster."""
+    return {
+        "rounds": len(one.losses),
+        "accuracy": float(correct(one.log_probability).mean()),
+        "nll": -float(one.log_probability.mean()),
+        "loss": float(one.losses.sum()),
+        "best_head": one.best_head,
+        "best_head_loss": one.best_loss,
+        "regret": one.regret,
+        "switches": one.switches,
+        "bound": one.bound,
+    }
+
+
+def _summary(
+    replays: dict[str, list[Replay]], regret: pl.DataFrame, clusters: torch.Tensor, met_first: torch.Tensor
+) -> pl.DataFrame:
+    """Return a row for each forecaster over all groups.
+
+    `clusters` [N] are those of the rounds, group after group. `met_first` [N] are rounds whose prompt is new to their
+    group: elsewhere a choice may have been given away by an earlier one between the same responses.
+    """
+    right = torch.stack([torch.cat([correct(one.log_probability) for one in many]) for many in replays.values()], 1)
+    low, high = cluster_intervals(right, clusters, seed=BOOTSTRAP_SEED)
+    accuracy = {"accuracy": right.mean(0).tolist(), "low": low.tolist(), "high": high.tolist()}
+    accuracy["new_prompt_accuracy"] = right[met_first].mean(0).tolist()
+    sums = regret.group_by("forecaster", maintain_order=True).agg(
+        nll=(pl.col("nll") * pl.col("rounds")).sum() / pl.col("rounds").sum(),
+        loss=pl.col("loss").sum(),
+        best_head_loss=pl.col("best_head_loss").sum(),
+        regret=pl.col("regret").sum(),
+        bound=pl.when(pl.col("bound").is_not_null().all()).then(pl.col("bound").sum()),
+    )
+    return sums.select("forecaster").hstack(pl.DataFrame(accuracy)).hstack(sums.drop("forecaster"))

@@ -1,0 +1,64 @@
+"""The strength of adaptation, chosen on people's validation pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache.errors import BadInput
+from heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
+from heads.evaluation.metrics import nll
+from pipeline.people.episodes import read_lesson
+from pipeline.people.frozen_run import By, Frozen
+from pipeline.people.shot_sampling import draw
+from pipeline.training.data import SPLIT
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What an answer of a person counts."""
+
+    beta: float
+    """Exponent of its likelihood: 1 is Bayes' rule, less is for people who are not quite one group."""
+    chosen_by: str
+    """What β was chosen on, or why it was not."""
+
+
+def count_answers(frozen: Frozen, by: By, answers: int, seed: int, given: float | None) -> Counted:
+    """Return β as it was given, or as validation people of a run's data want it after up to so many answers.
+
+    It is 1 where the data has no such people, and never 0: an interview that changes nothing is none.
+    """
+    if given is not None:
+        return Counted(given, "as asked for")
+    counts = tuple(sorted({*(2**power for power in range(answers.bit_length())), answers}))
+    try:
+        beta = choose_strength(frozen, by, "tempered", counts, seed)
+    except BadInput:
+        return Counted(1.0, f"Bayes' rule: data set {frozen.dataset.name} has no validation {by}s to choose it on")
+    least = min(strength for strength in GRIDS["tempered"] if strength)
+    return Counted(max(beta, least), f"chosen on validation {by}s of {frozen.dataset.name}")
+
+
+def choose_strength(frozen: Frozen, by: By, method: AdaptMethod, counts: tuple[int, ...], seed: int) -> float:
+    """Return the strength of the least NLL over validation pairs, averaged over the numbers of shots; none of test.
+
+    A group learns from its pairs to fit and is scored on its validation pairs, prompts that the heads were not fitted
+    on. Where no group has enough for the largest number of shots, the next smaller one takes its place. Raises
+    BadInput where none has enough for any.
+    """
+    table = frozen.pairs_of(SPLIT, by)
+    for place in range(len(counts), 0, -1):
+        drawn = draw(table, by, counts[place - 1], seed, shared=False, pool=table["part"] == "fit")
+        if drawn.group:
+            lesson = read_lesson(frozen, by, table, drawn, responses=False)
+            return min(
+                GRIDS[method],
+                key=lambda strength: sum(
+                    nll(lesson.rescored(adapt_groups(method, lesson.shots.first(count), strength)).log_probability())
+                    for count in counts[:place]
+                ),
+            )
+    raise BadInput(
+        f"data set {frozen.dataset.name!r}: no {by} has {counts[0]} train pairs to learn from and a validation pair "
+        f"to choose the strength of --method {method} by; choose another --method"
+    )

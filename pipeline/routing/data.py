@@ -1,0 +1,181 @@
+"""What a run is routed by: a budget of pairs with contexts, and the pairs that are scored with and without it.
+
+M pairs of the largest budget, N scored pairs, K heads, D embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import polars as pl
+import torch
+
+from cache.datasets import Dataset, open_dataset
+from cache.errors import BadInput
+from cache.runs import open_run
+from cache.store import Store
+from cache.vectors.features import Features
+from cache.vectors.groups import clusters_of, prompt_clusters
+from cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, RewardInput, load_pairs
+from heads.adaptation.hedge import head_losses
+from heads.adaptation.router_refit import Budget
+from heads.methods.bradley_terry import MixtureModel
+from heads.mixture import Mixture
+from pipeline.evaluation.scoring import unspent
+from pipeline.people.frozen_run import SCORED
+from pipeline.people.shot_sampling import draw
+from pipeline.training.data import SPLIT
+from pipeline.training.method_data import Reading
+from pipeline.training.method_runs import FittedRun, open_fitted
+
+By = Literal["attribute", "context"]
+
+
+@dataclass(frozen=True)
+class RouteData:
+    """A run's frozen heads on a budget and on scored pairs, none of which has a prompt of the budget."""
+
+    fitted: FittedRun
+    """The run that is routed."""
+    mixture: Mixture
+    """Its heads and weights."""
+    dataset: Dataset
+    reward_input: RewardInput
+    """Behind which prompt the responses were embedded."""
+    split: str
+    """Split the budget is drawn from."""
+    by: By
+    """What has a budget of its own: every attribute, or every context where no pair has an attribute."""
+    drawn: pl.DataFrame
+    """One row a pair of the budget [M]: TABLE_COLUMNS and its `rank` in its group, from 0."""
+    budget: Budget
+    """The same pairs as the router learns from them."""
+    scored: PairFeatures
+    """The scored pairs, router input context and prompt."""
+    stage1: torch.Tensor
+    """log P(chosen ≻ rejected) [N] of the run as it is."""
+
+    def first(self, size: int) -> Budget:
+        """Return the first `size` pairs of every group: smaller budgets are parts of larger ones."""
+        return self.budget.take(self.drawn["rank"].to_torch() < size)
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json says of the data."""
+        return {
+            "data": self.dataset.name,
+            "data_split": self.split,
+            "data_digest": self.dataset.digest(self.split),
+            "features": self.fitted.features.id,
+            "train_pairs": self.drawn.height,
+        }
+
+
+def open_route_data(
+    store: Store, run_id: str, data: str | None, size: int, seed: int, reward_input: RewardInput | None
+) -> RouteData:
+    """Draw `size` pairs of every group with contexts, and load them and what is scored.
+
+    The budget comes from the pairs of the train split that are there to fit, and from the test split where that is
+    all there is. Raises BadInput where the run cannot be routed, or the data set has too few pairs with contexts.
+    """
+    fitted, mixture = _routable(store, run_id)
+    dataset = open_dataset(store, data or fitted.run.record["data"])
+    _check_features(fitted, dataset)
+    dataset.of_split(SCORED)
+    split = SPLIT if SPLIT in dataset.splits() else SCORED
+    responses = reward_input or fitted.reading.reward_input
+    by, drawn = _draw(fitted, dataset, split, size, seed)
+    fresh = unspent(fitted.run) & ~pl.col("prompt_id").is_in(drawn["prompt_id"].unique().implode())
+    scored = load_pairs(dataset, fitted.features, SCORED, router_input="context", reward_input=responses, only=fresh)
+    if not len(scored):
+        raise BadInput(
+            f"data set {dataset.name!r}: every {SCORED} prompt is in the budget, so no pair is left to score"
+        )
+    reads = fitted.reading
+    before = load_pairs(
+        dataset, fitted.features, SCORED, router_input=reads.router_input, reward_input=reads.reward_input, only=fresh
+    )
+    return RouteData(
+        fitted=fitted,
+        mixture=mixture,
+        dataset=dataset,
+        reward_input=responses,
+        split=split,
+        by=by,
+        drawn=drawn,
+        budget=read_budget(
+            mixture, replace(fitted.reading, reward_input=responses), fitted.features, dataset, drawn, by
+        ),
+        scored=scored,
+        stage1=mixture.log_probability(before.delta, before.router),
+    )
+
+
+def _routable(store: Store, run_id: str) -> tuple[FittedRun, Mixture]:
+    run = open_run(store, run_id)
+    fitted = open_fitted(store, run)
+    model = fitted.model
+    if not isinstance(model, MixtureModel) or model.combine != "probability":
+        raise BadInput(
+            f"run {run_id} is of method {run.record['method']}, which has no mixture of reward heads to route; "
+            "route a run of method mixture, static or ensemble"
+        )
+    if model.mixture.k == 1:
+        raise BadInput(f"run {run_id} has one head, so there is nothing to route; route a run with --k 2 or more")
+    return fitted, model.mixture
+
+
+def _check_features(fitted: FittedRun, dataset: Dataset) -> None:
+    there = dataset.linked_features()
+    if fitted.features.id not in there:
+        raise BadInput(
+            f"run {fitted.run.id} reads features {fitted.features.id}, data set {dataset.name!r} is embedded with "
+            f"{', '.join(there) or 'none'}: embed it with the run's backbone and settings"
+        )
+
+
+def _draw(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: int) -> tuple[By, pl.DataFrame]:
+    """Return what has a budget of its own, and the pairs of the largest one."""
+    where = f"data set {dataset.name!r}, split {split!r}"
+    pairs = dataset.linked_pairs(fitted.features.id, split, [*TABLE_COLUMNS, "prompt_key", "context_key"])
+    pool = pairs.filter(pl.col("part") != "validation")
+    by: By = "attribute" if pool["attribute"].null_count() < pool.height else "context"
+    with_context = pool.filter(pl.col("context_key").is_not_null()).select(TABLE_COLUMNS)
+    bare = sorted(set(pool[by].drop_nulls()) - set(with_context[by].drop_nulls()))
+    if bare or with_context.is_empty():
+        named = f"no pair of {', '.join(bare)}" if bare else "no pair"
+        raise BadInput(f"{where}: {named} has a context to route by; embed with --contexts FILE")
+    chosen = draw(with_context, by, size, seed, shared=True)
+    if chosen.left_out:
+        named = ", ".join(f"{name} {count}" for name, count in sorted(chosen.left_out.items()))
+        raise BadInput(
+            f"--budget {size}: {where} has too few pairs with contexts to draw from and one of another "
+            f"prompt ({named}); give a smaller --budget"
+        )
+    return by, with_context[chosen.row].with_columns(rank=pl.Series(chosen.rank))
+
+
+def read_budget(
+    mixture: Mixture, reads: Reading, features: Features, dataset: Dataset, drawn: pl.DataFrame, by: By
+) -> Budget:
+    """Return the drawn pairs, all of one split, as a router learns from them, in their order.
+
+    `reads` says what the mixture's own router, if any, reads of them, and behind which prompt responses were embedded.
+    """
+    split, only = drawn["split"][0], pl.col("pair_id").is_in(drawn["pair_id"].implode())
+    routed, alone = (
+        load_pairs(dataset, features, split, router_input=source, reward_input=reads.reward_input, only=only)
+        for source in ("context", "prompt")
+    )
+    place = {pair_id: row for row, pair_id in enumerate(routed.table["pair_id"])}
+    rows = torch.tensor([place[pair_id] for pair_id in drawn["pair_id"]])
+    before = routed.router if reads.router_input == "context" else alone.router
+    return Budget(
+        losses=head_losses(mixture.margins(routed.delta[rows])),
+        router=routed.router[rows],
+        alone=alone.router[rows],
+        stage1=mixture.log_weights(before[rows], len(rows)),
+        group=clusters_of(drawn[by]),
+        prompt=prompt_clusters(drawn),
+    )

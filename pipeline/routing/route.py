@@ -1,0 +1,216 @@
+"""Stage 2: a run's router re-fitted on a small budget of pairs with contexts, its heads frozen (Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+
+import polars as pl
+import torch
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from cache.commits import commit, write_table
+from cache.datasets import read_table
+from cache.errors import BadInput
+from cache.keys import short_id
+from cache.runs import Run, save_budget, save_run
+from cache.store import Store
+from cache.vectors.groups import prompt_clusters
+from cache.vectors.pair_features import RewardInput, load_pairs
+from heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
+from heads.evaluation.metrics import correct
+from heads.mixture import Mixture, Router, pair_log_probability
+from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from pipeline.people.frozen_run import SCORED
+from pipeline.routing import curves as route_tables
+from pipeline.routing.data import By, RouteData, open_route_data
+from pipeline.training.results import Figures, figures_of, provenance
+
+HIDDEN = 128
+"""Units of the router of a run that had none."""
+
+
+@dataclass(frozen=True)
+class RouteOptions:
+    """What `route` is told beside the run and the data set."""
+
+    budgets: tuple[int, ...] = (50,)
+    """Pairs of every attribute; several for a curve, the largest makes the run."""
+    tau: float | None = None
+    """Temperature of Hedge; None: the one of the lowest NLL on pairs held out of the budget in turns."""
+    reward_input: RewardInput | None = None
+    """Behind which prompt the responses were embedded; None: as the run has it."""
+    setting: RouteSetting = field(default_factory=RouteSetting)
+    """How the router is re-fitted."""
+
+    def __post_init__(self) -> None:
+        if not self.budgets or min(self.budgets) < 1:
+            raise BadInput(f"--budget is {','.join(map(str, self.budgets))}: expected numbers of at least 1")
+        if self.tau is not None and not 0 < self.tau < math.inf:
+            raise BadInput(f"--tau is {self.tau}: expected auto or a number above 0")
+
+
+def parse_budgets(text: str) -> tuple[int, ...]:
+    """Read the option `--budget`. Raises BadInput for anything but whole numbers separated by commas."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise BadInput(f"--budget is {text!r}: expected a number such as 50, or numbers such as 5,10,20,50,100")
+    return tuple(int(word) for word in words)
+
+
+def parse_tau(text: str) -> float | None:
+    """Read the option `--tau`. Raises BadInput for anything but auto or a number."""
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise BadInput(f"--tau is {text!r}: expected auto or a number above 0") from None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The router after one size of the budget."""
+
+    size: int
+    """Pairs of every group; 0 is the run as it is."""
+    tau: float | None
+    """Temperature; None where the router was not re-fitted."""
+    tau_nll: dict[float, float]
+    """Held-out NLL inside the budget by temperature, where it was chosen."""
+    router: Router
+    """What became of the router."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What `route` says."""
+
+    run: str
+    """Id of the saved run, which has the router of the largest budget."""
+    parent: str
+    """The run whose heads it has."""
+    data: str
+    drawn_from: str
+    """Split of the budget."""
+    split: str
+    """Split that is scored."""
+    by: By
+    """What has a budget of its own."""
+    groups: list[str]
+    """Their names."""
+    pairs: int
+    """Pairs scored, the same for every size; none has a prompt of the largest budget."""
+    without_context: int
+    """Of these, pairs that the router reads by their prompt alone."""
+    oracle: float
+    """Accuracy of the frozen heads where each attribute has the head that is best on the scored pairs themselves."""
+    totals: pl.DataFrame
+    """One row a size: accuracy over all scored pairs, and the gain over the run as it is, with 95 % intervals."""
+    budget_curve: pl.DataFrame
+    """One row for each size and attribute, as the view of its name has it."""
+
+
+def route(store: Store, run_id: str, data: str | None, options: RouteOptions) -> Routed:
+    """Re-fit a run's router for every size of the budget, score them alike, and save the largest as a run.
+
+    Raises BadInput where the run cannot be routed or the data set lacks pairs or contexts.
+    """
+    sizes = sorted(set(options.budgets))
+    found = open_route_data(store, run_id, data, sizes[-1], options.setting.seed, options.reward_input)
+    fits = [_fit(found, size, options) for size in sizes]
+    run = _save(store, found, fits, options)
+    table, margins = found.scored.table, found.mixture.margins(found.scored.delta)
+    weights = (torch.log_softmax(fit.router.logits(found.scored.router), 1) for fit in fits)
+    right = correct(torch.stack([found.stage1, *(pair_log_probability(margins, one) for one in weights)], 1))
+    taus = {0: None, **{fit.size: fit.tau for fit in fits}}
+    place = {
+        "run": run.id,
+        "parent": found.fitted.run.id,
+        "data": found.dataset.name,
+        "split": SCORED,
+        "seed": options.setting.seed,
+    }
+    by_attribute = route_tables.curve(table, right, taus).select(
+        *(pl.lit(value).alias(name) for name, value in place.items()), pl.all()
+    )
+    _keep(run, found, by_attribute)
+    return Routed(
+        run=run.id,
+        parent=found.fitted.run.id,
+        data=found.dataset.name,
+        drawn_from=found.split,
+        split=SCORED,
+        by=found.by,
+        groups=sorted(set(found.drawn[found.by])),
+        pairs=len(found.scored),
+        without_context=found.scored.without_context,
+        oracle=route_tables.oracle(table, correct(F.logsigmoid(margins))),
+        totals=route_tables.totals(table, right, taus),
+        budget_curve=by_attribute,
+    )
+
+
+def _fit(found: RouteData, size: int, options: RouteOptions) -> Fit:
+    """Re-fit the router on one size of the budget. Runs without a router start from their weights for all pairs."""
+    budget, setting = found.first(size), options.setting
+    start = found.mixture.router
+    if start is None:
+        start = fresh_router(found.mixture.log_weights(None, 1)[0], budget.router, HIDDEN, setting.seed)
+    if options.tau is not None:
+        return Fit(size, options.tau, {}, refit_router(start, budget, setting, options.tau))
+    # A router that already reads contexts may be better left alone; one that read prompts cannot be.
+    left_alone = () if _reads_prompts(found) else (math.inf,)
+    tau, scores = choose_tau(start, budget, setting, (*TAUS, *left_alone))
+    return Fit(size, None if math.isinf(tau) else tau, scores, refit_router(start, budget, setting, tau))
+
+
+def _reads_prompts(found: RouteData) -> bool:
+    return found.mixture.router is not None and found.fitted.reading.router_input == "prompt"
+
+
+def _save(store: Store, found: RouteData, fits: list[Fit], options: RouteOptions) -> Run:
+    """Save the heads with the router of the largest budget.
+
+    The budget is written first, with that of a parent that was routed itself: `eval` leaves both out.
+    """
+    setting = {**asdict(options.setting), "tau": options.tau or "auto", "budgets": [fit.size for fit in fits]}
+    reads = {"router_input": "context", "reward_input": found.reward_input}
+    asked = {"parent": found.fitted.run.id, "settings": setting | reads, **found.record()}
+    run_id = f"route-{short_id(asked, 8)}"
+    mixture = Mixture(found.mixture.heads, fits[-1].router)
+    outcome = {
+        "method": "mixture",
+        "combine": "probability",
+        "k": mixture.k,
+        "lam": found.fitted.run.record["lam"],
+        "seed": options.setting.seed,
+        "tau": fits[-1].tau,
+        "tau_nll": {str(fit.size): {str(tau): value for tau, value in fit.tau_nll.items()} for fit in fits},
+        **_validation(found, mixture),
+    }
+    parents = found.fitted.run.budget()
+    spent = found.drawn if parents is None else pl.concat([read_table(parents, "budget"), found.drawn])
+    save_budget(store, run_id, spent.to_arrow())
+    return save_run(store, run_id, asked | outcome | provenance(), mixture.state())
+
+
+def _validation(found: RouteData, mixture: Mixture) -> Figures:
+    """Return the run's figures on validation pairs as `train` has them; None where there are none."""
+    pairs = load_pairs(
+        found.dataset,
+        found.fitted.features,
+        found.split,
+        router_input="context",
+        reward_input=found.reward_input,
+        only=pl.col("part") == "validation",
+    )
+    if not len(pairs):
+        return dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy", "effective_heads"))
+    margins, log_weights = mixture.margins(pairs.delta), mixture.log_weights(pairs.router, len(pairs))
+    return figures_of(pair_log_probability(margins, log_weights), log_weights, prompt_clusters(pairs.table))
+
+
+def _keep(run: Run, found: RouteData, curve: pl.DataFrame) -> None:
+    """Keep the curve where the view finds it."""
+    folder, stem = run.eval_folder(found.dataset.name), f"route-{SCORED}"
+    file = write_table(folder, stem, "budget_curve", curve.to_arrow())
+    commit(folder, stem, {"budget_curve": file}, {"split": SCORED, "bootstrap_seed": BOOTSTRAP_SEED})

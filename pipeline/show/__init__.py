@@ -1,0 +1,4 @@
+"""Reports as text for a terminal, a file for each command.
+
+Imports the stages' reports.
+"""

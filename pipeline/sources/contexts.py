@@ -1,0 +1,63 @@
+"""Sentences that say by which criterion a pair was judged, for sources that name the attribute only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cache.errors import BadInput
+from cache.keys import canonical_json, sha256_hex
+from pipeline.sources.jsonl import lines, strict_json
+from pipeline.sources.pairs import RECENT_TEXTS, PreferencePair, Text, prompt_id
+from pipeline.sources.rows import RowError, describe, is_blank
+
+EXPECTED = "a JSON object of attribute → a sentence or a list of sentences"
+
+
+def read_contexts(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return attribute → its wordings, one or several, from a JSON file. Raises BadInput."""
+    try:
+        document = strict_json(b"".join(line for _, line in lines(path)).decode())
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: found invalid UTF-8 at byte {error.start + 1}; expected UTF-8 text") from None
+    except RowError as error:
+        where = "" if error.field is None else f" field {error.field!r}:"
+        raise BadInput(f"{path}:{where} found {error.found}; expected {EXPECTED}") from None
+    if not isinstance(document, dict) or not document:
+        found = "an empty object" if document == {} else describe(document)
+        raise BadInput(f"{path}: found {found}; expected {EXPECTED}")
+    return {attribute: _wordings(path, attribute, value) for attribute, value in document.items()}
+
+
+def with_contexts(pairs: Iterable[PreferencePair], contexts: Mapping[str, tuple[str, ...]]) -> list[PreferencePair]:
+    """Return the pairs with a context wherever they had none and their attribute has one.
+
+    Of several wordings all pairs of one prompt and attribute get the same.
+    """
+    return [_with_context(pair, contexts) for pair in pairs]
+
+
+def _with_context(pair: PreferencePair, contexts: Mapping[str, tuple[str, ...]]) -> PreferencePair:
+    if pair.context is not None or pair.attribute is None or pair.attribute not in contexts:
+        return pair
+    wordings = contexts[pair.attribute]
+    return replace(pair, context=wordings[_draw(pair.prompt, pair.attribute) % len(wordings)])
+
+
+@lru_cache(maxsize=RECENT_TEXTS)
+def _draw(prompt: Text, attribute: str) -> int:
+    # Not the prompt's own hash: the splits are drawn from that, and would each see a part of the wordings.
+    return int(sha256_hex(canonical_json(["context", prompt_id(prompt), attribute])), 16)
+
+
+def _wordings(path: Path, attribute: str, value: Any) -> tuple[str, ...]:
+    wordings = tuple(value) if isinstance(value, list) else (value,)
+    if is_blank(attribute):
+        raise BadInput(f"{path}: found an attribute without a name; expected {EXPECTED}")
+    for wording in wordings or (value,):
+        if not isinstance(wording, str) or is_blank(wording):
+            raise BadInput(f"{path}: field {attribute!r}: found {describe(wording)}; expected {EXPECTED}")
+    return wordings

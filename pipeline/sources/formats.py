@@ -1,0 +1,95 @@
+"""The shapes of sources, and how a shape is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from cache.errors import BadInput
+from pipeline.sources.comparison_rows import hh, preference, ratings, reversals
+from pipeline.sources.pairs import PreferencePair, Rating, Text
+from pipeline.sources.prompt_split import TURN
+from pipeline.sources.rating_rows import RatingsReader, has_ratings
+from pipeline.sources.rows import NoPreference, Outcome, Row
+
+RowReader: TypeAlias = Callable[[Row], list[PreferencePair]]
+
+COMPARISONS: dict[str, RowReader] = {"preference": preference, "hh": hh, "reversals": reversals}
+"""Shapes whose rows are read one by one → their reader."""
+COLUMNS = {
+    "preference": "chosen, rejected, mostly prompt",
+    "hh": "chosen, rejected with Human: and Assistant: turns",
+    "reversals": "prompt, response_a, response_b, criteria_x, criteria_y, category_x, category_y",
+    "ratings": "prompt, response and numeric attributes",
+}
+"""Every shape → the columns it is known by."""
+REVERSAL_FIELDS = {"response_a", "response_b", "criteria_x", "criteria_y", "category_x", "category_y"}
+
+
+class ShapeReader(Protocol):
+    """Turns the rows of one source into an outcome."""
+
+    def add(self, row: Row) -> None:
+        """Take one row. Raises RowError for a malformed one."""
+
+    def finish(self) -> None:
+        """Do what needs all rows."""
+
+
+class ComparisonReader:
+    """Reads a shape whose rows are comparisons."""
+
+    def __init__(self, read: RowReader, outcome: Outcome) -> None:
+        self._read = read
+        self._outcome = outcome
+        self._rated: set[tuple[Text, Text, str, float]] = set()
+
+    def add(self, row: Row) -> None:
+        """Take one row. Raises RowError for a malformed one."""
+        try:
+            pairs = self._read(row)
+        except NoPreference as reason:
+            self._outcome.drop(row.origin, str(reason))
+            return
+        rated = ratings(row, pairs[0])
+        self._outcome.pairs.extend(pairs)
+        self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
+
+    def finish(self) -> None:
+        """Do nothing: every row stood alone."""
+
+    def _is_new(self, rating: Rating) -> bool:
+        """Say whether a rating was not met before: a response is in many pairs."""
+        content = (rating.prompt, rating.response, rating.attribute, rating.rating)
+        before = len(self._rated)
+        self._rated.add(content)
+        return len(self._rated) > before
+
+
+def shape_reader(shape: str, outcome: Outcome) -> ShapeReader:
+    """Return the reader of a known shape; what it reads goes to `outcome`."""
+    if shape == "ratings":
+        return RatingsReader(outcome)
+    return ComparisonReader(COMPARISONS[shape], outcome)
+
+
+def recognise(rows: Sequence[Row]) -> str:
+    """Return the shape of the first row that shows one. Raises BadInput where none does."""
+    for row in rows:
+        shape = _shape(row)
+        if shape is not None:
+            return shape
+    names = ", ".join(dict.fromkeys(repr(name) for row in rows for name in row.values))
+    known = "; ".join(f"{shape} ({columns})" for shape, columns in COLUMNS.items())
+    raise BadInput(f"{rows[0].origin}: found the columns {names or 'of an empty object'}; expected {known}")
+
+
+def _shape(row: Row) -> str | None:
+    names = row.values.keys()
+    if names >= REVERSAL_FIELDS:
+        return "reversals"
+    if names >= {"chosen", "rejected"}:
+        chosen = row.values["chosen"]
+        transcript = isinstance(chosen, str) and TURN.match(chosen) is not None
+        return "hh" if transcript and "prompt" not in names else "preference"
+    return "ratings" if names >= {"prompt", "response"} and has_ratings(row) else None

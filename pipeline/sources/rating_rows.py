@@ -1,0 +1,129 @@
+"""Sources of rated responses: every two responses to a prompt are compared, attribute by attribute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from pipeline.sources import field_parsing as fields
+from pipeline.sources.pairs import Origin, PreferencePair, Rating, Text, is_empty
+from pipeline.sources.prompt_split import behind_prompt
+from pipeline.sources.rows import Outcome, Row, RowError, describe
+
+LABELS = frozenset({"prompt", "response", "user", "context", "attribute", "id", "index", "idx"})
+"""Fields that are never rated attributes; nor is any whose name ends with _id, _idx or _index."""
+LABEL_ENDINGS = ("_id", "_idx", "_index")
+ABSENT = (None, "N/A")
+"""Values that say the attribute was not rated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """One response with all its ratings."""
+
+    response: Text
+    """The response, without the prompt."""
+    ratings: dict[str, float]
+    """Attribute → rating, without the attributes that were not rated."""
+    origin: Origin
+    """The row it was read from."""
+
+
+class RatingsReader:
+    """Reads rated responses; rows of a prompt may lie anywhere in the source.
+
+    A column is an attribute when the first value met in it is a number; a column of anything else is ignored. One
+    that turns from the one into the other is malformed (but digits in CSV may be text). Where rows name a user,
+    only responses rated by the same user are compared.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._is_attribute: dict[str, bool] = {}
+        self._groups: dict[tuple[Text, str | None], list[Rated]] = {}
+
+    def add(self, row: Row) -> None:
+        """Take one rated response. Raises RowError for a malformed row."""
+        asked = fields.text(row, "prompt")
+        prompt, (response,) = behind_prompt(asked, {"response": fields.response(row, "response")})
+        user = row.shared(fields.user(row))
+        ratings = self._ratings(row)
+        prompt, response = row.shared(prompt), row.shared(response)
+        self._groups.setdefault((prompt, user), []).append(Rated(response, ratings, row.origin))
+        self._outcome.ratings.extend(
+            Rating(prompt, response, attribute, rating, row.origin) for attribute, rating in ratings.items()
+        )
+
+    def finish(self) -> None:
+        """Compare the responses of every prompt, prompts in order of first appearance."""
+        for (prompt, user), group in self._groups.items():
+            if len(group) == 1:
+                self._outcome.drop(group[0].origin, "only response of its prompt")
+            for first, second in combinations(group, 2):
+                if first.response == second.response:
+                    self._outcome.drop(first.origin, "identical responses", f"the same as at {second.origin}")
+                elif is_empty(first.response) and is_empty(second.response):
+                    self._outcome.drop(first.origin, "both responses empty", f"as at {second.origin}")
+                else:
+                    self._compare(prompt, user, first, second)
+
+    def _compare(self, prompt: Text, user: str | None, first: Rated, second: Rated) -> None:
+        """Add a pair for every attribute on which two responses differ; ties are dropped."""
+        attributes = [name for name, is_attribute in self._is_attribute.items() if is_attribute]
+        leads = {
+            name: first.ratings[name] - second.ratings[name]
+            for name in attributes
+            if name in first.ratings and name in second.ratings
+        }
+        firsts = sum(lead > 0 for lead in leads.values())
+        seconds = sum(lead < 0 for lead in leads.values())
+        unanimous = len(attributes) > 1 and len(attributes) in (firsts, seconds)
+        for attribute, lead in leads.items():
+            if lead == 0:
+                self._outcome.drop(first.origin, "tie", f"{attribute!r} rated the same at {second.origin}")
+                continue
+            chosen, rejected = (first, second) if lead > 0 else (second, first)
+            self._outcome.pairs.append(
+                PreferencePair(
+                    prompt,
+                    chosen.response,
+                    rejected.response,
+                    attribute,
+                    user=user,
+                    unanimous=unanimous,
+                    origin=first.origin,
+                )
+            )
+
+    def _ratings(self, row: Row) -> dict[str, float]:
+        ratings: dict[str, float] = {}
+        absent = False
+        for name, value in row.values.items():
+            if _is_label(name):
+                continue
+            if value in ABSENT:
+                absent = True
+            elif self._rated(row, name):
+                ratings[row.shared(name)] = fields.number(row, name)
+        if not ratings and not absent:
+            raise RowError(None, "no rated attribute", "at least one numeric field beside prompt and response")
+        return ratings
+
+    def _rated(self, row: Row, name: str) -> bool:
+        """Say whether a column is an attribute, as its first value told."""
+        known = self._is_attribute.get(name)
+        if known is None:
+            known = self._is_attribute[name] = fields.is_number(row, name)
+        elif not known and not row.textual and fields.is_number(row, name):
+            found = describe(row.values[name])
+            raise RowError(name, found, "no number, as in the rows before (or numbers from the first row on)")
+        return known
+
+
+def has_ratings(row: Row) -> bool:
+    """Say whether some field of a row could be a rated attribute."""
+    return any(fields.is_number(row, name) for name in row.values if not _is_label(name))
+
+
+def _is_label(name: str) -> bool:
+    return name in LABELS or name.endswith(LABEL_ENDINGS)

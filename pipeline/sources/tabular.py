@@ -1,0 +1,77 @@
+"""CSV and Parquet files row by row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache.errors import BadInput
+from pipeline.sources.jsonl import lines
+from pipeline.sources.rows import Record, RowError
+
+LARGEST_CELL = 2**31 - 1
+"""Characters of a CSV cell; the csv module's own limit is 128 Ki, less than a long article."""
+ROWS_PER_BATCH = 256
+"""Parquet rows decoded at a time: few enough that very long texts stay affordable."""
+
+
+def csv_records(path: Path) -> Iterator[Record]:
+    """Yield (line a row begins at, fields or RowError); every cell stays text, an empty one is null.
+
+    Raises BadInput for a bad header, and for quoting or encoding faults: behind those, where a row begins is
+    a guess.
+    """
+    csv.field_size_limit(LARGEST_CELL)
+    reader = csv.reader(_decoded(path), strict=True)
+    try:
+        header = next(reader, [])
+        _check_columns(path, header)
+        begins = reader.line_num + 1
+        for cells in reader:
+            if len(cells) == len(header):
+                yield begins, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+            elif cells:
+                yield begins, RowError(None, f"{len(cells)} cells", f"{len(header)}, as in the header")
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise BadInput(
+            f"{path}:{reader.line_num}: found broken CSV ({error}); "
+            'expected comma-separated cells, quoted with " where they hold commas, quotes or line ends'
+        ) from None
+
+
+def parquet_records(path: Path) -> Iterator[Record]:
+    """Yield (1-based row, fields), nested messages as lists of dicts. Raises BadInput for a damaged file."""
+    row = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_columns(path, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=ROWS_PER_BATCH):
+                for values in batch.to_pylist():
+                    row += 1
+                    yield row, values
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"{path}:{row + 1}: cannot be read as Parquet ({reason}); expected a complete file: copy it again"
+        ) from None
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    for number, line in lines(path):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            raise BadInput(
+                f"{path}:{number}: found invalid UTF-8 at byte {error.start + 1}; expected UTF-8 text"
+            ) from None
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise BadInput(f"{path}:1: found column {repeated[0]!r} more than once; expected every column once")

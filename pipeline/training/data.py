@@ -1,0 +1,188 @@
+"""What a fit reads: the fit and validation pairs of a data set's train split, in memory or as a stream.
+
+N validation pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+
+from cache.datasets import Dataset, open_dataset
+from cache.errors import BadInput
+from cache.store import Store
+from cache.vectors.features import Features, only_features
+from cache.vectors.groups import prompt_clusters
+from cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
+from cache.vectors.pair_stream import PairStream, stream_pairs
+from heads.fitting.pair_source import Source
+from heads.fitting.settings import Latent, PairTensors
+from pipeline.training.identifiability import identify, unit_codes, unit_columns
+from pipeline.training.memory_budget import Budget
+
+SPLIT = "train"
+WantedRouterInput = Literal["auto", "prompt", "context"]
+
+
+@dataclass(frozen=True)
+class FitData:
+    """The train split of a data set under one features id."""
+
+    dataset: Dataset
+    features: Features
+    router_input: RouterInput
+    """What the router reads."""
+    reward_input: RewardInput
+    """Behind which prompt the responses were embedded."""
+    fitting: PairFeatures | PairStream
+    """Pairs to fit."""
+    validation: PairFeatures | PairStream
+    """Pairs to choose by."""
+    latent: Latent = "pair"
+    """What has one group."""
+
+    @cached_property
+    def units(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+        """Return the codes of the units that pairs to fit and validation pairs are of; None where pairs have groups."""
+        if self.unit is None:
+            return None, None
+        return unit_codes(self.fitting.table, self.validation.table, self.unit)
+
+    @cached_property
+    def unit(self) -> list[str] | None:
+        """Return the columns that make a unit; None where pairs have groups. Raises BadInput where no pair has one."""
+        return None if self.latent == "pair" else unit_columns(self.fitting.table, self.latent, self.router_input)
+
+    def told(self) -> dict[str, Any]:
+        """Return what run.json says of what the data tells groups by."""
+        found = identify(self.fitting.table, self.router_input)
+        return {"identified": asdict(found), "one_group_for": self.unit or ["pair"]}
+
+    @cached_property
+    def clusters(self) -> torch.Tensor:
+        """Return the number of each validation pair's prompt [N]."""
+        return prompt_clusters(self.validation.table)
+
+    def sources(self) -> tuple[Source, Source]:
+        """Return pairs to fit and validation pairs as a fit takes them."""
+        fitting, validation = (
+            tensors(pairs, units) if isinstance(pairs, PairFeatures) else pairs
+            for pairs, units in zip((self.fitting, self.validation), self.units, strict=True)
+        )
+        return fitting, validation
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json says of the data."""
+        return {
+            "data": self.dataset.name,
+            "data_digest": self.dataset.digest(SPLIT),
+            "features": self.features.id,
+            "streamed": isinstance(self.fitting, PairStream),
+            "train_pairs": len(self.fitting),
+            "validation_pairs": len(self.validation),
+            "pairs_without_context": self.fitting.without_context if self.router_input == "context" else 0,
+        }
+
+
+@dataclass(frozen=True)
+class LoadedFitData(FitData):
+    """The same with all pairs in memory."""
+
+    fitting: PairFeatures
+    validation: PairFeatures
+
+
+def open_fit_data(
+    store: Store,
+    name: str,
+    *,
+    routed: bool,
+    features: str | None = None,
+    router_input: WantedRouterInput = "auto",
+    reward_input: RewardInput = "plain",
+) -> LoadedFitData:
+    """Load what a model is fitted and validated on; one that is not `routed` reads no context.
+
+    Raises BadInput where the data set lacks what is asked for or has no validation prompt.
+    """
+    dataset, located, read = _locate(store, name, routed, features, router_input, reward_input)
+    fitting, validation = (part.load() for part in _parts(dataset, located))
+    return LoadedFitData(dataset, located.features, read, reward_input, fitting, validation)
+
+
+def open_within(
+    budget: Budget,
+    store: Store,
+    name: str,
+    *,
+    features: str | None = None,
+    router_input: WantedRouterInput = "auto",
+    reward_input: RewardInput = "plain",
+) -> FitData:
+    """Do what `open_fit_data` does for the setting of a budget; pairs that do not fit in it are streamed.
+
+    Raises BadInput like `open_fit_data`, and where the budget is too small even for that.
+    """
+    dataset, located, read = _locate(store, name, budget.setting.routed, features, router_input, reward_input)
+    held, latent = budget.holds(located), budget.setting.latent
+    if not held and latent != "pair":
+        raise BadInput(
+            f"latent {latent} takes all pairs of a {latent} at once, and these {len(located)} do not fit in the memory "
+            "that is allowed: raise --memory, or leave --latent out"
+        )
+    fitting, validation = (part.load() if held else stream_pairs(part) for part in _parts(dataset, located))
+    return FitData(dataset, located.features, read, reward_input, fitting, validation, latent)
+
+
+def load_parts(
+    dataset: Dataset, features: Features, router_input: RouterInput, reward_input: RewardInput = "plain"
+) -> tuple[PairFeatures, PairFeatures]:
+    """Return the fit and the validation pairs of the train split. Raises BadInput where one of them is empty."""
+    located = locate_pairs(dataset, features, SPLIT, router_input=router_input, reward_input=reward_input)
+    fitting, validation = _parts(dataset, located)
+    return fitting.load(), validation.load()
+
+
+def tensors(pairs: PairFeatures, units: torch.Tensor | None = None) -> PairTensors:
+    """Return the pairs as the fit takes them."""
+    return PairTensors(pairs.delta, pairs.router_inputs, units, pairs.router_rows)
+
+
+def _locate(
+    store: Store,
+    name: str,
+    routed: bool,
+    features: str | None,
+    wanted: WantedRouterInput,
+    reward_input: RewardInput,
+) -> tuple[Dataset, LocatedPairs, RouterInput]:
+    """Return the data set, the pairs of its train split, and what the router reads.
+
+    A model without a router reads no context. Raises BadInput where contexts are asked for and the data has none.
+    """
+    dataset = open_dataset(store, name)
+    opened = only_features(store, features, dataset.linked_features())
+    read: RouterInput = "context" if routed and wanted != "prompt" else "prompt"
+    located = locate_pairs(dataset, opened, SPLIT, router_input=read, reward_input=reward_input)
+    there = bool(located.context.any())
+    if wanted == "context" and not there:
+        raise BadInput(
+            f"data set {name!r}, split {SPLIT!r}: no pair has a context for --router-input context; "
+            "embed with --contexts FILE, or train with --router-input prompt"
+        )
+    return dataset, located, read if there else "prompt"
+
+
+def _parts(dataset: Dataset, located: LocatedPairs) -> tuple[LocatedPairs, LocatedPairs]:
+    """Return the pairs to fit and the validation pairs. Raises BadInput where one of them is empty."""
+    fitting, validation = (located.part(name) for name in ("fit", "validation"))
+    if not len(fitting) or not len(validation):
+        prompts = located.table["prompt_id"].n_unique()
+        raise BadInput(
+            f"data set {dataset.name!r}: the train pairs of {prompts} prompts leave {len(fitting)} to fit and "
+            f"{len(validation)} to validate on; 10 % of prompts are set aside, so embed more prompts"
+        )
+    return fitting, validation

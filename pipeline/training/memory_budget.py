@@ -1,0 +1,102 @@
+"""How much memory a fit may take, and whether its pairs fit there or stay on disk.
+
+Letters: N pairs, D embedding width, G settings fitted together, K heads, h hidden units, B pairs of a minibatch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import BadInput
+from cache.vectors.pair_features import LocatedPairs
+from cache.vectors.pair_stream import BLOCK_BYTES, WINDOW_BYTES
+from heads.fitting.fit import CHUNK_SETTINGS
+from heads.fitting.settings import FitPlan, FitSetting
+
+UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+DEFAULT_SHARE = 0.6
+"""Of the machine's memory, where nothing is said."""
+BASE = 700 * 10**6
+"""The interpreter and its libraries, with their own buffers."""
+PAIR_BYTES = 1000
+"""A pair's row in the tables while they are read, joined and sorted."""
+VECTOR_BYTES = 200
+"""A stored vector's entry in the index of keys while it is made."""
+COPIES = 8
+"""Of the weights: master, gradient, two moments, the best ones, in the compute dtype, and what is between."""
+
+
+def parse_memory(text: str) -> int:
+    """Read the option `--memory` in bytes. Raises BadInput for anything but a number of MB, GB or TB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]B)", text.strip().upper())
+    size = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not size:
+        raise BadInput(f"memory is {text!r}: expected a size such as 6GB or 800MB")
+    return int(size)
+
+
+def default_memory() -> int:
+    """Return DEFAULT_SHARE of what the machine, or the container, has."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        sizes.append(int(text))
+    return int(min(sizes) * DEFAULT_SHARE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The memory of the process, and what a fit takes of it beside its pairs."""
+
+    limit: int | None
+    """Bytes, as asked for; None: `default_memory`."""
+    setting: FitSetting
+    """The largest of those fitted together."""
+    plan: FitPlan
+    """How they are fitted."""
+    components: int = 0
+    """Width the pairs are projected to, in memory; 0: they are not."""
+
+    def holds(self, located: LocatedPairs) -> bool:
+        """Say whether all pairs fit in memory. Raises BadInput where they do not and not even a stream does.
+
+        These are estimates from shapes alone, on the high side, so that the answer is the same at every run.
+        """
+        limit = default_memory() if self.limit is None else self.limit
+        pairs, features = len(located), located.features
+        count, width = len(features), features.width
+        beside = BASE + pairs * PAIR_BYTES + count * VECTOR_BYTES + self._working(width)
+        inputs = located.inputs
+        beside += _inputs(inputs, self.components)
+        mapped = min(count, 3 * pairs) * features.row_bytes
+        if beside + _inputs(inputs, width) + mapped <= limit:
+            return True
+        needed = beside + 2 * (WINDOW_BYTES + 2 * BLOCK_BYTES)
+        if needed > limit:
+            given = "" if self.limit is not None else f" ({DEFAULT_SHARE:.0%} of the machine's)"
+            raise BadInput(
+                f"memory is {_size(limit)}{given}: {pairs} pairs of width {width} need {_size(needed)} even when they "
+                f"are streamed; give --memory {_size(needed)}, or a smaller "
+                f"{'--batch, --hidden or --projection' if self.components else '--batch or --hidden'}"
+            )
+        return False
+
+    def _working(self, width: int) -> int:
+        """Return the bytes of weights, minibatches and activations of G settings."""
+        k, hidden, batch = self.setting.k, self.setting.hidden, self.plan.batch
+        weights = CHUNK_SETTINGS * (k + hidden) * width * 4 * COPIES
+        activations = CHUNK_SETTINGS * (12 * k + 3 * hidden) * 4 * batch
+        return weights + activations + 2 * batch * width * 8
+
+
+def _inputs(rows: int, width: int) -> int:
+    """Return the bytes of rows of either input in float32 and in a compute dtype of half the size."""
+    return rows * width * 6
+
+
+def _size(count: int) -> str:
+    """Return bytes as the option takes them, rounded up."""
+    return f"{-(-count // 10**8) / 10:g}GB" if count >= UNITS["GB"] else f"{-(-count // UNITS['MB'])}MB"

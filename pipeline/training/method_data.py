@@ -1,0 +1,156 @@
+"""What the compared systems read: pairs with all that a system asks for, and what it is fitted on.
+
+N pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+
+from cache.datasets import Dataset
+from cache.errors import BadInput
+from cache.store import Store
+from cache.vectors.features import Features
+from cache.vectors.groups import clusters_of, prompt_clusters
+from cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
+from cache.vectors.rated_responses import load_rated
+from heads.methods.base import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
+from pipeline.training.data import SPLIT, LoadedFitData, WantedRouterInput, open_fit_data
+
+
+@dataclass(frozen=True)
+class Units:
+    """Who judged, as the numbers that systems know them by."""
+
+    kind: UnitKind
+    """user; attribute where no pair to fit names a user."""
+    names: tuple[str, ...]
+    """Units of the pairs to fit, sorted: a unit's code is its place."""
+
+    def codes(self, table: pl.DataFrame) -> torch.Tensor:
+        """Return the codes [N] of the pairs' units, NO_UNIT for those not among the names."""
+        known = pl.DataFrame(
+            {self.kind: self.names, "code": range(len(self.names))}, {self.kind: pl.String, "code": pl.Int64}
+        )
+        codes = table.select(self.kind).join(known, on=self.kind, how="left", maintain_order="left")["code"]
+        return codes.fill_null(NO_UNIT).to_torch()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a system reads the pairs of any split."""
+
+    router_input: RouterInput
+    """What a router or a gate reads."""
+    reward_input: RewardInput
+    """Behind which prompt the responses were embedded."""
+    needs: frozenset[Need] = frozenset()
+    """What the system looks at beside Δ."""
+    units: Units | None = None
+    """Codes of who judged, where the system needs units."""
+
+    def pairs(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> tuple[PairFeatures, Pairs]:
+        """Load a split's pairs where `only` holds, with their table and as a system reads them."""
+        return self.read(self.locate(dataset, features, split, only))
+
+    def locate(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> LocatedPairs:
+        """Find out which vectors a split's pairs have, those where `only` holds."""
+        return locate_pairs(
+            dataset, features, split, router_input=self.router_input, reward_input=self.reward_input, only=only
+        )
+
+    def read(self, located: LocatedPairs) -> tuple[PairFeatures, Pairs]:
+        """Load pairs that were located, with their table and as a system reads them."""
+        loaded = located.load()
+        return loaded, self.as_pairs(loaded, located.responses() if "responses" in self.needs else None)
+
+    def as_pairs(self, loaded: PairFeatures, responses: tuple[torch.Tensor, torch.Tensor] | None) -> Pairs:
+        """Return loaded pairs as a system reads them; `responses` are theirs where it needs them."""
+        chosen, rejected = responses or (None, None)
+        units = None if self.units is None else self.units.codes(loaded.table)
+        clusters = prompt_clusters(loaded.table)
+        return Pairs(loaded.delta, loaded.router_inputs, clusters, chosen, rejected, units, loaded.router_rows)
+
+
+@dataclass(frozen=True)
+class SystemData:
+    """The train split of a data set as systems are fitted on it."""
+
+    source: LoadedFitData
+    """The pairs with their tables."""
+    reading: Reading
+    """How they were read, and how those of other splits are to be."""
+    training: TrainingData
+    """What systems are given."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json says of the data."""
+        units = self.reading.units
+        named = None if units is None else {"kind": units.kind, "names": list(units.names)}
+        return {**self.source.record(), "units": named}
+
+
+def open_system_data(
+    store: Store,
+    name: str,
+    needs: frozenset[Need],
+    *,
+    features: str | None = None,
+    router_input: WantedRouterInput = "auto",
+    reward_input: RewardInput = "plain",
+) -> SystemData:
+    """Load what a system that looks at `needs` is fitted on, from the train split alone.
+
+    Raises BadInput where the data set lacks what is asked for.
+    """
+    source = open_fit_data(
+        store, name, routed="router" in needs, features=features, router_input=router_input, reward_input=reward_input
+    )
+    units = _units(source) if "units" in needs else None
+    reading = Reading(source.router_input, reward_input, needs, units)
+    located = None
+    if "responses" in needs:
+        located = reading.locate(source.dataset, source.features, SPLIT, pl.lit(True))
+    fitting, validation = (
+        reading.as_pairs(part, None if located is None else located.part(label).responses())
+        for part, label in ((source.fitting, "fit"), (source.validation, "validation"))
+    )
+    training = TrainingData(
+        fitting,
+        validation,
+        units=units.names if units else (),
+        unit_kind=units.kind if units else None,
+        rated=_rated(source) if "ratings" in needs else None,
+        reward_head=_reward_head(source.features) if "reward_head" in needs else None,
+    )
+    return SystemData(source, reading, training)
+
+
+def _units(source: LoadedFitData) -> Units:
+    table = source.fitting.table
+    kind: UnitKind = "user" if table["user"].null_count() < table.height else "attribute"
+    names = tuple(sorted(table[kind].drop_nulls().unique()))
+    if not names:
+        raise BadInput(
+            f"data set {source.dataset.name!r}, split {SPLIT!r}: no pair has a user or an attribute, so nobody's "
+            "choices can be told apart; embed rows with one of these fields"
+        )
+    return Units(kind, names)
+
+
+def _rated(source: LoadedFitData) -> RatedResponses:
+    """Return the ratings of the prompts to fit: what is chosen on validation prompts has not seen theirs."""
+    if source.reward_input == "context":
+        raise BadInput("ratings are of responses without a context: give --reward-input plain")
+    rated = load_rated(source.dataset, source.features, SPLIT, part="fit")
+    clusters = clusters_of(rated.prompts)
+    return RatedResponses(rated.embedding, rated.ratings, clusters, rated.attributes)
+
+
+def _reward_head(features: Features) -> torch.Tensor | None:
+    head = features.reward_head()
+    return None if head is None else torch.from_numpy(head)

@@ -1,0 +1,95 @@
+"""Systems as runs: fitted and saved by `train`, opened again by whatever scores pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cache.errors import BadInput
+from cache.keys import short_id
+from cache.runs import Run, save_run
+from cache.store import Store
+from cache.vectors.features import Features, open_features
+from cache.vectors.pair_features import RewardInput
+from heads.methods.base import Model, SystemOptions
+from heads.methods.registry import methods
+from pipeline.training.data import WantedRouterInput
+from pipeline.training.method_data import Reading, Units, open_system_data
+from pipeline.training.results import figures_of, provenance
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """A run that can score pairs."""
+
+    run: Run
+    features: Features
+    """The vectors it was fitted on."""
+    reading: Reading
+    """How it reads pairs."""
+    model: Model
+    """The fitted system."""
+
+
+@dataclass(frozen=True)
+class TrainedSystem:
+    """What `train` says of a system with a recipe of its own."""
+
+    run: str
+    """Id of the saved run, made of its options and data: the same fit again is the same run."""
+    record: dict[str, Any]
+    """run.json."""
+
+
+def open_fitted(store: Store, run: Run) -> FittedRun:
+    """Open a run to score pairs with. Raises BadInput where it is of a kind that this version does not know."""
+    record = run.record
+    if "groups" in record:
+        raise BadInput(
+            f"run {run.id} holds the weights of {len(record['groups'])} groups over the heads of run "
+            f"{record['parent']}, scored when they were learned; name {record['parent']} instead"
+        )
+    method = methods().get(record["method"])
+    if method is None:
+        raise BadInput(f"run {run.id} is of the unknown method {record['method']!r}: expected {', '.join(methods())}")
+    settings, units = record["settings"], record.get("units")
+    named = None if units is None else Units(units["kind"], tuple(units["names"]))
+    reading = Reading(settings["router_input"], settings["reward_input"], method.needs, named)
+    return FittedRun(run, open_features(store, record["features"]), reading, method.restore(run.tensors()))
+
+
+def train_system(
+    store: Store,
+    name: str,
+    method_name: str,
+    options: SystemOptions,
+    *,
+    seed: int = 0,
+    features: str | None = None,
+    router_input: WantedRouterInput = "auto",
+    reward_input: RewardInput = "plain",
+) -> TrainedSystem:
+    """Fit a system by its own recipe on a data set's train split, and save it as a run.
+
+    Raises BadInput where the data set lacks what the system needs.
+    """
+    method = methods()[method_name]
+    data = open_system_data(
+        store, name, method.needs, features=features, router_input=router_input, reward_input=reward_input
+    )
+    settings = {option: getattr(options, option) for option in sorted(method.options)}
+    settings |= {"seed": seed, "router_input": data.reading.router_input, "reward_input": reward_input}
+    asked = {"parent": None, "settings": settings, **data.record()}
+    run_id = f"{method_name}-{short_id(asked, 8)}"
+    model = method.fit(data.training, options, [seed])[0]
+    scores = model.scores(data.training.validation)
+    outcome = {
+        "method": method_name,
+        "k": scores.margins.shape[1],
+        "lam": None,
+        "seed": seed,
+        "combine": scores.combine,
+        **figures_of(scores.log_probability(), scores.log_weights, data.training.validation.clusters),
+    }
+    run = save_run(store, run_id, asked | outcome | provenance(), model.state())
+    return TrainedSystem(run.id, run.record)

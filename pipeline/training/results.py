@@ -1,0 +1,167 @@
+"""What became of a fitted setting: figures on validation pairs, and the run that the chosen one is saved as.
+
+N validation pairs.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from cache.runs import Run, save_run
+from cache.store import Store
+from heads.evaluation.metrics import accuracy, effective_heads, nll, standard_error
+from heads.evaluation.selection import agreeing_share
+from heads.fitting.head_pruning import inspect_heads, prune
+from heads.fitting.pair_source import Source, score
+from heads.fitting.projection import Projection
+from heads.fitting.settings import FitSetting, Fitted
+from heads.fitting.validation import known_weights
+from heads.mixture import Mixture, pair_log_probability
+from pipeline.training.data import FitData
+
+Figures = dict[str, float | None]
+"""By name; None: not to be known."""
+PACKAGES = ("torch", "numpy", "polars", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One fitted setting, reduced to what choosing among hundreds of them needs."""
+
+    setting: FitSetting
+    figures: Figures
+    """validation_nll (nats per pair), its standard error over prompts, validation_accuracy, effective_heads; where
+    users or contexts have groups, also validation_nll_known and validation_accuracy_known, given their pairs to fit."""
+    fit: dict[str, Any]
+    """best_epoch, epochs_run, both histories and how it was executed."""
+    log_probability: torch.Tensor
+    """[N] log P(chosen ≻ rejected) of the validation pairs, of known units where units have groups."""
+    favourites: torch.Tensor
+    """[N] the head with the largest weight, of the same."""
+    mixture: Mixture | None
+    """In the width of the embeddings; None where it is no candidate any more."""
+
+    @property
+    def nll(self) -> float:
+        """Return what settings are compared by."""
+        found = self.figures.get("validation_nll_known", self.figures["validation_nll"])
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a mixture says of validation pairs."""
+
+    margins: torch.Tensor
+    """[N, K]"""
+    cold: torch.Tensor
+    """[N, K] log-weights that the pair itself has, static or from the router."""
+    log_weights: torch.Tensor
+    """[N, K] those that the mixture is chosen by: of known units where units have groups, else `cold`."""
+
+    @property
+    def log_probability(self) -> torch.Tensor:
+        """Return log P(chosen ≻ rejected) [N] that the mixture is chosen by."""
+        return pair_log_probability(self.margins, self.log_weights)
+
+    def figures(self, clusters: torch.Tensor) -> Figures:
+        """Return the figures, of prompts `clusters` [N]."""
+        cold = figures_of(pair_log_probability(self.margins, self.cold), self.cold, clusters)
+        if self.log_weights is self.cold:
+            return cold
+        known = self.log_probability
+        return cold | {"validation_nll_known": nll(known), "validation_accuracy_known": accuracy(known)}
+
+
+def validated(mixture: Mixture, validation: Source, known: torch.Tensor | None) -> Validated:
+    """Score a mixture on validation pairs; log-weights `known` [N, K] of known units, where units have groups."""
+    margins, cold = score(mixture, validation)
+    return Validated(margins, cold, cold if known is None else known)
+
+
+def outcome_of(fitted: Fitted, validation: Source, clusters: torch.Tensor, projection: Projection | None) -> Outcome:
+    """Score a fitted setting on validation pairs as it read them, projected or not; prompts are `clusters` [N]."""
+    scored = validated(fitted.mixture, validation, fitted.known)
+    fit = {
+        "best_epoch": fitted.best_epoch,
+        "epochs_run": fitted.epochs_run,
+        "train_history": list(fitted.train_history),
+        "validation_history": list(fitted.validation_history),
+        "execution": asdict(fitted.execution),
+    }
+    mixture = fitted.mixture if projection is None else projection.fold(fitted.mixture)
+    favourites = scored.log_weights.argmax(1)
+    return Outcome(fitted.setting, scored.figures(clusters), fit, scored.log_probability, favourites, mixture)
+
+
+def restarts_agreeing(outcomes: Collection[Outcome]) -> float | None:
+    """Return the share of a setting's other seeds whose favourite heads are those of the best; None for one seed."""
+    ordered = sorted(outcomes, key=lambda one: one.nll)
+    return agreeing_share([one.favourites for one in ordered], ordered[0].setting.k)
+
+
+def save_outcome(
+    store: Store, run_id: str, record: dict[str, Any], chosen: Outcome, data: FitData, prune_above: float | None
+) -> Run:
+    """Save the chosen setting as a run, its heads inspected and, if asked, pruned.
+
+    `record` says what was asked for; what came out is added here. Figures are those of the saved weights.
+    """
+    assert chosen.mixture is not None
+    mixture = chosen.mixture
+    scored = _of_saved(mixture, data)
+    hygiene = inspect_heads(scored.margins, scored.cold)
+    figures = scored.figures(data.clusters)
+    pruned = None
+    if prune_above is not None:
+        mixture, removed = prune(mixture, scored.margins, scored.cold, prune_above)
+        pruned = {"removed": removed, "before": figures}
+        figures = _of_saved(mixture, data).figures(data.clusters)
+    outcome = {
+        "method": chosen.setting.method,
+        "k": mixture.k,
+        "lam": chosen.setting.lam,
+        "seed": chosen.setting.seed,
+        "combine": "probability",
+        "dead_heads": list(hygiene.dead),
+        "duplicate_heads": [list(pair) for pair in hygiene.duplicates],
+        "pruned": pruned,
+    }
+    return save_run(store, run_id, record | outcome | figures | chosen.fit | provenance(), mixture.state())
+
+
+def _of_saved(mixture: Mixture, data: FitData) -> Validated:
+    train, validation = data.sources()
+    known = None if data.latent == "pair" else known_weights([mixture], train, validation)[0]
+    return validated(mixture, validation, known)
+
+
+def figures_of(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> Figures:
+    """Return what is known of a prediction on validation pairs [N], whose prompts are `clusters` [N].
+
+    One prompt leaves the standard error unknown.
+    """
+    error = float(standard_error(log_probability[:, None], clusters)[0])
+    return {
+        "validation_nll": nll(log_probability),
+        "validation_nll_se": error if math.isfinite(error) else None,
+        "validation_accuracy": accuracy(log_probability),
+        "effective_heads": effective_heads(log_weights),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Return what run.json says of when and with what a run was made."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }

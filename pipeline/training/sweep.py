@@ -1,0 +1,190 @@
+"""Many settings of K, λ and seed in one go: a leaderboard, K by the one-standard-error rule, the winner as a run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cache.commits import commit, write_table
+from cache.errors import BadInput, Interrupted
+from cache.keys import short_id
+from cache.store import Store
+from heads.evaluation.selection import Contender, compare_sizes, smallest_within_one_error
+from heads.fitting.fit import fit_in_chunks
+from heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from pipeline.training.choose_width import parse_width, project
+from pipeline.training.data import FitData
+from pipeline.training.results import Outcome, restarts_agreeing, save_outcome
+from pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
+from pipeline.training.train import TrainOptions
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values that a sweep combines; `TrainOptions.restarts` seeds of each."""
+
+    k: tuple[int, ...] = (1, 2, 3, 5, 8, 10)
+    """Numbers of reward heads; 1 is the single reward, which has neither λ nor local optima and is fitted once."""
+    lam: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 0.5)
+    """Strengths of the pull of the mixture weights to uniform; an ensemble has none and is fitted once for each K."""
+
+    def __post_init__(self) -> None:
+        for name in ("k", "lam"):
+            if not getattr(self, name):
+                raise BadInput(f"{name} has no value: give at least one, for example --{name} 2")
+
+    def settings(self, base: FitSetting, options: TrainOptions) -> list[FitSetting]:
+        """Return the distinct settings, everything but K, λ and seed being those of `base`."""
+        combined = [_setting(base, k, lam) for k, lam in itertools.product(self.k, self.lam)]
+        return [restart for setting in dict.fromkeys(combined) for restart in options.restarted(setting)]
+
+    def middle(self, base: FitSetting) -> FitSetting:
+        """Return the setting in the middle of the values: what the width of a projection is validated with."""
+        k, lam = (sorted(set(values))[len(set(values)) // 2] for values in (self.k, self.lam))
+        return _setting(base, int(k), lam)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What `sweep` says."""
+
+    run: str
+    """Id of the saved run, and the `sweep` of its settings in the view leaderboard."""
+    record: dict[str, Any]
+    """run.json."""
+    settings: int
+    """Settings fitted."""
+    by_k: list[Contender]
+    """The best restart of each K: what K was chosen by."""
+    leaderboard: list[dict[str, Any]]
+    """A row for each K and λ, best first: figures of its best restart, share of its other restarts that agree."""
+
+
+def parse_values(name: str, text: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
+    """Read numbers separated by commas. Raises BadInput naming the option and the value that is none."""
+    values = []
+    for word in text.split(","):
+        try:
+            values.append(kind(word))
+        except ValueError:
+            example = "1,2,5" if kind is int else "0,0.1,0.3"
+            raise BadInput(f"{name} has the value {word.strip()!r}: expected numbers such as {example}") from None
+    return tuple(values)
+
+
+def sweep(
+    store: Store,
+    name: str,
+    grid: Grid,
+    base: FitSetting,
+    plan: FitPlan,
+    options: TrainOptions,
+    progress: Callable[[FitProgress], None] | None = None,
+) -> Swept:
+    """Fit every combination of the grid on a data set's train split; choose by its validation prompts.
+
+    K is the smallest whose best restart's validation NLL is within one standard error over prompts of the best of all;
+    λ and seed are those of that restart. Where users or contexts have groups, it is the NLL of known ones.
+    Raises BadInput like `train`, and Interrupted on Ctrl-C: finished chunks are kept, and the same call goes on from
+    there.
+    """
+    settings = grid.settings(base, options)
+    data = options.open(store, name, max(settings, key=lambda one: one.k), plan)
+    asked = {"parent": None, "settings": _asked(grid, base, plan, options, data), **data.record()}
+    sweep_id = f"sweep-{short_id(asked, 8)}"
+    folder = store.run(sweep_id)
+    projected = project(data, parse_width(options.projection), grid.middle(base), plan, progress)
+    outcomes = load_chunks(folder, settings)
+    try:
+        pairs = projected.train, projected.validation
+        for chunk in fit_in_chunks(*pairs, projected.scaled(settings), plan, progress, set(outcomes)):
+            scored = {place: projected.outcome(one, settings[place], data) for place, one in chunk.items()}
+            outcomes = _candidates(outcomes | scored)
+            save_chunk(folder, [outcomes[place] for place in chunk])
+    except KeyboardInterrupt:
+        _save_leaderboard(folder, data, outcomes.values())
+        kept = f"{len(outcomes)} of {len(settings)} settings are fitted and in the view leaderboard as {sweep_id}"
+        raise Interrupted(f"interrupted: {kept}; the same command again goes on from there") from None
+    by_k = compare_sizes({k: one.log_probability for k, one in _best_by_k(outcomes.values()).items()}, data.clusters)
+    chosen = _best_by_k(outcomes.values())[smallest_within_one_error(by_k)]
+    board = _leaderboard(outcomes.values())
+    same = _by_setting(outcomes.values())[chosen.setting.k, chosen.setting.lam]
+    found = {"by_k": [asdict(one) for one in by_k], "restarts_agreeing": restarts_agreeing(same)}
+    record = asked | data.told() | projected.record() | found
+    _save_leaderboard(folder, data, outcomes.values())
+    run = save_outcome(store, sweep_id, record, chosen, data, options.prune)
+    remove_chunks(folder)
+    return Swept(run.id, run.record, len(settings), by_k, board)
+
+
+def _setting(base: FitSetting, k: int, lam: float) -> FitSetting:
+    if k == 1:
+        return replace(base, method="single", k=1, lam=0.0)
+    return replace(base, k=k, lam=0.0 if base.method == "ensemble" else lam)
+
+
+def _asked(grid: Grid, base: FitSetting, plan: FitPlan, options: TrainOptions, data: FitData) -> dict[str, Any]:
+    shared = {key: value for key, value in asdict(base).items() if key not in ("k", "lam")}
+    swept = {"k": list(grid.k), "lam": list(grid.lam)}
+    return shared | asdict(plan) | options.record(data) | swept
+
+
+def _best_by_k(outcomes: Collection[Outcome]) -> dict[int, Outcome]:
+    ordered = sorted(outcomes, key=lambda one: one.nll, reverse=True)
+    return {one.setting.k: one for one in ordered}
+
+
+def _candidates(outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
+    """Let go of all weights but those of the best setting of each K: no other can be chosen."""
+    best = {id(one) for one in _best_by_k(outcomes.values()).values()}
+    return {place: one if id(one) in best else replace(one, mixture=None) for place, one in outcomes.items()}
+
+
+def _by_setting(outcomes: Collection[Outcome]) -> dict[tuple[int, float], list[Outcome]]:
+    """Return the restarts of every K and λ, best first, in the order of their best."""
+    groups: dict[tuple[int, float], list[Outcome]] = {}
+    for one in sorted(outcomes, key=lambda one: one.nll):
+        groups.setdefault((one.setting.k, one.setting.lam), []).append(one)
+    return groups
+
+
+def _leaderboard(outcomes: Collection[Outcome]) -> list[dict[str, Any]]:
+    return [
+        {
+            "k": k,
+            "lam": lam,
+            "seed": group[0].setting.seed,
+            **group[0].figures,
+            "restarts": len(group),
+            "restarts_agreeing": restarts_agreeing(group),
+        }
+        for (k, lam), group in _by_setting(outcomes).items()
+    ]
+
+
+def _save_leaderboard(folder: Path, data: FitData, outcomes: Collection[Outcome]) -> None:
+    rows = [
+        {
+            "run": folder.name,
+            "sweep": folder.name,
+            "method": one.setting.method,
+            "data": data.dataset.name,
+            "features": data.features.id,
+            "k": one.setting.k,
+            "lam": one.setting.lam,
+            "seed": one.setting.seed,
+            **one.figures,
+            "restarts_agreeing": agreeing,
+        }
+        for group in _by_setting(outcomes).values()
+        for agreeing in [restarts_agreeing(group)]
+        for one in group
+    ]
+    if rows:
+        file = write_table(folder, "leaderboard", "leaderboard", pa.Table.from_pylist(rows))
+        commit(folder, "leaderboard", {"leaderboard": file}, {"settings": len(rows)})

@@ -1,0 +1,93 @@
+"""The finished chunks of a sweep under way, on disk: what an interrupted sweep goes on from.
+
+N validation pairs. A chunk keeps every setting's figures and validation predictions, and the weights of the
+settings that may still be chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import torch
+from safetensors.torch import load, save
+
+from cache.commits import Commit, commit, commit_paths, read_commit, read_commits, write_file, write_table
+from cache.errors import Damaged
+from cache.keys import canonical_json, short_id
+from heads.fitting.settings import FitSetting
+from heads.mixture import Mixture
+from pipeline.training.results import Outcome
+
+CHUNKS = "chunks"
+"""Folder of a run under way."""
+
+
+def save_chunk(run: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write a chunk of settings below a run's folder."""
+    entries = [{"setting": asdict(one.setting), "figures": one.figures, "fit": one.fit} for one in outcomes]
+    predictions = pa.table(
+        {
+            "log_probability": pa.array([one.log_probability.numpy() for one in outcomes], pa.list_(pa.float32())),
+            "favourites": pa.array([one.favourites.numpy() for one in outcomes], pa.list_(pa.int64())),
+        }
+    )
+    tensors = {
+        f"{place}.{name}": tensor.contiguous()
+        for place, one in enumerate(outcomes)
+        if one.mixture is not None
+        for name, tensor in one.mixture.state().items()
+    }
+    folder, stem = run / CHUNKS, short_id([entry["setting"] for entry in entries])
+    files = {
+        "predictions": write_table(folder, stem, "predictions", predictions),
+        "weights": write_file(folder, stem, "weights", "safetensors", lambda file: file.write(save(tensors)) and 1),
+    }
+    commit(folder, stem, files, {"outcomes": entries})
+
+
+def load_chunks(run: Path, settings: Sequence[FitSetting]) -> dict[int, Outcome]:
+    """Return the finished outcomes by their setting's place; a damaged chunk counts as not finished."""
+    places = {canonical_json(asdict(setting)): place for place, setting in enumerate(settings)}
+    found: dict[int, Outcome] = {}
+    for item in filter(None, map(_whole, commit_paths(run / CHUNKS))):
+        if not any(item.damage(role, digest=True) for role in item.files):
+            found |= {places[canonical_json(asdict(one.setting))]: one for one in _outcomes(item)}
+    return found
+
+
+def _whole(path: Path) -> Commit | None:
+    try:
+        return read_commit(path)
+    except Damaged:
+        return None
+
+
+def remove_chunks(run: Path) -> None:
+    """Forget the chunks of a sweep whose run is saved."""
+    for item in read_commits(run / CHUNKS):
+        item.remove()
+
+
+def _outcomes(item: Commit) -> list[Outcome]:
+    predictions = pl.read_parquet(item.path("predictions"))
+    weights = load(item.path("weights").read_bytes())
+    return [
+        Outcome(
+            FitSetting(**entry["setting"]),
+            entry["figures"],
+            entry["fit"],
+            predictions["log_probability"][place].to_torch(),
+            predictions["favourites"][place].to_torch(),
+            _mixture(weights, f"{place}."),
+        )
+        for place, entry in enumerate(item.record["outcomes"])
+    ]
+
+
+def _mixture(weights: Mapping[str, torch.Tensor], prefix: str) -> Mixture | None:
+    state = {name.removeprefix(prefix): part for name, part in weights.items() if name.startswith(prefix)}
+    return Mixture.from_state(state) if state else None

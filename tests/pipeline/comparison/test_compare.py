@@ -1,0 +1,180 @@
+"""`compare`: what is scored, that nothing learned from is, and that each row says what it is."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cache.errors import BadInput
+from cache.store import Store
+from cli import app
+from heads.evaluation.metrics import correct
+from heads.mixture import Mixture
+from pipeline.comparison.compare import run_comparison
+from pipeline.comparison.entries import contestants
+from pipeline.comparison.experiment import NO_ATTRIBUTE, Trial, TrialOptions
+from pipeline.comparison.published import published
+from pipeline.embedding.embed import EmbedOptions, embed
+from pipeline.sources.ingest import SourceOptions
+
+Fill = Callable[..., str]
+QUICK = ["single", "ensemble", "ensemble-best", "ensemble-oracle", "hyre", "drm-shots", "ceiling"]
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def embedded(
+    store: Store, tmp_path: Path, tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path]
+) -> Store:
+    """Return a store with data set `made`: 90 prompts, two attributes with a context each, users, half of them test."""
+    contexts = {"warm": "Prefer the friendly answer.", "cold": "Prefer the dry answer."}
+    rows = []
+    for number in range(90):
+        friendly, dry = f"Thing {number} is lovely, my friend", f"Thing {number} is in the manual"
+        for attribute in contexts:
+            chosen, rejected = (friendly, dry) if attribute == "warm" else (dry, friendly)
+            row = {"prompt": f"What is thing {number}?", "chosen": chosen, "rejected": rejected}
+            rows.append(row | {"attribute": attribute, "context": contexts[attribute], "user": f"u{number % 5}"})
+    options = EmbedOptions(backbone=str(tiny_backbone("llama")))
+    embed(store, [write_rows(rows)], "made", SourceOptions(split_by_prompt=0.5), options)
+    return store
+
+
+def test_every_row_runs_or_says_why_not(embedded: Store) -> None:
+    options = TrialOptions(shots=3, budget=4, seeds=1, k=2)
+    compared = run_comparison(embedded, "made", None, options, silent)
+    assert {row.system for row in compared.rows} | set(compared.skipped) == set(contestants())
+    assert set(compared.skipped) == {"own-head", "armo", "armo-contexts"}
+    assert "ratings" in compared.skipped["armo"]
+    for row in compared.rows:
+        assert set(row.accuracy) == {"warm", "cold", "average"}
+        assert row.accuracy["average"] == pytest.approx((row.accuracy["warm"] + row.accuracy["cold"]) / 2)
+        assert row.low["average"] <= row.accuracy["average"] + 1e-9 <= row.high["average"] + 2e-9
+    figures = {row.system: row.accuracy["average"] for row in compared.rows}
+    assert figures["ceiling"] > 0.9  # every attribute has one taste
+    assert figures["micro-contexts"] > 0.9  # and a context that names it
+    assert 0.3 < figures["single"] < 0.7  # opposite tastes on the same responses
+    learns = {row.system: row.supervision for row in compared.rows}
+    assert learns["lore"] == "pairs with users"
+
+
+def test_the_single_row_is_that_of_its_model(store: Store, synthetic: Fill) -> None:
+    synthetic(store, prompts=160)
+    trial = Trial(store, "toy", TrialOptions(shots=5, seeds=2), silent)
+    right = contestants()["single"].right(trial)
+    test = trial.test(frozenset(), "prompt")
+    for seed, model in enumerate(trial.models("single", "prompt")):
+        log_p = Mixture.from_state(model.state()).log_probability(test.delta, None)
+        assert torch.equal(right[seed], correct(log_p[trial.rows]))
+    compared = run_comparison(store, "toy", ["single"], TrialOptions(shots=5, seeds=2), silent)
+    mine = (trial.scored_group == trial.groups.index("a")).numpy()
+    assert compared.rows[0].accuracy["a"] == pytest.approx(right.numpy()[:, mine].mean())
+    assert compared.rows[0].difference["average"] == 0
+    by_seed = right.numpy()[:, mine].mean(1)
+    assert compared.rows[0].deviation["a"] == pytest.approx(by_seed.std(ddof=1))
+
+
+def test_nothing_drawn_is_scored(store: Store, synthetic: Fill) -> None:
+    for seed in range(6):
+        synthetic(store, f"toy{seed}", prompts=80 + 40 * seed, seed=seed)
+        trial = Trial(store, f"toy{seed}", TrialOptions(shots=2 + seed, budget=3), silent)
+        prompts = trial.table["prompt_id"]
+        for number, group in enumerate(trial.groups):
+            own = prompts[trial.rows[trial.scored_group == number].numpy()]
+            shots = trial.table[trial.shots[number].numpy()]
+            assert shots["attribute"].unique().to_list() == [group]
+            assert len(shots) == 2 + seed
+            assert not set(shots["prompt_id"]) & set(own)
+            assert len(own)
+
+
+def test_a_target_without_train_split_gives_its_budget_and_never_scores_it(store: Store, synthetic: Fill) -> None:
+    synthetic(store, "toy", prompts=120)
+    synthetic(store, "other", prompts=200, seed=4)
+    for path in (store.dataset("other") / "pairs").glob("train-*"):
+        path.unlink()
+    trial = Trial(store, "toy", TrialOptions(shots=4, budget=9, route_on="other"), silent)
+    assert (trial.budget_from, trial.target.name) == ("test", "other")
+    taken = trial.table.filter(pl.Series(range(trial.table.height)).is_in(trial.budget_rows.flatten().tolist()))
+    assert taken.height == 9 * len(trial.groups)
+    assert set(trial.shots.flatten().tolist()) <= set(trial.budget_rows.flatten().tolist())
+    assert not set(taken["prompt_id"]) & set(trial.table[trial.rows.numpy()]["prompt_id"])
+
+
+def test_an_oracle_is_never_below_the_honest_choice_and_is_labelled(store: Store, synthetic: Fill) -> None:
+    synthetic(store, prompts=240)
+    compared = run_comparison(store, "toy", QUICK, TrialOptions(shots=5, seeds=1, k=3), silent)
+    rows = {row.system: row for row in compared.rows}
+    assert set(compared.scored) == {"a", "b", NO_ATTRIBUTE}
+    for group in (*compared.scored, "average"):
+        assert rows["ensemble-oracle"].accuracy[group] >= rows["ensemble-best"].accuracy[group]
+    assert "oracle" in rows["ensemble-oracle"].title
+    assert rows["ceiling"].accuracy["average"] > rows["single"].accuracy["average"] + 0.1
+    assert rows["ceiling"].difference_low["average"] > 0
+    assert rows["single"].deviation["average"] is None
+
+
+def test_attributes_with_few_pairs_are_left_out_and_named(store: Store, synthetic: Fill) -> None:
+    synthetic(store, prompts=100)
+    with pytest.raises(BadInput, match="no attribute has more than 25 pairs"):
+        Trial(store, "toy", TrialOptions(shots=25), silent)
+
+
+def test_published_figures_stand_beside_ours() -> None:
+    table = published("helpsteer2")
+    assert table.value("micro", "Helpfulness") == 0.8324
+    assert table.value("single", "average") == 0.7632
+    assert table.value("lore", "average") is None
+    assert any("873/854/696/643/754" in line and "185/172/162/129/152" in line for line in table.disagreements)
+    assert published("rpr").value("micro-hyre", "Factual Accuracy") == 0.9524
+    assert any(".841" in line for line in published("rpr").disagreements)
+    assert any("0.8133" in line and "0.8039" in line for line in published("transfer").disagreements)
+    assert published("rewardbench").value("micro", "chat-hard") == 0.7544
+    for name in ("helpsteer2", "rpr", "rewardbench", "transfer"):
+        systems = {row.system for row in published(name).rows}  # type: ignore[arg-type]
+        assert systems <= set(contestants())
+
+
+def test_the_command_prints_the_table_and_one_json_object(store: Store, synthetic: Fill) -> None:
+    synthetic(store, prompts=120)
+    arguments = ["compare", "toy", "--store", str(store.root), "--methods", "single,hyre", "--seeds", "2"]
+    arguments += ["--shots", "4", "--k", "2", "--paper", "helpsteer2"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    for text in ("Single reward", "HyRe", "0.7632", "the paper disagrees with itself", "less single"):
+        assert text in shown.stdout
+    assert "with context from" not in shown.stdout  # neither row learns from a budget
+    found: dict[str, Any] = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert [row["system"] for row in found["rows"]] == ["single", "hyre"]
+    assert found["rows"][0]["published"] == {"average": 0.7632}
+    assert math.isclose(sum(found["scored"].values()), len(Trial(store, "toy", TrialOptions(shots=4), silent).rows))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "single,magic"], "--methods has 'magic'"),
+        (["--shots", "0"], "--shots 0"),
+        (["--seeds", "0"], "--seeds 0"),
+        (["--paper", "transfer"], "--route-on"),
+        (["--split", "nope"], "has no split 'nope'"),
+        (["--methods", "armo"], "ratings"),
+        (["--route-on", "elsewhere"], "elsewhere"),
+        (["--methods", "micro", "--budget", "400"], "--budget 400"),
+    ],
+)
+def test_bad_input_is_one_line(store: Store, synthetic: Fill, arguments: list[str], message: str) -> None:
+    synthetic(store, prompts=120)
+    result = CliRunner().invoke(app, ["compare", "toy", "--store", str(store.root), "--shots", "4", *arguments])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.output

@@ -1,0 +1,416 @@
+"""What the store survives: reads that fail, damaged files, `gc` beside `embed`, writers at the same moment.
+
+A read that fails proves nothing: the error has its own line, nothing is removed, nobody is told to delete. Damage is
+proven by a digest or a size, and its file goes when what replaces it is committed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cache import commits
+from cache.datasets import open_dataset, read_table
+from cache.errors import Damaged, Failure
+from cache.maintenance import leases
+from cache.maintenance.leases import Leases
+from cache.maintenance.verify import verify
+from cache.store import Store
+from cache.vectors.features import ROLE, Features, only_features, open_features
+from cli import app
+from pipeline.embedding import embed as embedding
+from pipeline.forwarding.options import EmbedOptions
+from pipeline.sources import ingest
+from pipeline.sources.ingest import SourceOptions
+
+ERRORS = (errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE)
+
+
+@contextmanager
+def unreadable(path: Path, error: int) -> Iterator[None]:
+    """Let every read of one file fail; its name and size can still be looked at."""
+    real = Path.open
+
+    def refuse(file: Path, *args: Any, **options: Any) -> Any:
+        if file == path:
+            raise OSError(error, os.strerror(error), str(path))
+        return real(file, *args, **options)
+
+    commits._digest.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        yield
+    commits._digest.cache_clear()
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def command(store: Store, tiny_backbone: Callable[..., Path]) -> Callable[..., Any]:
+    """Return `command(name, *arguments)`, the real command on the store."""
+
+    def run(*arguments: str) -> Any:
+        backbone = ["--backbone", str(tiny_backbone("bert")), "--device", "cpu"] if arguments[0] == "embed" else []
+        return CliRunner().invoke(app, [*arguments, *backbone, "--store", str(store.root)])
+
+    return run
+
+
+@pytest.fixture
+def sources(write_rows: Callable[..., Path]) -> list[str]:
+    """Return two sources without a text in common."""
+    rows = [{"prompt": f"What is {at}?", "chosen": f"It is {at}.", "rejected": f"No {at}"} for at in range(20)]
+    return [str(write_rows(rows[start : start + 10], f"{start}.jsonl")) for start in (0, 10)]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("kind", ["shard", "shard's commit", "pairs", "links", "links' commit"])
+def test_embed_removes_nothing_that_it_cannot_read(
+    store: Store, command: Callable[..., Any], sources: list[str], kind: str, error: int
+) -> None:
+    assert command("embed", sources[0], "--name", "first").exit_code == 0
+    before = contents(store.root)
+    patterns = {
+        "shard": "features/*/shards/*.parquet",
+        "shard's commit": "features/*/shards/*.json",
+        "pairs": "datasets/first/pairs/*.parquet",
+        "links": "datasets/first/links/*/*.parquet",
+        "links' commit": "datasets/first/links/*/*.json",
+    }
+    path = next(store.root.glob(patterns[kind]))
+    source, name = (sources[1], "other") if "shard" in kind else (sources[0], "first")
+    with unreadable(path, error):
+        refused = command("embed", source, "--name", name)
+    assert refused.exit_code == 1
+    line = refused.stderr.splitlines()[-1]
+    assert line.startswith(f"micropref: {path}: cannot be read ({os.strerror(error)}); it may be whole")
+    assert "Traceback" not in refused.stderr
+    assert contents(store.root) == before
+    assert command("verify").exit_code == 0
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_verify_and_gc_call_it_unreadable(
+    store: Store, command: Callable[..., Any], sources: list[str], error: int
+) -> None:
+    command("embed", sources[0], "--name", "first")
+    before = contents(store.root)
+    path = only_features(store, None).commits[0].path(ROLE)
+    with unreadable(path, error):
+        verified, collected = command("verify"), command("gc", "--min-age", "0")
+    assert (verified.exit_code, collected.exit_code) == (1, 1)
+    for said in (verified.stdout, collected.stderr):
+        assert f"{path}: cannot be read ({os.strerror(error)}); it may be whole" in said
+    assert contents(store.root) == before
+
+
+@pytest.mark.parametrize("name", ["features.json", "about.json", "run.json", "heads.safetensors"])
+def test_no_message_tells_to_remove_what_may_only_be_unreadable(
+    store: Store, synthetic: Callable[..., str], planted_run: Callable[..., str], name: str
+) -> None:
+    run = planted_run(store, synthetic(store))
+    path = next(store.root.rglob(name))
+    arguments = {"about.json": ["ls"]}.get(name, ["eval", run])
+    with unreadable(path, errno.EIO):
+        refused = CliRunner().invoke(app, [*arguments, "--store", str(store.root)])
+    assert refused.exit_code == 1
+    line = refused.stderr.splitlines()[-1]
+    assert f"{path}: cannot be read (Input/output error); it may be whole" in line
+    assert "remove the cause" in line
+    assert f"remove {store.root}" not in line
+
+
+def test_damage_is_told_apart_from_a_failed_read(store: Store, synthetic: Callable[..., str]) -> None:
+    synthetic(store)
+    (item,) = only_features(store, None).commits
+    with unreadable(item.path(ROLE), errno.EIO), pytest.raises(Failure) as caught:
+        item.damage(ROLE, digest=True)
+    assert not isinstance(caught.value, Damaged)
+    path = item.path(ROLE)
+    path.write_bytes(bytes(8) + path.read_bytes()[8:])
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(Damaged, match="content changed"):
+        item.checked_path(ROLE)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    os.utime(path, ns=(0, 0))  # two writes may share one tick of the clock
+
+
+def logical(store: Store, name: str) -> Any:
+    """Return what readers find of a data set: vectors by key, pairs and links."""
+    features, dataset = only_features(store, None), open_dataset(store, name)
+    keys = features.keys().to_pylist()
+    vectors = dict(zip(keys, features.gather(np.arange(len(keys))).tolist(), strict=True))
+    tables = [read_table(part, "pairs").rows() for part in dataset.parts]
+    links = [item for part in dataset.parts if (item := dataset.links(part, features.id))]
+    return vectors, tables, [read_table(item, "links").rows() for item in links]
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "missing"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "features/*/shards/*.parquet",
+        "features/*/shards/*.json",
+        "features/*/features.json",
+        "features/*/about.json",
+        "datasets/first/pairs/*.parquet",
+        "datasets/first/pairs/*.json",
+        "datasets/first/links/*/*.parquet",
+        "datasets/first/links/*/*.json",
+    ],
+)
+def test_embedding_the_same_source_again_repairs_a_file(
+    store: Store, command: Callable[..., Any], sources: list[str], pattern: str, change: str
+) -> None:
+    command("embed", sources[0], "--name", "first")
+    whole = logical(store, "first")
+    path = next(store.root.glob(pattern))
+    if change == "flip":
+        damage(path)
+    elif change == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        path.unlink()
+    again = command("embed", sources[0], "--name", "first")
+    assert again.exit_code == 0, again.stderr
+    assert "Traceback" not in again.stderr
+    assert verify(store).problems == []
+    assert verify(store).duplicate_vectors == 0
+    assert logical(store, "first") == whole
+
+
+def test_damaged_vectors_stay_until_their_replacement_is_committed(
+    store: Store, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("embed", sources[0], "--name", "first")
+    (item,) = only_features(store, None).commits
+    damage(item.path(ROLE))
+    before = contents(store.root)
+    with monkeypatch.context() as patch:
+        patch.setattr(Features, "write_shard", lambda *_: (_ for _ in ()).throw(Failure("disk full")))
+        assert command("embed", sources[0], "--name", "first").exit_code == 1
+    assert contents(store.root) == before
+    assert command("embed", sources[0], "--name", "first").exit_code == 0
+    assert verify(store).problems == []
+
+
+def test_damaged_vectors_of_another_data_set_stay_and_are_named(
+    store: Store, command: Callable[..., Any], sources: list[str]
+) -> None:
+    command("embed", sources[0], "--name", "first")
+    (item,) = only_features(store, None).commits
+    damage(item.path(ROLE))
+    other = command("embed", sources[1], "--name", "other")
+    assert other.exit_code == 0
+    assert "content changed after it was committed; needed by data set 'first' (30 of its vectors" in other.stderr
+    assert item.commit_path.exists()
+    assert command("embed", sources[0], "--name", "first").exit_code == 0
+    assert verify(store).problems == []
+
+
+def grow_old(store: Store, days: float = 2) -> None:
+    then = time.time() - days * 86400
+    for path in store.root.rglob("*"):
+        os.utime(path, (then, then))
+
+
+@pytest.fixture
+def interrupted(
+    store: Store, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Return `go_on(during)`: an `embed` stopped days ago goes on; `during` runs once, when it has stored a shard."""
+    monkeypatch.setattr("pipeline.embedding.shard_plan.SHARD_TOKENS", 300)
+    real = Features.write_shard
+    left = [3]
+
+    def stop_after(features: Features, *args: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Failure("stopped")
+        return real(features, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Features, "write_shard", stop_after)
+        assert command("embed", *sources, "--name", "first").exit_code == 1
+    grow_old(store)
+
+    def go_on(during: Callable[[], None]) -> Any:
+        done: list[bool] = []
+
+        def once(features: Features, *args: Any) -> Any:
+            written = real(features, *args)
+            if not done:
+                done.append(True)
+                during()
+            return written
+
+        monkeypatch.setattr(Features, "write_shard", once)
+        return command("embed", *sources, "--name", "first")
+
+    return go_on
+
+
+def test_gc_leaves_what_a_running_embed_counts_as_stored(
+    store: Store, command: Callable[..., Any], interrupted: Callable[..., Any]
+) -> None:
+    collected = []
+    again = interrupted(lambda: collected.append(command("gc", "--json")))
+    assert again.exit_code == 0
+    assert json.loads(collected[0].stdout)["vectors"] == 0
+    assert "went while this command ran" not in again.stderr
+    assert verify(store).problems == []
+
+
+def test_what_a_gc_of_young_files_takes_is_embedded_again(
+    store: Store, command: Callable[..., Any], interrupted: Callable[..., Any]
+) -> None:
+    collected = []
+    again = interrupted(lambda: collected.append(command("gc", "--json", "--min-age", "0")))
+    assert again.exit_code == 0
+    lost = json.loads(collected[0].stdout)["vectors"]
+    assert lost > 0
+    assert f"{lost} vectors went while this command ran, by `gc` it seems: they are embedded again" in again.stderr
+    assert verify(store).problems == []
+
+
+def test_an_embed_whose_vectors_keep_going_says_so(
+    store: Store, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = embedding.whole_features
+
+    def gone(store: Store, settings: dict[str, Any]) -> Any:
+        features, _ = real(store, settings)
+        for item in features.commits:
+            item.remove()
+        return real(store, settings)
+
+    monkeypatch.setattr(embedding, "whole_features", gone)
+    refused = command("embed", sources[0], "--name", "first")
+    assert refused.exit_code == 1
+    assert "vectors went 3 times while this command ran; stop the `gc` that runs beside it" in refused.stderr
+    assert not (store.root / "datasets").exists()
+
+
+def test_leases_are_renewed_until_the_command_ends(
+    store: Store, synthetic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RENEW_S", 0.02)
+    features = open_features(store, synthetic(store, shards=3))
+    paths = [item.commit_path for item in features.commits]
+    keys, gone = (features.shard_keys(features.commits[at]) for at in (0, 2))
+    with Leases(features, pytest.fail) as held:
+        features.commits[2].remove()
+        assert held.stored([*keys, b"unknown" * 2]) == set(keys)
+        assert held.stored(gone) == set()
+        for _ in range(2):
+            grow_old(store)
+            until = time.monotonic() + 10
+            while time.time() - paths[0].stat().st_mtime > 3600 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert time.time() - paths[0].stat().st_mtime < 3600
+            assert time.time() - paths[1].stat().st_mtime > 3600, "nobody relies on it"
+
+
+def test_who_cannot_lease_is_told(store: Store, synthetic: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    features = open_features(store, synthetic(store, shards=2))
+    keys = features.keys().to_pylist()
+    said: list[str] = []
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(leases.os, "utime", refuse)
+    with Leases(features, said.append) as held:
+        assert held.stored(keys) == set(keys)
+    (line,) = said
+    assert "cannot be marked as in use (Permission denied): run no `gc` while this runs" in line
+
+
+def pair_ids(store: Store, name: str) -> list[str]:
+    return [row for part in open_dataset(store, name).parts for row in read_table(part, "pairs")["pair_id"]]
+
+
+@pytest.fixture
+def overlapping(write_rows: Callable[..., Path]) -> list[str]:
+    """Return two sources with 6 of their 10 pairs in common."""
+    rows = [{"prompt": f"What is {at}?", "chosen": f"It is {at}.", "rejected": f"No {at}"} for at in range(14)]
+    return [str(write_rows(rows[start : start + 10], f"{start}.jsonl")) for start in (0, 4)]
+
+
+def embed_at_once(store: Store, backbone: Path, sources: list[str], patch: pytest.MonkeyPatch) -> None:
+    """Embed sources in threads that wait for each other before they first commit pairs."""
+    barrier, real, met = threading.Barrier(len(sources)), ingest.write_part, threading.local()
+
+    def together(*args: Any) -> Any:
+        if not hasattr(met, "before"):
+            met.before = True
+            barrier.wait(timeout=60)
+        return real(*args)
+
+    def run(source: str) -> None:
+        embedding.embed(store, [Path(source)], "mine", SourceOptions(), EmbedOptions(str(backbone), device="cpu"))
+
+    patch.setattr(ingest, "write_part", together)
+    with ThreadPoolExecutor(len(sources)) as pool:
+        list(pool.map(run, sources))
+
+
+def test_writers_at_the_same_moment_give_no_pair_id_twice(
+    store: Store,
+    command: Callable[..., Any],
+    tiny_backbone: Callable[..., Path],
+    overlapping: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, source in zip("ab", overlapping, strict=True):
+        command("embed", source, "--name", name)  # so that all vectors are there, and both commit at once
+    monkeypatch.setattr(ingest, "PAUSE_S", 0.05)
+    embed_at_once(store, tiny_backbone("bert"), overlapping, monkeypatch)
+    ids = pair_ids(store, "mine")
+    assert len(ids) == len(set(ids)) == 20
+    assert sum(not pair_id.endswith("-0") for pair_id in ids) == 6
+    assert verify(store).problems == []
+
+
+def test_doubled_pair_ids_are_reported_and_repaired(
+    store: Store,
+    command: Callable[..., Any],
+    tiny_backbone: Callable[..., Path],
+    overlapping: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, source in zip("ab", overlapping, strict=True):
+        command("embed", source, "--name", name)
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_clashes", lambda *_: False)  # as if both were killed before they looked again
+        embed_at_once(store, tiny_backbone("bert"), overlapping, patch)
+    assert len(set(pair_ids(store, "mine"))) == 14
+    (line,) = verify(store).problems
+    assert "data set 'mine', split 'train': 6 pair ids stand in two sources, " in line
+    assert f"`micropref embed {overlapping[0]} --name mine`" in line or f"embed {overlapping[1]} --name mine`" in line
+    again = command("embed", overlapping[0], "--name", "mine")
+    assert again.exit_code == 0
+    assert len(set(pair_ids(store, "mine"))) == 20
+    assert verify(store).problems == []
+    before = contents(store.root)
+    assert command("embed", *overlapping, "--name", "mine").exit_code == 0
+    assert contents(store.root) == before

@@ -1,0 +1,150 @@
+"""Is personalisation worth it: yes where groups were planted, no without them, and no when people are shuffled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import cli
+from cache.datasets import open_dataset
+from cache.errors import BadInput
+from cache.store import Store
+from cache.vectors.features import open_features
+from cache.vectors.pair_features import PairFeatures, load_pairs
+from heads.adaptation.diagnosis import DiagnosisPlan
+from pipeline.people.diagnose import UnitDiagnosis, diagnose, diagnose_kind
+
+Synthetic = Callable[..., str]
+Parts = tuple[PairFeatures, PairFeatures, PairFeatures]
+CHEAP = DiagnosisPlan(k=2, restarts=1, device="cpu")
+
+
+def parts_of(store: Store, synthetic: Synthetic, **changes: Any) -> Parts:
+    """Return pairs to fit, validation and test pairs that name a user."""
+    features = open_features(store, synthetic(store, users=10, **changes))
+    dataset = open_dataset(store, "toy")
+    train, test = (load_pairs(dataset, features, split, router_input="prompt") for split in ("train", "test"))
+    named = [part.take(part.table["user"].is_not_null()) for part in (train, test)]
+    fitting, validation = (named[0].take(named[0].table["part"] == name) for name in ("fit", "validation"))
+    return fitting, validation, named[1]
+
+
+def shuffled(parts: Parts, seed: int) -> Parts:
+    """Deal the users of each part out anew."""
+    dealt = [replace(p, table=p.table.with_columns(user=p.table["user"].shuffle(seed=seed))) for p in parts]
+    return dealt[0], dealt[1], dealt[2]
+
+
+def found(parts: Parts, plan: DiagnosisPlan = CHEAP) -> UnitDiagnosis:
+    diagnosis = diagnose_kind(*parts, "user", plan)
+    assert diagnosis is not None
+    return diagnosis
+
+
+def test_planted_groups_are_worth_knowing(store: Store, synthetic: Synthetic) -> None:
+    one = found(parts_of(store, synthetic))
+    assert (one.worth_it, one.more_pairs, one.units) == ("yes", 0, 20)
+    gains = (one.over_single, one.over_nobody, one.over_stranger)
+    assert one.worth == min(gain.mean for gain in gains) > 0.2
+    for gain, without in zip(gains, (one.single_nll, one.nobody_nll, one.stranger_nll), strict=True):
+        assert 0 < gain.low < gain.mean < gain.high
+        assert gain.mean == pytest.approx(without - one.unit_nll)
+    assert one.by_count[1] < one.by_count[4] < one.by_count[16]
+
+
+def test_people_of_one_taste_are_not_worth_knowing(store: Store, synthetic: Synthetic) -> None:
+    fitting, validation, test = (p.take(p.table["attribute"] == "a") for p in parts_of(store, synthetic))
+    one = found((fitting, validation, test))
+    assert one.units == 10
+    assert one.worth_it == "no"
+    assert abs(one.over_stranger.mean) < 0.02
+
+
+def test_shuffled_people_are_not_worth_knowing(store: Store, synthetic: Synthetic) -> None:
+    parts = parts_of(store, synthetic, prompts=200)
+    assert found(parts).worth_it == "yes"
+    assert [found(shuffled(parts, seed)).worth_it for seed in range(10)].count("yes") == 0
+
+
+@pytest.mark.slow
+def test_at_most_one_in_twenty_shuffles_is_taken_for_groups(store: Store, synthetic: Synthetic) -> None:
+    parts = parts_of(store, synthetic, prompts=200)
+    answers = [found(shuffled(parts, seed)).worth_it for seed in range(100, 200)]
+    assert answers.count("yes") <= 5
+
+
+def test_few_pairs_say_how_many_more_would_settle_it(store: Store, synthetic: Synthetic) -> None:
+    """With a pair or two of each user to learn from, no gain says little: it is too early to tell."""
+    fitting, validation, test = parts_of(store, synthetic, prompts=200)
+    dealt = shuffled((fitting, validation, test), 0)
+    few = dealt[0].take(dealt[0].table.select(pl.int_range(pl.len()).over("user") < 2).to_series())
+    one = found((few, *dealt[1:]))
+    assert (one.pairs_per_unit, one.worth_it, one.more_pairs) == (2, "not yet", 6)
+
+
+def test_only_prompts_that_train_has_not_are_scored(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, users=5, prompts=120)
+    one, *_ = diagnose(store, "toy", CHEAP).units
+    test = open_dataset(store, "toy").linked_pairs(open_dataset(store, "toy").linked_features()[0], "test", ["user"])
+    assert one.scored == test["user"].drop_nulls().len() - one.unknown
+
+
+def test_every_kind_of_unit_has_a_row_and_a_line(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, users=5, prompts=160)
+    words = ["diagnose", "toy", "--k", "2", "--restarts", "1", "--device", "cpu", "--store", str(store.root)]
+    report = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).stdout)
+    assert [(unit["kind"], unit["worth_it"]) for unit in report["units"]] == [
+        ("user", "yes"),
+        ("attribute", "yes"),
+        ("context", "yes"),
+    ]
+    text = CliRunner().invoke(cli.app, words).stdout.splitlines()
+    assert text[0].startswith("toy, by user: yes: knowing the user is worth +0.")
+
+
+def test_people_whose_taste_is_the_contexts_are_worth_knowing_with_it(store: Store, synthetic: Synthetic) -> None:
+    """Users who choose in both contexts, by opposite tastes, are nobody by themselves."""
+    parts = [
+        replace(part, table=part.table.with_columns(user=pl.col("user").str.slice(1)))
+        for part in parts_of(store, synthetic)
+    ]
+    alone, both = (diagnose_kind(*parts, kind, CHEAP) for kind in ("user", "user and context"))  # type: ignore[arg-type]
+    assert alone is not None
+    assert both is not None
+    assert (alone.units, alone.worth_it) == (10, "no")
+    assert (both.units, both.worth_it, both.scored) == (20, "yes", alone.scored)
+    assert both.resampled == alone.resampled == "users or prompts, whichever is wider"
+    without = parts[0].take(parts[0].table["context"] == "a")
+    assert diagnose_kind(without, *parts[1:], "user and context", CHEAP) is None
+
+
+def test_data_that_names_nobody_is_refused(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic(store, prompts=80)
+    monkeypatch.setattr("pipeline.people.diagnose.KINDS", ("user",))
+    with pytest.raises(BadInput, match=r"neither users, attributes nor contexts .* two of a kind or more") as caught:
+        diagnose(store, "toy", CHEAP)
+    assert "\n" not in str(caught.value)
+
+
+def test_there_are_no_more_groups_than_units(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, users=5, prompts=80)
+    assert diagnose(store, "toy", replace(CHEAP, k=1000)) == diagnose(store, "toy", replace(CHEAP, k=10))
+
+
+def test_the_defaults_of_diagnose_are_those_of_the_modules() -> None:
+    import inspect
+
+    told = {name: parameter.default for name, parameter in inspect.signature(cli.diagnose).parameters.items()}
+    plan = DiagnosisPlan()
+    assert {name: told[name] for name in ("k", "restarts", "device", "seed")} == {
+        "k": plan.k,
+        "restarts": plan.restarts,
+        "device": plan.device,
+        "seed": plan.seed,
+    }

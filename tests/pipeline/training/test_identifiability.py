@@ -1,0 +1,205 @@
+"""Users and contexts as the unit, from stored pairs to a run: codes, what the data tells, figures, commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from cache.errors import BadInput
+from cache.runs import open_run
+from cache.sql.query import SqlLimits, run_query
+from cache.store import Store
+from cli import app
+from heads.evaluation.metrics import nll
+from heads.fitting.settings import FitPlan, FitSetting
+from heads.methods.base import NO_UNIT, Pairs
+from heads.methods.bradley_terry import unit_codes as codes_of_systems
+from heads.mixture import Mixture, pair_log_probability
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.show.tables import show_sweep, show_training
+from pipeline.training import memory_budget as memory
+from pipeline.training.data import open_fit_data
+from pipeline.training.identifiability import identify, unit_codes, unit_columns
+from pipeline.training.sweep import Grid, sweep
+from pipeline.training.train import TrainOptions, train
+
+Synthetic = Callable[..., str]
+SETTING = FitSetting("mixture", 2, lr=2e-2, hidden=8, latent="user")
+PLAN = FitPlan(epochs=30, batch=128, dtype="float32", device="cpu")
+PROMPTS = TrainOptions(router_input="prompt", restarts=3)
+
+
+def table(users: list[str | None], contexts: list[str | None]) -> pl.DataFrame:
+    return pl.DataFrame({"user": users, "context": contexts}, {"user": pl.String, "context": pl.String})
+
+
+def test_what_pairs_to_fit_tell_is_counted() -> None:
+    some = table(["u"] * 6 + ["v"] * 4 + ["w", None], ["q"] * 5 + ["r"] * 5 + [None] * 2)
+    found = identify(some, "prompt")
+    assert asdict(found) == {
+        "users": 3, "pairs_without_user": 1, "median": 4.0, "least": 1, "most": 6, "contexts": 2, "latent": "user",
+    }  # fmt: skip
+    assert identify(some, "context").latent == "pair"
+    nobody = identify(table([None, None], [None, None]), "prompt")
+    assert (nobody.users, nobody.median, nobody.contexts, nobody.latent) == (0, None, 0, "pair")
+    assert identify(table(["u"] * 9, [None] * 9), "prompt").latent == "pair"
+    assert identify(table(["u", "v"] * 3, [None] * 6), "prompt").latent == "pair"
+
+
+def test_a_unit_is_a_user_or_a_context_or_both() -> None:
+    changing = table(["u", "u", "v"], ["q", "r", "q"])
+    steady = table(["u", "u", "v"], ["q", "q", "r"])
+    assert unit_columns(changing, "user", "context") == ["user", "context"]
+    assert unit_columns(changing, "user", "prompt") == ["user"]
+    assert unit_columns(steady, "user", "context") == ["user"]
+    assert unit_columns(changing, "context", "prompt") == ["context"]
+    assert unit_columns(table(["u", None, None], ["q", "q", "r"]), "user", "context") == ["user"]
+    with pytest.raises(BadInput, match="latent context: no training pair names a context"):
+        unit_columns(table(["u"], [None]), "context", "prompt")
+
+
+def test_codes_are_alike_in_both_parts_and_nobody_is_a_unit_of_one_pair() -> None:
+    fitting, validation = table(["u", None, "v", "u", None], ["q"] * 5), table(["w", "v", None, "u"], ["q"] * 4)
+    first, second = (part.tolist() for part in unit_codes(fitting, validation, ["user"]))
+    assert first[0] == first[3] == second[3]
+    assert first[2] == second[1]
+    assert len({*first, *second}) == 6
+    both = unit_codes(table(["u", "u", "u"], ["q", None, "q"]), table(["v"], ["q"]), ["user", "context"])[0].tolist()
+    assert both[0] == both[2] != both[1]
+
+
+def test_codes_of_compared_systems_keep_the_unknown_apart() -> None:
+    def pairs(units: list[int]) -> Pairs:
+        rows = torch.zeros(len(units), 1)
+        return Pairs(rows, rows, torch.zeros(len(units)), units=torch.tensor(units))
+
+    first, second = codes_of_systems(pairs([1, NO_UNIT, 0, NO_UNIT]), pairs([NO_UNIT, 1]))
+    assert (first[0], first[2], second[1]) == (1, 0, 1)
+    assert len({*first.tolist(), *second.tolist()}) == 5
+
+
+def accuracy_of_best_heads(store: Store, run: str) -> float:
+    best = evaluate(store, run).best_head.filter(
+        (pl.col("chosen_on") == "validation") & pl.col("attribute").is_not_null()
+    )
+    return float(best["accuracy"].mean())  # type: ignore[arg-type]
+
+
+def test_users_tell_groups_that_prompts_do_not(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=600, users=30)
+    by_user = train(store, "toy", SETTING, PLAN, PROMPTS)
+    by_pair = train(store, "toy", replace(SETTING, latent="pair"), PLAN, PROMPTS)
+    assert by_user.run != by_pair.run
+    assert accuracy_of_best_heads(store, by_user.run) > 0.8 > 0.7 > accuracy_of_best_heads(store, by_pair.run)
+    record = by_user.record
+    assert record["one_group_for"] == ["user"]
+    assert record["identified"]["users"] == 60
+    assert record["identified"]["latent"] == "user"
+    assert record["settings"]["latent"] == "user"
+    assert record["settings"]["anneal"] is True
+    assert record["restarts_agreeing"] == 1
+    shown = show_training(by_user)
+    assert f"users: 60 ({record['identified']['median']:g} pairs each in the median, " in shown
+    assert f"known by their pairs to fit: validation NLL {record['validation_nll_known']:.4f}" in shown
+    nlls = [restart["validation_nll"] for restart in by_user.restarts]
+    restarts = f"best of {len(nlls)} restarts ({min(nlls):.4f} to {max(nlls):.4f}, 100% of the others agree)"
+    assert record["validation_nll_known"] == min(nlls)
+    assert f"chosen by that: {restarts}\n" in shown
+    assert shown.count("best of") == 1
+    assert "people chose often enough to tell their groups: --latent user finds them" in show_training(by_pair)
+
+
+def test_figures_of_known_users_are_those_of_the_saved_weights(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=200, users=20)
+    trained = train(store, "toy", SETTING, PLAN, replace(PROMPTS, projection="12"))
+    record = trained.record
+    mixture = Mixture.from_state(open_run(store, trained.run).tensors())
+    data = open_fit_data(store, "toy", routed=True, router_input="prompt")
+    weights = mixture.log_weights(data.validation.router, len(data.validation))
+    margins, cold = mixture.margins(data.validation.delta), []
+    for row, user in enumerate(data.validation.table["user"]):
+        told = data.fitting.delta[data.fitting.table["user"].eq_missing(user or "nobody").to_torch()][:16]
+        cold.append(weights[row] + F.logsigmoid(mixture.margins(told)).sum(0))
+    known = pair_log_probability(margins, torch.log_softmax(torch.stack(cold), 1))
+    assert record["validation_nll_known"] == pytest.approx(nll(known), abs=1e-4)
+    assert record["validation_nll"] == pytest.approx(nll(pair_log_probability(margins, weights)), abs=1e-4)
+    assert record["validation_nll_known"] < record["validation_nll"]
+    assert min(one["validation_nll"] for one in trained.restarts) == pytest.approx(nll(known), abs=1e-3)
+
+
+def test_a_sweep_over_users_chooses_by_known_users(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=600, users=30)
+    swept = sweep(store, "toy", Grid((1, 2), (0.03,)), replace(SETTING, k=2), PLAN, replace(PROMPTS, restarts=2))
+    assert swept.record["k"] == 2
+    by_k = {one.size: one.nll for one in swept.by_k}
+    assert by_k[2] == pytest.approx(swept.record["validation_nll_known"], abs=1e-4)
+    assert swept.leaderboard[0]["validation_nll_known"] == pytest.approx(by_k[2], abs=1e-6)
+    assert by_k[1] == pytest.approx(swept.leaderboard[1]["validation_nll"], abs=1e-4)
+    assert "NLL, units known" in show_sweep(swept)
+    board = run_query(store.root, f"SELECT * FROM leaderboard WHERE sweep = '{swept.run}'", SqlLimits()).to_pylist()
+    assert len(board) == 3
+
+
+def test_contexts_are_units_too(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=300)
+    trained = train(store, "toy", replace(SETTING, latent="context"), PLAN, PROMPTS)
+    assert trained.record["one_group_for"] == ["context"]
+    assert accuracy_of_best_heads(store, trained.run) > 0.8
+
+
+def test_one_user_is_warned_of(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=80, users=1)
+    record: dict[str, Any] = train(store, "toy", SETTING, replace(PLAN, epochs=2), PROMPTS).record
+    assert record["identified"]["users"] == 2
+    alone = record | {"identified": record["identified"] | {"users": 1}}
+    from pipeline.show.groups import about_units
+
+    assert any("one person's choices cannot tell groups apart" in line for line in about_units(alone))
+    assert not any("one person" in line for line in about_units(record))
+
+
+def test_users_are_not_streamed(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic(store, prompts=60, users=5)
+    monkeypatch.setattr(memory.Budget, "holds", lambda *_: False)
+    with pytest.raises(BadInput, match="latent user takes all pairs of a user at once, and these"):
+        train(store, "toy", SETTING, PLAN, PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "toy", "--latent", "user"], "latent user: no training pair names a user"),
+        (["train", "toy", "--no-anneal"], "latent pair has no use for --anneal: leave that out, or give --latent user"),
+        (["sweep", "toy", "--weight", "user"], "latent pair has no use for --weight"),
+        (["train", "toy", "--method", "single", "--latent", "user"], "method single has no use for --latent"),
+        (["train", "toy", "--latent", "context", "--solver", "lbfgs"], "solver lbfgs with latent context"),
+    ],
+)
+def test_what_does_not_fit_is_named(store: Store, synthetic: Synthetic, arguments: list[str], said: str) -> None:
+    synthetic(store, prompts=60)
+    result = CliRunner().invoke(app, [*arguments, "--store", str(store.root)])
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_the_command_line_trains_and_compares_users(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=160, users=8)
+    told = ["--latent", "user", "--weight", "user", "--no-anneal", "--k", "2", "--restarts", "2", "--epochs", "3"]
+    result = CliRunner().invoke(app, ["train", "toy", *told, "--store", str(store.root), "--json"])
+    settings = json.loads(result.stdout)["record"]["settings"]
+    assert (settings["latent"], settings["weight"], settings["anneal"]) == ("user", "user", False)
+    rows = ["single", "mixture-user", "mixture-user-best", "mixture-user-shots"]
+    options = ["--methods", ",".join(rows), "--seeds", "1", "--k", "2", "--shots", "4", "--budget", "4"]
+    result = CliRunner().invoke(app, ["compare", "toy", *options, "--store", str(store.root), "--json"])
+    assert result.exit_code == 0, result.output
+    learns = {row["system"]: row["supervision"] for row in json.loads(result.stdout)["rows"]}
+    assert learns["mixture-user"] == "pairs with users"
+    assert learns["mixture-user-best"] == "pairs with users; head chosen on validation"

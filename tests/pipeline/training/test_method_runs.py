@@ -1,0 +1,238 @@
+"""Every compared system through the command line, and what it is given to learn from, against slow look-ups."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import cli
+from cache.commits import commit, write_table
+from cache.datasets import KEY_COLUMNS, LINK_SCHEMA, open_dataset, read_table
+from cache.errors import BadInput
+from cache.runs import open_run
+from cache.store import Store
+from cache.vectors.features import open_features
+from heads.evaluation.metrics import accuracy
+from heads.methods import armo, dpl, lore, pal
+from heads.methods.base import NO_UNIT, SystemOptions
+from heads.methods.registry import methods
+from pipeline.evaluation import scoring
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.sources.ingest import SourceOptions, covered
+from pipeline.training import method_options as heeded
+from pipeline.training.method_data import Reading, Units, open_system_data
+from pipeline.training.method_runs import open_fitted, train_system
+
+Synthetic = Callable[..., str]
+
+
+def invoke(store: Store, *words: str) -> Result:
+    return CliRunner().invoke(cli.app, [words[0], "--store", str(store.root), *words[1:]])
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut the recipes short: what is fitted is tested elsewhere."""
+    for module in (armo, dpl, lore, pal):
+        monkeypatch.setattr(module, "RECIPE", replace(module.RECIPE, steps=12))
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("name", methods())
+def test_every_system_is_trained_and_evaluated(store: Store, synthetic: Synthetic, name: str) -> None:
+    synthetic(store, prompts=60, users=3, ratings=True, reward_head=True)
+    trained = invoke(store, "train", "toy", "--method", name, "--json")
+    assert trained.exit_code == 0, trained.output
+    record = json.loads(trained.stdout)["record"]
+    assert (record["method"], record["parent"]) == (name, None)
+    assert math.isfinite(record["validation_nll"])
+    evaluated = invoke(store, "eval", record["run"], "--json")
+    assert evaluated.exit_code == 0, evaluated.output
+    evaluation = json.loads(evaluated.stdout)
+    assert evaluation["pairs"] == 45
+    # The same model on the same pairs in one piece.
+    fitted = open_fitted(store, open_run(store, record["run"]))
+    _, pairs = fitted.reading.pairs(open_dataset(store, "toy"), fitted.features, "test", pl.lit(True))
+    assert evaluation["accuracy"] == pytest.approx(accuracy(fitted.model.scores(pairs).log_probability()))
+    by_attribute = [row["accuracy"] for row in evaluation["mixture_accuracy"]]
+    assert evaluation["lowest_accuracy"] == min(by_attribute)
+    for shown in (invoke(store, "train", "toy", "--method", name), invoke(store, "eval", record["run"])):
+        assert shown.exit_code == 0, shown.output
+        assert record["run"] in shown.stdout
+    assert invoke(store, "ls").exit_code == 0
+    rows = json.loads(invoke(store, "sql", "SELECT method, k FROM runs", "--json").stdout)
+    assert rows == [{"method": name, "k": record["k"]}]
+
+
+def test_units_are_users_where_pairs_name_any(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=60, users=3)
+    data = open_system_data(store, "toy", frozenset({"units"}))
+    assert data.reading.units == Units("user", ("a0", "a1", "a2", "b0", "b1", "b2"))
+    names = data.source.fitting.table["user"]
+    assert data.training.fitting.units is not None
+    for code, name in zip(data.training.fitting.units.tolist(), names, strict=True):
+        assert (name is None) == (code == NO_UNIT)
+        assert name is None or data.training.units[code] == name
+    stranger = data.source.fitting.table.head(1).with_columns(user=pl.lit("nobody"))
+    assert data.reading.units.codes(stranger).tolist() == [NO_UNIT]
+
+
+def test_units_are_attributes_where_pairs_name_no_users(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=40)
+    data = open_system_data(store, "toy", frozenset({"units"}))
+    assert data.reading.units == Units("attribute", ("a", "b"))
+    assert data.training.unit_kind == "attribute"
+
+
+def test_responses_are_those_of_the_pairs(store: Store, synthetic: Synthetic) -> None:
+    features = open_features(store, synthetic(store, prompts=20))
+    reading = Reading("prompt", "plain", frozenset({"responses"}))
+    table, pairs = reading.pairs(open_dataset(store, "toy"), features, "test", pl.col("attribute") == "b")
+    chosen, rejected = pairs.responses()
+    assert len(pairs) == len(table) == 5
+    torch.testing.assert_close(chosen - rejected, pairs.delta)
+    with pytest.raises(ValueError, match="without their responses"):
+        Reading("prompt", "plain").pairs(open_dataset(store, "toy"), features, "test", pl.lit(True))[1].responses()
+
+
+def test_ratings_find_the_vectors_of_their_responses(store: Store, synthetic: Synthetic) -> None:
+    features = open_features(store, synthetic(store, prompts=40, ratings=True))
+    rated = open_system_data(store, "toy", frozenset({"ratings"})).training.rated
+    assert rated is not None
+    assert rated.attributes == ("a", "b")
+    part = open_dataset(store, "toy").of_split("train")[0]
+    pairs, ratings = read_table(part, "pairs"), read_table(part, "ratings")
+    links = pl.concat([pairs, read_table(open_dataset(store, "toy").links(part, features.id), "links").drop("pair_id")],
+                      how="horizontal")  # type: ignore[arg-type]  # fmt: skip
+    expected = {}
+    for row in links.filter(pl.col("part") == "fit").iter_rows(named=True):
+        for side in ("chosen", "rejected"):
+            vector = features.gather(features.locate(pl.Series([row[f"{side}_key"]], dtype=pl.Binary)))[0]
+            own = ratings.filter(pl.col("response_id") == row[f"{side}_id"])
+            expected[tuple(vector.tolist())] = dict(own.select("attribute", "rating").iter_rows())
+    assert len(expected) == len(rated.embedding)
+    for vector, values in zip(rated.embedding.tolist(), rated.ratings.tolist(), strict=True):
+        assert values == pytest.approx([expected[tuple(vector)][name] for name in "ab"], rel=1e-6)
+
+
+def test_scores_come_in_pieces(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic(store, prompts=40)
+    run = train_system(store, "toy", "drm", SystemOptions()).run
+    whole = evaluate(store, run)
+    assert whole.scored == 30 + int(open_run(store, run).record["validation_pairs"])
+    monkeypatch.setattr(scoring, "CHUNK", 7)
+    other = train_system(store, "toy", "drm", SystemOptions(), seed=1).run
+    pieces = evaluate(store, other)
+    assert len(open_run(store, other).score_shards("toy", "test")) == math.ceil(30 / 7)
+    same = [name for name in whole.head_accuracy.columns if name != "run"]
+    assert pieces.head_accuracy.select(same).equals(whole.head_accuracy.select(same))
+    assert pieces.scored == whole.scored
+    assert evaluate(store, other).scored == 0
+
+
+def test_runs_that_do_not_say_how_heads_combine_are_mixtures(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=60)
+    trained = invoke(store, "train", "toy", "--k", "2", "--restarts", "1", "--epochs", "2", "--json")
+    run = json.loads(trained.stdout)["run"]
+    expected = evaluate(store, run).accuracy
+    path = store.run(run) / "run.json"
+    record = json.loads(path.read_text())
+    assert record.pop("combine") == "probability"
+    path.write_text(json.dumps(record))
+    assert evaluate(store, run).accuracy == expected
+
+
+def test_a_split_whose_pairs_all_are_too_long_has_nothing_to_evaluate(store: Store, synthetic: Synthetic) -> None:
+    features = synthetic(store, prompts=40)
+    run = train_system(store, "toy", "drm", SystemOptions()).run
+    dataset = open_dataset(store, "toy")
+    links = dataset.links(dataset.of_split("test")[0], features)
+    assert links is not None
+    rows = [row | dict.fromkeys(KEY_COLUMNS) for row in read_table(links, "links").to_dicts()]
+    file = write_table(links.folder, links.stem, "links", pa.Table.from_pylist(rows, LINK_SCHEMA))
+    commit(links.folder, links.stem, {"links": file}, links.record)
+    with pytest.raises(BadInput, match="no pair fits the backbone's length"):
+        evaluate(store, run)
+
+
+def without_response_ids(store: Store) -> None:
+    """Store the train pairs as the first version did."""
+    folder = store.dataset("toy")
+    part = open_dataset(store, "toy").of_split("train")[0]
+    links = open_dataset(store, "toy").links(part, store.names("features")[0])
+    assert links is not None
+    table = read_table(part, "pairs").drop("chosen_id", "rejected_id").to_arrow()
+    file = write_table(folder / "pairs", part.stem, "pairs", table)
+    commit(folder / "pairs", part.stem, {**part.files, "pairs": file}, part.record)
+    commit(links.folder, links.stem, links.files, {**links.record, "pairs_digest": file.digest})
+
+
+def test_pairs_of_the_first_version_are_trained_on_but_do_not_serve_ratings(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=60, ratings=True)
+    without_response_ids(store)
+    evaluate(store, train_system(store, "toy", "drm", SystemOptions()).run)
+    with pytest.raises(BadInput, match=r"run its `micropref embed made.jsonl --name toy --split train` again"):
+        train_system(store, "toy", "armo", SystemOptions())
+
+
+def test_pairs_of_the_first_version_are_stored_anew_by_embed(
+    store: Store, write_rows: Callable[..., Path], tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]]
+) -> None:
+    path = write_rows(rows[:30])
+    words = ("embed", str(path), "--name", "toy", "--backbone", str(tiny_backbone("bert")), "--json")
+    assert invoke(store, *words).exit_code == 0
+    options = SourceOptions()
+    assert covered(open_dataset(store, "toy"), path, options)
+    without_response_ids(store)
+    assert not covered(open_dataset(store, "toy"), path, options)
+    again = invoke(store, *words)
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["texts_embedded"] == 0
+    assert covered(open_dataset(store, "toy"), path, options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--method", "drm", "--k", "3"), "method drm has no use for --k: leave that out"),
+        (("--method", "lore", "--lam", "0.2", "--hidden", "3"), "no use for --lam, --hidden"),
+        (("--method", "static", "--router-input", "prompt"), "what changes it is --anneal, --batch, --data-seed"),
+        (("--armo-gate", "paper"), "method mixture has no use for --armo-gate"),
+        (("--method", "single", "--restarts", "2"), "method single has no use for --restarts"),
+        (("--method", "armo"), "data set 'toy', split 'train': it has no ratings"),
+        (("--method", "armo", "--reward-input", "context"), "--responses context"),
+        (("--method", "own-head"), "own-head: the backbone of these features has no reward head"),
+        (("--method", "lore", "--features", "nothere"), "unknown features id 'nothere'"),
+    ],
+)
+def test_bad_requests_are_one_line(store: Store, synthetic: Synthetic, words: tuple[str, ...], message: str) -> None:
+    synthetic(store, prompts=40)
+    result = invoke(store, "train", "toy", *words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.stderr
+    assert message in " ".join(result.stderr.split())
+
+
+def test_runs_of_unknown_methods_are_refused(store: Store, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=40)
+    run = train_system(store, "toy", "drm", SystemOptions()).run
+    path = store.run(run) / "run.json"
+    path.write_text(path.read_text().replace('"method": "drm"', '"method": "magic"'))
+    with pytest.raises(BadInput, match="unknown method 'magic': expected single, ensemble"):
+        evaluate(store, run)
+
+
+def test_every_option_of_train_is_known_to_change_something() -> None:
+    offered = set(inspect.signature(cli.train).parameters) - {"ctx"}
+    assert offered == set(heeded.FIT) | heeded.EVERYWHERE | {"armo_gate"}
