@@ -177,7 +177,7 @@ def embed(
     """
     from pipeline.embedding import embed as stage
     from pipeline.forwarding.options import EmbedOptions, EngineOptions
-    from pipeline.show.tables import show_embedding
+    from pipeline.show.embed import show_embedding
     from pipeline.sources.ingest import SourceOptions
 
     source_options = SourceOptions(split, split_by_prompt, shape, contexts, limit, on_bad, replace)
@@ -262,7 +262,7 @@ def train(
         _print(system, show_system(system), as_json=as_json)
         return
     from heads.fitting.settings import FitPlan, FitSetting
-    from pipeline.show.tables import show_training, training_progress
+    from pipeline.show.train import show_training, training_progress
     from pipeline.training import train as stage
 
     heads = k if k is not None else 1 if method == "single" else 5
@@ -312,7 +312,7 @@ def sweep(
       micropref sweep mine --k 1,2,3,5 --lam 0,0.1,0.3 --seeds 4
     """
     from heads.fitting.settings import FitPlan, FitSetting
-    from pipeline.show.tables import show_sweep, training_progress
+    from pipeline.show.train import show_sweep, training_progress
     from pipeline.training import sweep as stage
     from pipeline.training.method_options import check_latent
     from pipeline.training.train import TrainOptions
@@ -343,7 +343,7 @@ def evaluate(
       micropref eval mixture-1a2b3c4d --split test
     """
     from pipeline.evaluation import evaluate as stage
-    from pipeline.show.tables import show_evaluation
+    from pipeline.show.evaluate import show_evaluation
 
     evaluation = stage.evaluate(Store(store), run, data, split)
     _print(evaluation, show_evaluation(evaluation), as_json=as_json)
@@ -592,7 +592,7 @@ def list_store(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) 
       micropref ls
     """
     from cache.maintenance import listing
-    from pipeline.show.tables import show_listing
+    from pipeline.show.store import show_listing
 
     found = listing.list_store(Store(store))
     _print(found, show_listing(found), as_json=as_json)
@@ -654,7 +654,8 @@ def demo(
       micropref demo --backbone smollm2
     """
     from pipeline.demo import demo as stage
-    from pipeline.show.tables import show_demo, training_progress
+    from pipeline.show.demo import show_demo
+    from pipeline.show.train import training_progress
 
     with training_progress() as progress:
         outcome = stage.run_demo(Store(store), _announce, progress, backbone)

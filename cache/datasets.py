@@ -17,43 +17,8 @@ import pyarrow.parquet as pq
 from cache.commits import Commit, commit_paths, read_commit
 from cache.errors import BadInput, Damaged
 from cache.keys import short_id
+from cache.schemas import KEY_COLUMNS, PAIR_SCHEMA
 from cache.store import Store
-from cache.vectors.parquet_layout import KEY_TYPE
-
-_TEXT = pa.string()
-PAIR_SCHEMA = pa.schema(
-    [
-        pa.field("data", _TEXT, nullable=False),
-        pa.field("split", _TEXT, nullable=False),
-        pa.field("part", _TEXT, nullable=False),
-        pa.field("pair_id", _TEXT, nullable=False),
-        pa.field("prompt_id", _TEXT, nullable=False),
-        pa.field("attribute", _TEXT),
-        pa.field("context", _TEXT),
-        pa.field("user", _TEXT),
-        pa.field("prompt", _TEXT, nullable=False),
-        pa.field("chosen", _TEXT, nullable=False),
-        pa.field("rejected", _TEXT, nullable=False),
-        pa.field("margin", pa.float64()),
-        pa.field("chosen_id", _TEXT),
-        pa.field("rejected_id", _TEXT),
-    ]
-)
-RATING_SCHEMA = pa.schema(
-    [
-        *(pa.field(name, _TEXT, nullable=False) for name in ("data", "split", "prompt_id", "response_id", "attribute")),
-        pa.field("rating", pa.float64(), nullable=False),
-    ]
-)
-KEY_COLUMNS = ("prompt_key", "context_key", "chosen_key", "rejected_key", "chosen_context_key", "rejected_context_key")
-LINK_SCHEMA = pa.schema(
-    [
-        pa.field("pair_id", _TEXT, nullable=False),
-        *(pa.field(name, KEY_TYPE) for name in KEY_COLUMNS),
-        *(pa.field(name, pa.int32()) for name in ("prompt_tokens", "chosen_tokens", "rejected_tokens")),
-        pa.field("trimmed", pa.bool_(), nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True)

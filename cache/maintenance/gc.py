@@ -15,7 +15,8 @@ from cache.commits import FILE_NAME, Commit, read_commit
 from cache.datasets import linked_keys, open_dataset
 from cache.errors import Damaged
 from cache.store import Store
-from cache.vectors.features import ROLE, Features, open_features, whole_features
+from cache.vectors.features import ROLE, Features
+from cache.vectors.opening import open_features, whole_features
 
 MIN_AGE_S = 24 * 3600.0
 """Younger files may belong to a command at work."""

@@ -9,7 +9,8 @@ from cache.datasets import Dataset, open_dataset
 from cache.errors import BadInput, Failure
 from cache.runs import open_run
 from cache.store import Store
-from cache.vectors.features import ROLE, open_features
+from cache.vectors.features import ROLE
+from cache.vectors.opening import open_features
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from cache.errors import Failure
 from cache.people import read_person
 from cache.runs import Run, open_run, sweep_leaderboards
 from cache.store import Store
-from cache.vectors.features import ROLE, Features, open_features, shard_stem
+from cache.vectors.features import ROLE, Features, shard_stem
+from cache.vectors.opening import open_features
 from cache.vectors.parquet_layout import open_vectors
 
 

@@ -16,7 +16,8 @@ from cache.errors import BadInput
 from cache.sql.sandbox import MIB, SqlLimits
 from cache.sql.tables import Rows
 from cache.store import Store
-from cache.vectors.features import Features, open_features
+from cache.vectors.features import Features
+from cache.vectors.opening import open_features
 from cache.vectors.parquet_layout import Rows as Positions
 
 PIECE = 8192

@@ -26,12 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.errors import Failure, cannot_read
+from cache.schemas import KEY_TYPE
 
 LAYOUT_VERSION = 1
-KEY_BYTES = 16
 ROW_GROUP = 8192
 """Rows of a row group: one page each, so far below the size at which a reader would have to hold much."""
-KEY_TYPE = pa.binary(KEY_BYTES)
 _ITEMS: dict[np.dtype[Any], Any] = {np.dtype(np.float16): pa.float16(), np.dtype(np.float32): pa.float32()}
 
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]

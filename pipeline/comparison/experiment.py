@@ -17,8 +17,9 @@ import torch
 from cache.datasets import Dataset, open_dataset
 from cache.errors import BadInput
 from cache.store import Store
-from cache.vectors.features import Features, only_features
+from cache.vectors.features import Features
 from cache.vectors.groups import prompt_clusters
+from cache.vectors.opening import only_features
 from cache.vectors.pair_features import RouterInput, has_contexts
 from heads.methods.base import Model, Need, Pairs, SystemOptions
 from heads.methods.registry import methods
@@ -26,7 +27,7 @@ from pipeline.comparison.published import published
 from pipeline.options import Paper
 from pipeline.people.shot_sampling import Draw, draw
 from pipeline.progress import Announce
-from pipeline.training.data import SPLIT
+from pipeline.sources.splits import SPLIT
 from pipeline.training.method_data import SystemData, open_system_data
 
 NO_ATTRIBUTE = "(none)"

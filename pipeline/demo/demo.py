@@ -13,8 +13,8 @@ from cache.datasets import open_dataset
 from cache.runs import open_run
 from cache.sql.query import render, run_query
 from cache.store import Store
-from cache.vectors.features import open_features
 from cache.vectors.groups import prompt_clusters
+from cache.vectors.opening import open_features
 from cache.vectors.pair_features import PairFeatures, load_pairs
 from heads.evaluation.metrics import cluster_intervals, correct
 from heads.fitting.fit import fit

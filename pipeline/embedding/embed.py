@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from cache.commits import Commit, commit, write_table
 from cache.datasets import Dataset, linked_keys
-from cache.errors import BadInput, Damaged, Failure
+from cache.errors import Damaged
 from cache.maintenance.gc import remove_damaged
-from cache.maintenance.leases import Leases
 from cache.store import Store, check_name
-from cache.vectors.features import Features, whole_features
+from cache.vectors.features import Features
+from cache.vectors.opening import whole_features
 from pipeline.backbone.backbone import Backbone
 from pipeline.backbone.checkpoint import find_checkpoint
 from pipeline.embedding.report import EmbedReport, make_report
 from pipeline.embedding.shard_plan import TextPlan, link_table
-from pipeline.forwarding.engines.base import Engine, choose_engine, drive
+from pipeline.embedding.store_vectors import Work, missing_shards, store_vectors, total_demand
+from pipeline.forwarding.engines.base import Engine
+from pipeline.forwarding.engines.choose import choose_engine
 from pipeline.forwarding.options import EmbedOptions, EngineOptions
-from pipeline.forwarding.shards import Demand, Shard
-from pipeline.forwarding.worker import Forwarded, Job, summary
-from pipeline.progress import Announce, progress_bar
-from pipeline.sources.ingest import Incoming, SourceOptions, covered, read_sources, write_numbered
-from pipeline.sources.pairs import PreferencePair
+from pipeline.forwarding.worker import Job
+from pipeline.progress import Announce
+from pipeline.sources.ingest import SourceOptions, covered, read_sources
+from pipeline.sources.parts import Incoming, write_numbered
 from pipeline.sources.splits import TEST, TRAIN
 from pipeline.text.tokenizer import PairTokenizer, Responses, Tokenizing
 
 _LOCAL = EngineOptions()
-ROUNDS = 3
-"""How often vectors that vanish while a command runs are embedded again."""
 
 
 def embed(
@@ -70,14 +66,14 @@ def embed(
     if plan_only:
         plan = TextPlan(pairs, tokenizer, features.id, responses)
         stored = set(features.keys().to_pylist())
-        missing = _missing(plan, stored.intersection, tokenizer.options.max_length)
-        wanted, forwarded = _wanted(plan, missing), None
+        missing = missing_shards(plan, stored.intersection, tokenizer.options.max_length)
+        wanted, forwarded = total_demand(plan, missing), None
     else:
         about = {**backbone.description(), "device": options.device}
         features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
-        work = _Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
+        work = Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
         with ExitStack() as leased:
-            plan, forwarded = _store_vectors(store, features, work, pairs, responses, leased)
+            plan, forwarded = store_vectors(store, features, work, pairs, responses, leased)
             wanted = forwarded.demand
             retired = _retired(dataset, sources, incoming, finished)
             dataset = _commit_parts(dataset, features, incoming, plan, responses, retired)
@@ -110,95 +106,6 @@ def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> tuple[Bac
         date=options.date,
     )
     return backbone, backbone.pair_tokenizer(tokenizing)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What forwarding the texts of a plan takes."""
-
-    place: Engine
-    job: Job
-    backbone: Backbone
-    tokenizer: PairTokenizer
-    announce: Announce
-
-
-def _store_vectors(
-    store: Store,
-    features: Features,
-    work: _Work,
-    pairs: Sequence[PreferencePair],
-    responses: Responses,
-    leased: ExitStack,
-) -> tuple[TextPlan, Forwarded]:
-    """Store what has no vector yet; return the plan when every text of it was found, in shards that stay leased.
-
-    Leases keep `gc` away from what was stored before. What goes all the same, by a `gc --min-age 0` at the same
-    moment, is embedded again. Raises Failure where that goes on.
-    """
-    forwarded = summary([], 0.0)
-    for _ in range(ROUNDS):
-        leases = leased.enter_context(Leases(features, work.announce))
-        plan = TextPlan(pairs, work.tokenizer, features.id, responses)
-        limit = work.tokenizer.options.max_length
-        missing = _missing(plan, leases.stored, limit)
-        forwarded += _forward(work, plan, missing, leases)
-        features, _ = whole_features(store, features.settings)  # as it is now
-        lost = int((features.locate(pl.Series(plan.keys, dtype=pl.Binary)) < 0).sum())
-        if not lost:
-            return plan, forwarded
-        work.announce(f"{lost:,} vectors went while this command ran, by `gc` it seems: they are embedded again")
-    raise Failure(
-        f"{features.folder}: vectors went {ROUNDS} times while this command ran; stop the `gc` that runs beside it, "
-        "then give the same command again: it goes on from there"
-    )
-
-
-def _missing(plan: TextPlan, stored: Callable[[list[bytes]], Container[bytes]], max_length: int) -> Iterator[Shard]:
-    """Return the shards of a plan without the texts that have a vector.
-
-    `stored` says which of some keys have one. Raises BadInput where no pair fits.
-    """
-    shards = (missing for shard in plan.shards() if (missing := shard.without(stored(shard.keys))))
-    first = next(shards, None)  # now, before anything is written
-    if first is None and len(plan.overlong) and plan.overlong.all():
-        raise BadInput(f"no pair fits {max_length} tokens: give a larger --max-length")
-    return shards if first is None else chain([first], shards)
-
-
-def _wanted(plan: TextPlan, missing: Iterator[Shard]) -> Demand:
-    """Return what forwarding would ask for."""
-    wanted, counted = Demand(), 0
-    with progress_bar(len(plan.overlong), "tokenizing", "pair") as advance:
-        for shard in missing:
-            wanted += shard.demand
-            advance(plan.planned - counted)
-            counted = plan.planned
-    return wanted
-
-
-def _forward(work: _Work, plan: TextPlan, missing: Iterator[Shard], leases: Leases) -> Forwarded:
-    """Have the missing texts forwarded and stored while the others are still tokenized."""
-    first = next(missing, None)
-    if first is None:
-        return summary([], 0.0)
-    handed_out = 0
-
-    def counted(shards: Iterator[Shard]) -> Iterator[Shard]:
-        nonlocal handed_out
-        for shard in shards:
-            handed_out += shard.demand.tokens
-            leases.expect(shard.keys)
-            yield shard
-
-    with progress_bar(None, "embedding", "tok") as count, work.place.hire(work.job, work.backbone) as crew:
-
-        def advance(tokens: int) -> None:
-            count(tokens)
-            share = plan.planned / len(plan.overlong)  # what is not tokenized is taken to be like what is
-            count.expect(int(handed_out / share), f"{share:.0%} tokenized" if share < 1 else "")
-
-        return drive(crew, counted(chain([first], missing)), advance, work.announce)
 
 
 def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:

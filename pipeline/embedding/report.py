@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from cache.commits import Commit
 from cache.datasets import Dataset, linked_keys, read_table
+from cache.schemas import KEY_BYTES
 from cache.vectors.features import Features
-from cache.vectors.parquet_layout import KEY_BYTES
 from pipeline.backbone.backbone import Backbone
 from pipeline.embedding.cost import Lengths, Price, forward_flops, linked_lengths, planned_lengths, price
 from pipeline.embedding.shard_plan import TextPlan
 from pipeline.forwarding.shards import Demand
 from pipeline.forwarding.worker import Forwarded
-from pipeline.sources.ingest import Incoming
+from pipeline.sources.parts import Incoming
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cache.datasets import LINK_SCHEMA
-from cache.vectors.parquet_layout import KEY_BYTES, KEY_TYPE
+from cache.schemas import KEY_BYTES, KEY_TYPE, LINK_SCHEMA
 from pipeline.forwarding.shards import Shard
 from pipeline.sources.pairs import PreferencePair, prompt_id
 from pipeline.text.tokenizer import ROLES, PairTokenizer, Responses, Tokens

@@ -23,10 +23,11 @@ from heads.evaluation.metrics import cluster_intervals, correct
 from heads.methods.base import Scores
 from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
 from pipeline.people.episodes import read_lesson
-from pipeline.people.frozen_run import SCORED, By, Frozen, Judged, open_frozen
+from pipeline.people.frozen_run import By, Frozen, Judged, open_frozen
 from pipeline.people.person_files import check_new, write_people
 from pipeline.people.shot_sampling import Draw, draw
 from pipeline.people.strength import choose_strength
+from pipeline.sources.splits import SCORED
 
 ShotsFrom = Literal["test", "train"]
 

@@ -24,8 +24,9 @@ from cache.store import Store
 from cache.vectors.pair_features import response_columns
 from heads.adaptation.acquisition import information
 from heads.methods.base import Scores
-from pipeline.people.frozen_run import SCORED, Frozen, open_frozen
+from pipeline.people.frozen_run import Frozen, open_frozen
 from pipeline.people.strength import count_answers
+from pipeline.sources.splits import SCORED
 
 Reply = Literal["1", "2", "s", "q"]
 """The first response is preferred, the second, neither; or no more questions."""

@@ -22,9 +22,10 @@ from heads.evaluation.metrics import cluster_intervals, correct
 from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
 from pipeline.people.adapt import ShotsFrom
 from pipeline.people.episodes import Lesson, read_lesson
-from pipeline.people.frozen_run import SCORED, By, Frozen, open_frozen
+from pipeline.people.frozen_run import By, Frozen, open_frozen
 from pipeline.people.shot_sampling import draw
 from pipeline.people.strength import count_answers
+from pipeline.sources.splits import SCORED
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units
 from heads.evaluation.metrics import nll
 from heads.fitting.settings import PairTensors
 from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from pipeline.people.frozen_run import SCORED
+from pipeline.sources.splits import SCORED
 from pipeline.training.data import open_fit_data
 from pipeline.training.identifiability import contexts_differ
 

@@ -19,11 +19,10 @@ from cache.store import Store
 from cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, response_columns
 from heads.methods.base import Scores
 from pipeline.evaluation.scoring import unspent
+from pipeline.sources.splits import SCORED
 from pipeline.training.method_runs import FittedRun, open_fitted
 from pipeline.training.results import provenance
 
-SCORED = "test"
-"""The split that is scored."""
 By = Literal["user", "attribute", "context"]
 State = dict[str, torch.Tensor]
 """Tensors by name, as a run saves them."""

@@ -17,7 +17,8 @@ from cache.vectors.groups import prompt_clusters
 from heads.adaptation.online import Forecaster, Replay, replay, unlearned
 from heads.evaluation.metrics import cluster_intervals, correct
 from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from pipeline.people.frozen_run import SCORED, By, open_frozen
+from pipeline.people.frozen_run import By, open_frozen
+from pipeline.sources.splits import SCORED
 
 ROUTER = "router"
 """The run's own weights, which learn nothing: what a forecaster has to beat."""

@@ -10,7 +10,7 @@ from heads.evaluation.metrics import nll
 from pipeline.people.episodes import read_lesson
 from pipeline.people.frozen_run import By, Frozen
 from pipeline.people.shot_sampling import draw
-from pipeline.training.data import SPLIT
+from pipeline.sources.splits import SPLIT
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,8 @@ from heads.adaptation.router_refit import Budget
 from heads.methods.bradley_terry import MixtureModel
 from heads.mixture import Mixture
 from pipeline.evaluation.scoring import unspent
-from pipeline.people.frozen_run import SCORED
 from pipeline.people.shot_sampling import draw
-from pipeline.training.data import SPLIT
+from pipeline.sources.splits import SCORED, SPLIT
 from pipeline.training.method_data import Reading
 from pipeline.training.method_runs import FittedRun, open_fitted
 

@@ -21,9 +21,9 @@ from heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_
 from heads.evaluation.metrics import correct
 from heads.mixture import Mixture, Router, pair_log_probability
 from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from pipeline.people.frozen_run import SCORED
 from pipeline.routing import curves as route_tables
 from pipeline.routing.data import By, RouteData, open_route_data
+from pipeline.sources.splits import SCORED
 from pipeline.training.results import Figures, figures_of, provenance
 
 HIDDEN = 128

@@ -31,3 +31,8 @@ def check_test_share(share: float) -> None:
 def _uniform(purpose: str, prompt_id: str) -> float:
     """Return a number in [0, 1) that only the purpose and the prompt decide."""
     return int(sha256_hex(f"{purpose}:{prompt_id}")[:13], 16) / 16**13
+
+
+SPLIT = "train"
+SCORED = "test"
+"""The split that is scored."""

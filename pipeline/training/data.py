@@ -14,16 +14,17 @@ import torch
 from cache.datasets import Dataset, open_dataset
 from cache.errors import BadInput
 from cache.store import Store
-from cache.vectors.features import Features, only_features
+from cache.vectors.features import Features
 from cache.vectors.groups import prompt_clusters
+from cache.vectors.opening import only_features
 from cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
 from cache.vectors.pair_stream import PairStream, stream_pairs
 from heads.fitting.pair_source import Source
 from heads.fitting.settings import Latent, PairTensors
+from pipeline.sources.splits import SPLIT
 from pipeline.training.identifiability import identify, unit_codes, unit_columns
 from pipeline.training.memory_budget import Budget
 
-SPLIT = "train"
 WantedRouterInput = Literal["auto", "prompt", "context"]
 
 

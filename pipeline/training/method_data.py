@@ -19,7 +19,8 @@ from cache.vectors.groups import clusters_of, prompt_clusters
 from cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
 from cache.vectors.rated_responses import load_rated
 from heads.methods.base import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
-from pipeline.training.data import SPLIT, LoadedFitData, WantedRouterInput, open_fit_data
+from pipeline.sources.splits import SPLIT
+from pipeline.training.data import LoadedFitData, WantedRouterInput, open_fit_data
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from cache.errors import BadInput
 from cache.keys import short_id
 from cache.runs import Run, save_run
 from cache.store import Store
-from cache.vectors.features import Features, open_features
+from cache.vectors.features import Features
+from cache.vectors.opening import open_features
 from cache.vectors.pair_features import RewardInput
 from heads.methods.base import Model, SystemOptions
 from heads.methods.registry import methods

@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from streaming import bounded_fit, build_store, loader_rates
 
 from cache.store import Store
-from cache.vectors.features import open_features, planned_features
+from cache.vectors.opening import open_features, planned_features
 
 BATCH = 2048
 """Rows of a minibatch."""

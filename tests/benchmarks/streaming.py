@@ -21,9 +21,11 @@ import pyarrow as pa
 import torch
 
 from cache.commits import commit, write_table
-from cache.datasets import LINK_SCHEMA, PAIR_SCHEMA, open_dataset
+from cache.datasets import open_dataset
+from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
 from cache.store import Store
-from cache.vectors.features import Features, open_features, planned_features
+from cache.vectors.features import Features
+from cache.vectors.opening import open_features, planned_features
 from cache.vectors.pair_features import locate_pairs
 from cache.vectors.pair_stream import PairStream, stream_pairs
 from heads.fitting.hardware import resolve_dtype

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from cache.commits import commit, write_table
-from cache.datasets import LINK_SCHEMA, PAIR_SCHEMA
+from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
 from cache.store import Store
-from cache.vectors.features import planned_features
+from cache.vectors.opening import planned_features
 from heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors
 from heads.fitting.hardware import resolve_device, resolve_dtype
 from heads.fitting.initial_weights import initial_weights

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from cache.commits import commit, write_table
-from cache.datasets import LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
 from cache.runs import save_run
+from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
 from cache.store import Store
-from cache.vectors.features import planned_features
+from cache.vectors.opening import planned_features
 from pipeline.sources.splits import part_of
 
 WIDTH = 16

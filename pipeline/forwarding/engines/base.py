@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Protocol
 
-import torch
-
-from cache.errors import BadInput, Interrupted
+from cache.errors import Interrupted
 from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.devices import choose_device, choose_dtype, device_name, dtype_name, usable_cores
-from pipeline.forwarding.options import EmbedOptions, EngineOptions
+from pipeline.backbone.devices import choose_device, choose_dtype, device_name, dtype_name
+from pipeline.forwarding.options import EmbedOptions
 from pipeline.forwarding.shards import Shard
-from pipeline.forwarding.worker import Advance, Forwarded, Job, Stopped, Stored, Worker, summary
+from pipeline.forwarding.worker import Advance, Forwarded, Job, Stopped, Stored, summary
 from pipeline.progress import Announce
 
 Lane = Callable[[Shard, Advance], Stored]
@@ -130,60 +128,7 @@ class _Source:
         self._closed = True
 
 
-@dataclass(frozen=True)
-class InProcess:
-    """The process of the command itself."""
-
-    in_process: bool = True
-
-    def resolve(self, options: EmbedOptions) -> EmbedOptions:
-        """Return the options with the device and the dtype named."""
-        return resolved_here(options)
-
-    @contextmanager
-    def hire(self, job: Job, backbone: Backbone) -> Iterator[Crew]:
-        """Yield the one worker."""
-        worker = Worker(replace(job, threads=min(torch.get_num_threads(), usable_cores())), backbone)
-        try:
-            yield _OneWorker(worker)
-        finally:
-            worker.close()
-
-
-@dataclass(frozen=True)
-class _OneWorker:
-    worker: Worker
-
-    @property
-    def lanes(self) -> Sequence[Lane]:
-        return [self.worker.run] * LANES
-
-    def stop(self) -> None:
-        self.worker.stop()
-
-
 def resolved_here(options: EmbedOptions) -> EmbedOptions:
     """Return options with the device and the dtype that `auto` comes to on this machine."""
     device = choose_device(options.device)
     return replace(options, device=device_name(device), dtype=dtype_name(choose_dtype(options.dtype, device)))
-
-
-def choose_engine(options: EngineOptions, embed: EmbedOptions) -> Engine:
-    """Return the engine asked for: by default a process for each GPU, this one alone where there is at most one.
-
-    Raises BadInput where Ray is asked for and not installed.
-    """
-    if options.engine == "ray":
-        try:
-            from pipeline.forwarding.engines.ray_cluster import RayEngine
-        except ModuleNotFoundError:
-            raise BadInput("--engine ray: Ray is not installed; run `pip install 'micropref[ray]'`") from None
-        return RayEngine(options.workers, options.ray_address)
-    workers = options.workers
-    if workers is None:
-        workers = torch.cuda.device_count() if choose_device(embed.device).type == "cuda" else 1
-    if workers == 1:
-        return InProcess()
-    from pipeline.forwarding.engines.processes import ProcessEngine
-
-    return ProcessEngine(workers)

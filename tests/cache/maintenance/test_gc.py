@@ -14,12 +14,13 @@ import pyarrow as pa
 import pytest
 
 from cache.commits import commit, write_table
-from cache.datasets import LINK_SCHEMA, PAIR_SCHEMA
 from cache.errors import Failure
 from cache.maintenance.gc import Collection, collect
 from cache.maintenance.verify import verify
+from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
 from cache.store import Store
-from cache.vectors.features import Features, open_features, planned_features
+from cache.vectors.features import Features
+from cache.vectors.opening import open_features, planned_features
 
 WIDTH = 4
 DAY_S = 24 * 3600.0

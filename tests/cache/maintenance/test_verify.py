@@ -17,13 +17,15 @@ import torch
 from typer.testing import CliRunner
 
 from cache.commits import commit, write_table
-from cache.datasets import LINK_SCHEMA, PAIR_SCHEMA, Dataset
+from cache.datasets import Dataset
 from cache.errors import Failure
 from cache.maintenance.verify import verify
 from cache.runs import TABLES, Run, save_run
+from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
 from cache.store import Store
 from cache.vectors import parquet_layout as layout
-from cache.vectors.features import ROLE, Features, only_features, planned_features
+from cache.vectors.features import ROLE, Features
+from cache.vectors.opening import only_features, planned_features
 from cli import app
 
 KEYS = [number.to_bytes(16, "big") for number in range(6)]

@@ -11,7 +11,8 @@ import pytest
 
 from cache.errors import BadInput, Failure
 from cache.store import Store
-from cache.vectors.features import Features, only_features, open_features, planned_features
+from cache.vectors.features import Features
+from cache.vectors.opening import only_features, open_features, planned_features
 
 SETTINGS: dict[str, Any] = {
     "checkpoint": "c" * 64,

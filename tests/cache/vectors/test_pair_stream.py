@@ -14,7 +14,7 @@ from cache.datasets import open_dataset
 from cache.errors import BadInput, Failure
 from cache.store import Store
 from cache.vectors import pair_stream
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from cache.vectors.pair_features import LocatedPairs, locate_pairs
 from cache.vectors.pair_stream import PairStream, stream_pairs
 from heads.fitting.minibatches import Batch, training_scales

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cache.errors import Failure
+from cache.schemas import KEY_TYPE
 from cache.vectors import parquet_layout as layout
-from cache.vectors.parquet_layout import KEY_TYPE, edge_digests, open_vectors, read_keys, vector_schema, write_vectors
+from cache.vectors.parquet_layout import edge_digests, open_vectors, read_keys, vector_schema, write_vectors
 
 OURS: dict[str, Any] = {
     "row_group_size": layout.ROW_GROUP,

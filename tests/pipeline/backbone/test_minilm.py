@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cache.datasets import open_dataset
 from cache.store import Store
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from cache.vectors.pair_features import PairFeatures, load_pairs
 from heads.fitting.fit import fit
 from heads.fitting.settings import FitPlan, FitSetting

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from cache.datasets import open_dataset, read_table
 from cache.store import Store
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from pipeline.backbone.backbone import Backbone
 from pipeline.backbone.checkpoint import find_checkpoint
 from pipeline.demo.demo import CEILING, NAME, run_demo

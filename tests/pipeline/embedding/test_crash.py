@@ -27,7 +27,8 @@ from cache.datasets import open_dataset, read_table
 from cache.errors import Failure
 from cache.maintenance.verify import verify
 from cache.store import Store
-from cache.vectors.features import ROLE, Features, only_features
+from cache.vectors.features import ROLE, Features
+from cache.vectors.opening import only_features
 from pipeline.backbone.backbone import Backbone
 from pipeline.embedding.embed import embed
 from pipeline.forwarding.options import EmbedOptions

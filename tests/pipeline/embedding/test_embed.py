@@ -15,11 +15,12 @@ import polars as pl
 import pytest
 import torch
 
-from cache.datasets import KEY_COLUMNS, open_dataset, read_table
+from cache.datasets import open_dataset, read_table
 from cache.errors import BadInput, Failure, Interrupted
 from cache.maintenance.verify import verify
+from cache.schemas import KEY_COLUMNS
 from cache.store import Store
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from pipeline.backbone.backbone import Backbone
 from pipeline.embedding.embed import embed
 from pipeline.embedding.report import EmbedReport

@@ -28,7 +28,8 @@ from cache.maintenance import leases
 from cache.maintenance.leases import Leases
 from cache.maintenance.verify import verify
 from cache.store import Store
-from cache.vectors.features import ROLE, Features, only_features, open_features
+from cache.vectors.features import ROLE, Features
+from cache.vectors.opening import only_features, open_features
 from cli import app
 from pipeline.embedding import embed as embedding
 from pipeline.forwarding.options import EmbedOptions

@@ -20,7 +20,7 @@ from cache.errors import BadInput
 from cache.runs import open_run
 from cache.sql.query import run_query
 from cache.store import Store
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from cache.vectors.pair_features import load_pairs
 from heads.adaptation.few_shot import ADAPT_METHODS, GRIDS
 from heads.methods.base import SystemOptions

@@ -15,7 +15,7 @@ import cli
 from cache.datasets import open_dataset
 from cache.errors import BadInput
 from cache.store import Store
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from cache.vectors.pair_features import PairFeatures, load_pairs
 from heads.adaptation.diagnosis import DiagnosisPlan
 from pipeline.people.diagnose import UnitDiagnosis, diagnose, diagnose_kind

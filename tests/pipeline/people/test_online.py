@@ -16,7 +16,7 @@ from cache.datasets import open_dataset
 from cache.runs import open_run
 from cache.sql.query import run_query
 from cache.store import Store
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from cache.vectors.pair_features import load_pairs
 from pipeline.people.frozen_run import Frozen
 from pipeline.people.online import adapt_online

@@ -23,7 +23,7 @@ from cache.maintenance.verify import verify
 from cache.runs import open_run, save_run
 from cache.sql.query import run_query
 from cache.store import Store
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from cache.vectors.pair_features import load_pairs
 from heads.adaptation.router_refit import RouteSetting
 from heads.evaluation.metrics import correct

@@ -24,7 +24,7 @@ from heads.methods.base import NO_UNIT, Pairs
 from heads.methods.bradley_terry import unit_codes as codes_of_systems
 from heads.mixture import Mixture, pair_log_probability
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.show.tables import show_sweep, show_training
+from pipeline.show.train import show_sweep, show_training
 from pipeline.training import memory_budget as memory
 from pipeline.training.data import open_fit_data
 from pipeline.training.identifiability import identify, unit_codes, unit_columns

@@ -18,11 +18,12 @@ from typer.testing import CliRunner, Result
 
 import cli
 from cache.commits import commit, write_table
-from cache.datasets import KEY_COLUMNS, LINK_SCHEMA, open_dataset, read_table
+from cache.datasets import open_dataset, read_table
 from cache.errors import BadInput
 from cache.runs import open_run
+from cache.schemas import KEY_COLUMNS, LINK_SCHEMA
 from cache.store import Store
-from cache.vectors.features import open_features
+from cache.vectors.opening import open_features
 from heads.evaluation.metrics import accuracy
 from heads.methods import armo, dpl, lore, pal
 from heads.methods.base import NO_UNIT, SystemOptions

@@ -22,7 +22,7 @@ from heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from heads.methods.base import SystemOptions
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.show.methods import show_system
-from pipeline.show.tables import show_sweep, show_training
+from pipeline.show.train import show_sweep, show_training
 from pipeline.training.method_runs import train_system
 from pipeline.training.sweep import Grid, Swept, parse_values, sweep
 from pipeline.training.train import TrainOptions, train

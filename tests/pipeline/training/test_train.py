@@ -17,7 +17,7 @@ from cache.datasets import open_dataset
 from cache.errors import BadInput, Failure
 from cache.runs import open_run
 from cache.store import Store
-from cache.vectors.features import planned_features
+from cache.vectors.opening import planned_features
 from cache.vectors.pair_features import load_pairs
 from heads.fitting.settings import FitPlan, FitSetting
 from heads.mixture import Mixture

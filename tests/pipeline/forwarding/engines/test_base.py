@@ -21,7 +21,9 @@ from cache.store import Store
 from pipeline.embedding.embed import embed
 from pipeline.forwarding import worker as forward
 from pipeline.forwarding.engines import processes as process_engine
-from pipeline.forwarding.engines.base import InProcess, Lane, choose_engine, drive
+from pipeline.forwarding.engines.base import Lane, drive
+from pipeline.forwarding.engines.choose import choose_engine
+from pipeline.forwarding.engines.in_process import InProcess
 from pipeline.forwarding.engines.processes import ProcessEngine
 from pipeline.forwarding.options import EmbedOptions, EngineOptions
 from pipeline.forwarding.passes import PackedPass
@@ -274,7 +276,7 @@ def test_there_is_a_process_for_each_gpu_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, workers: int | None, expected: Any
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    monkeypatch.setattr("pipeline.forwarding.engines.base.choose_device", torch.device)
+    monkeypatch.setattr("pipeline.forwarding.engines.choose.choose_device", torch.device)
     assert choose_engine(EngineOptions(workers=workers), EmbedOptions(device=device)) == expected  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ from cache.datasets import open_dataset, read_table
 from cache.errors import BadInput, Failure
 from cache.maintenance.verify import verify
 from cache.store import Store
-from cache.vectors.features import only_features
+from cache.vectors.opening import only_features
 from pipeline.embedding.embed import embed
 from pipeline.embedding.report import EmbedReport
 from pipeline.forwarding.options import EmbedOptions, EngineOptions

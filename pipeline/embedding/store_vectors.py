@@ -1,0 +1,118 @@
+"""The texts of a plan that have no vector yet: found, forwarded, stored, and located again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+
+import polars as pl
+
+from cache.errors import BadInput, Failure
+from cache.maintenance.leases import Leases
+from cache.store import Store
+from cache.vectors.features import Features
+from cache.vectors.opening import whole_features
+from pipeline.backbone.backbone import Backbone
+from pipeline.embedding.shard_plan import TextPlan
+from pipeline.forwarding.engines.base import Engine, drive
+from pipeline.forwarding.shards import Demand, Shard
+from pipeline.forwarding.worker import Forwarded, Job, summary
+from pipeline.progress import Announce, progress_bar
+from pipeline.sources.pairs import PreferencePair
+from pipeline.text.tokenizer import PairTokenizer, Responses
+
+ROUNDS = 3
+"""How often vectors that vanish while a command runs are embedded again."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What forwarding the texts of a plan takes."""
+
+    place: Engine
+    job: Job
+    backbone: Backbone
+    tokenizer: PairTokenizer
+    announce: Announce
+
+
+def store_vectors(
+    store: Store,
+    features: Features,
+    work: Work,
+    pairs: Sequence[PreferencePair],
+    responses: Responses,
+    leased: ExitStack,
+) -> tuple[TextPlan, Forwarded]:
+    """Store what has no vector yet; return the plan when every text of it was found, in shards that stay leased.
+
+    Leases keep `gc` away from what was stored before. What goes all the same, by a `gc --min-age 0` at the same
+    moment, is embedded again. Raises Failure where that goes on.
+    """
+    forwarded = summary([], 0.0)
+    for _ in range(ROUNDS):
+        leases = leased.enter_context(Leases(features, work.announce))
+        plan = TextPlan(pairs, work.tokenizer, features.id, responses)
+        limit = work.tokenizer.options.max_length
+        missing = missing_shards(plan, leases.stored, limit)
+        forwarded += _forward(work, plan, missing, leases)
+        features, _ = whole_features(store, features.settings)  # as it is now
+        lost = int((features.locate(pl.Series(plan.keys, dtype=pl.Binary)) < 0).sum())
+        if not lost:
+            return plan, forwarded
+        work.announce(f"{lost:,} vectors went while this command ran, by `gc` it seems: they are embedded again")
+    raise Failure(
+        f"{features.folder}: vectors went {ROUNDS} times while this command ran; stop the `gc` that runs beside it, "
+        "then give the same command again: it goes on from there"
+    )
+
+
+def missing_shards(
+    plan: TextPlan, stored: Callable[[list[bytes]], Container[bytes]], max_length: int
+) -> Iterator[Shard]:
+    """Return the shards of a plan without the texts that have a vector.
+
+    `stored` says which of some keys have one. Raises BadInput where no pair fits.
+    """
+    shards = (missing for shard in plan.shards() if (missing := shard.without(stored(shard.keys))))
+    first = next(shards, None)  # now, before anything is written
+    if first is None and len(plan.overlong) and plan.overlong.all():
+        raise BadInput(f"no pair fits {max_length} tokens: give a larger --max-length")
+    return shards if first is None else chain([first], shards)
+
+
+def total_demand(plan: TextPlan, missing: Iterator[Shard]) -> Demand:
+    """Return what forwarding would ask for."""
+    wanted, counted = Demand(), 0
+    with progress_bar(len(plan.overlong), "tokenizing", "pair") as advance:
+        for shard in missing:
+            wanted += shard.demand
+            advance(plan.planned - counted)
+            counted = plan.planned
+    return wanted
+
+
+def _forward(work: Work, plan: TextPlan, missing: Iterator[Shard], leases: Leases) -> Forwarded:
+    """Have the missing texts forwarded and stored while the others are still tokenized."""
+    first = next(missing, None)
+    if first is None:
+        return summary([], 0.0)
+    handed_out = 0
+
+    def counted(shards: Iterator[Shard]) -> Iterator[Shard]:
+        nonlocal handed_out
+        for shard in shards:
+            handed_out += shard.demand.tokens
+            leases.expect(shard.keys)
+            yield shard
+
+    with progress_bar(None, "embedding", "tok") as count, work.place.hire(work.job, work.backbone) as crew:
+
+        def advance(tokens: int) -> None:
+            count(tokens)
+            share = plan.planned / len(plan.overlong)  # what is not tokenized is taken to be like what is
+            count.expect(int(handed_out / share), f"{share:.0%} tokenized" if share < 1 else "")
+
+        return drive(crew, counted(chain([first], missing)), advance, work.announce)

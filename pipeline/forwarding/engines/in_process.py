@@ -1,0 +1,47 @@
+"""The engine of the command's own process: one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.devices import usable_cores
+from pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from pipeline.forwarding.options import EmbedOptions
+from pipeline.forwarding.worker import Job, Worker
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """The process of the command itself."""
+
+    in_process: bool = True
+
+    def resolve(self, options: EmbedOptions) -> EmbedOptions:
+        """Return the options with the device and the dtype named."""
+        return resolved_here(options)
+
+    @contextmanager
+    def hire(self, job: Job, backbone: Backbone) -> Iterator[Crew]:
+        """Yield the one worker."""
+        worker = Worker(replace(job, threads=min(torch.get_num_threads(), usable_cores())), backbone)
+        try:
+            yield _OneWorker(worker)
+        finally:
+            worker.close()
+
+
+@dataclass(frozen=True)
+class _OneWorker:
+    worker: Worker
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        return [self.worker.run] * LANES
+
+    def stop(self) -> None:
+        self.worker.stop()

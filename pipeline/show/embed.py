@@ -1,0 +1,53 @@
+"""What `embed` did as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the commands that list and verify have no need of torch
+    from pipeline.embedding.cost import Price
+    from pipeline.embedding.report import EmbedReport
+
+
+def show_embedding(report: EmbedReport, *, planned: bool) -> str:
+    """Return the counts that a person checks before trusting what was embedded."""
+    splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
+    lines = [
+        f"data set {report.data}: {report.pairs:,} pairs ({splits}), "
+        f"features {report.features or 'not known without the weights'} ({report.backbone})",
+        f"{report.texts:,} distinct texts: {report.texts_embedded:,} {'to embed' if planned else 'embedded'}, "
+        f"{report.texts_reused:,} already stored ({report.store_bytes / 1e6:,.1f} MB in all)",
+    ]
+    if report.price is not None:
+        lines += _price(report, report.price)
+    elif report.texts_embedded:
+        more = report.tokens_forwarded / report.tokens_unique - 1
+        rate = f"{report.tokens_per_second:,.0f} tokens/s"
+        lines.append(f"{report.tokens_unique:,} tokens at {rate} ({report.pass_name} pass, which read {more:.1%} more)")
+    notes = {
+        "left out": ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items()),
+        "pairs whose prompt was cut to fit": report.trimmed,
+        "pairs with an empty response": report.empty_responses,
+        "pairs without a context": report.without_context if report.without_context < report.pairs else 0,
+        "pairs this backbone cannot tell apart": report.indistinguishable,
+        "pairs that repeat an earlier vote": report.repeated,
+        "users": report.users,
+    }
+    for label, value in notes.items():
+        if value:
+            lines.append(f"{label}: {value if isinstance(value, str) else format(value, ',')}")
+    if report.delta_storage_error is not None:
+        lines.append(f"storing changed Δ by {report.delta_storage_error:.2%} (median, relative)")
+    if report.shared_prompts:
+        lines.append(f"warning: {report.shared_prompts:,} prompts are in another split as well: test is not held out")
+    return "\n".join(lines) + "\n"
+
+
+def _price(report: EmbedReport, price: Price) -> list[str]:
+    """Return what forwarding would cost, and what the usual loop would read for the same pairs."""
+    hours = ", ".join(f"{name} {f'{value:,.2f}' if value >= 0.01 else '< 0.01'}" for name, value in price.hours.items())
+    return [
+        f"{report.tokens_unique:,} unique tokens to forward, {report.forward_flops / 1e12:,.1f} TFLOP; a padded loop "
+        f"over all pairs (batch {price.padded_batch}, nothing reused) would forward {price.padded_tokens:,}",
+        *([f"hours at {price.utilisation:.0%} of the published bf16 peak: {hours}"] if report.tokens_unique else []),
+    ]
