@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 from typer.core import TyperGroup
 
-from cache.errors import BadInput, Failure, Interrupted, MicroprefError, cannot_read
-from cache.keys import finite
-from cache.store import Store
-from pipeline.options import (
+from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefError, cannot_read
+from micropref.cache.keys import finite
+from micropref.cache.store import Store
+from micropref.pipeline.options import (
     BACKBONE_HELP,
     CONTEXT_TEMPLATE,
     DEFAULT_STORE,
@@ -175,10 +175,10 @@ def embed(
       micropref embed pairs.jsonl --name mine
       micropref embed held-out.jsonl --name mine --split test
     """
-    from pipeline.embedding import embed as stage
-    from pipeline.forwarding.options import EmbedOptions, EngineOptions
-    from pipeline.show.embed import show_embedding
-    from pipeline.sources.ingest import SourceOptions
+    from micropref.pipeline.embedding import embed as stage
+    from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
+    from micropref.pipeline.show.embed import show_embedding
+    from micropref.pipeline.sources.ingest import SourceOptions
 
     source_options = SourceOptions(split, split_by_prompt, shape, contexts, limit, on_bad, replace)
     options = EmbedOptions(
@@ -247,23 +247,23 @@ def train(
       micropref train mine --latent user --k 5
       micropref train mine --method lore --k 5
     """
-    from pipeline.training.method_options import check_heeded
+    from micropref.pipeline.training.method_options import check_heeded
 
     given = [option for option in ctx.params if _is_given(ctx, option)]
     check_heeded(method, given, latent)
     if method not in get_args(FitMethod):
-        from heads.methods.base import SystemOptions
-        from pipeline.show.methods import show_system
-        from pipeline.training.method_runs import train_system
+        from micropref.heads.methods.base import SystemOptions
+        from micropref.pipeline.show.methods import show_system
+        from micropref.pipeline.training.method_runs import train_system
 
         recipe = SystemOptions(k if k is not None else SystemOptions().k, device, armo_gate)
         reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
         system = train_system(Store(store), name, method, recipe, seed=seed, **reads)
         _print(system, show_system(system), as_json=as_json)
         return
-    from heads.fitting.settings import FitPlan, FitSetting
-    from pipeline.show.train import show_training, training_progress
-    from pipeline.training import train as stage
+    from micropref.heads.fitting.settings import FitPlan, FitSetting
+    from micropref.pipeline.show.train import show_training, training_progress
+    from micropref.pipeline.training import train as stage
 
     heads = k if k is not None else 1 if method == "single" else 5
     setting = FitSetting(cast("FitMethod", method), heads, lam, prior, hidden, lr, wd, l2, seed, latent, weight)
@@ -311,11 +311,11 @@ def sweep(
     Example:
       micropref sweep mine --k 1,2,3,5 --lam 0,0.1,0.3 --seeds 4
     """
-    from heads.fitting.settings import FitPlan, FitSetting
-    from pipeline.show.train import show_sweep, training_progress
-    from pipeline.training import sweep as stage
-    from pipeline.training.method_options import check_latent
-    from pipeline.training.train import TrainOptions
+    from micropref.heads.fitting.settings import FitPlan, FitSetting
+    from micropref.pipeline.show.train import show_sweep, training_progress
+    from micropref.pipeline.training import sweep as stage
+    from micropref.pipeline.training.method_options import check_latent
+    from micropref.pipeline.training.train import TrainOptions
 
     given = [option for option in ("weight", "anneal") if _is_given(ctx, option)]
     check_latent(latent, given)
@@ -342,8 +342,8 @@ def evaluate(
     Example:
       micropref eval mixture-1a2b3c4d --split test
     """
-    from pipeline.evaluation import evaluate as stage
-    from pipeline.show.evaluate import show_evaluation
+    from micropref.pipeline.evaluation import evaluate as stage
+    from micropref.pipeline.show.evaluate import show_evaluation
 
     evaluation = stage.evaluate(Store(store), run, data, split)
     _print(evaluation, show_evaluation(evaluation), as_json=as_json)
@@ -376,9 +376,9 @@ def route(
       micropref route mixture-1a2b3c4d --budget 50
       micropref route mixture-1a2b3c4d --budget 5,10,20,50,100
     """
-    from heads.adaptation.router_refit import RouteSetting
-    from pipeline.routing import route as stage
-    from pipeline.show.route import show_routed
+    from micropref.heads.adaptation.router_refit import RouteSetting
+    from micropref.pipeline.routing import route as stage
+    from micropref.pipeline.show.route import show_routed
 
     setting = RouteSetting(target, anchor, epochs, batch, lr, seed)
     options = stage.RouteOptions(stage.parse_budgets(budget), stage.parse_tau(tau), reward_input, setting)
@@ -421,8 +421,8 @@ def adapt(
     told = {"shots": shots, "method": method, "tau": tau, "shots_from": shots_from, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     if online:
-        from pipeline.people.online import adapt_online
-        from pipeline.show.adapt import show_online
+        from micropref.pipeline.people.online import adapt_online
+        from micropref.pipeline.show.adapt import show_online
 
         if given or people:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *(["out"] if people else [])])
@@ -430,8 +430,8 @@ def adapt(
         replayed = adapt_online(Store(store), run, data, by, switches or 1)
         _print(replayed, show_online(replayed), as_json=as_json)
     else:
-        from pipeline.people import adapt as stage
-        from pipeline.show.adapt import show_adaptation
+        from micropref.pipeline.people import adapt as stage
+        from micropref.pipeline.show.adapt import show_adaptation
 
         if switches is not None:
             raise BadInput(f"--switches is {switches}: only --online follows changes of taste; give both or neither")
@@ -475,8 +475,8 @@ def ask(
     if given:
         raise BadInput(f"{given}: not heeded {'with' if replay else 'without'} --replay; leave out one or the other")
     if replay:
-        from pipeline.people.ask_replay import ReplayOptions, replay_policies
-        from pipeline.show.ask import show_replayed
+        from micropref.pipeline.people.ask_replay import ReplayOptions, replay_policies
+        from micropref.pipeline.show.ask import show_replayed
 
         if split not in get_args(ShotsFrom):
             raise BadInput(f"--split is {split!r}: --replay asks for choices of {' or '.join(get_args(ShotsFrom))}")
@@ -484,8 +484,8 @@ def ask(
         replayed = replay_policies(Store(store), run, pool, tried)
         _print(replayed, show_replayed(replayed), as_json=as_json)
         return
-    from pipeline.people import ask as stage
-    from pipeline.show.ask import from_file, from_terminal, show_asked
+    from micropref.pipeline.people import ask as stage
+    from micropref.pipeline.show.ask import from_file, from_terminal, show_asked
 
     options = stage.AskOptions(user or "", split, n, threshold, beta, seed)
     respond = from_file(_announce, answers) if answers else from_terminal(_announce, input)
@@ -511,9 +511,9 @@ def diagnose(
     Example:
       micropref diagnose mine
     """
-    from heads.adaptation.diagnosis import DiagnosisPlan
-    from pipeline.people import diagnose as stage
-    from pipeline.show.diagnose import show_diagnosis
+    from micropref.heads.adaptation.diagnosis import DiagnosisPlan
+    from micropref.pipeline.people import diagnose as stage
+    from micropref.pipeline.show.diagnose import show_diagnosis
 
     plan = DiagnosisPlan(k, restarts, device, seed)
     found = stage.diagnose(Store(store), name, plan, features=features, reward_input=reward_input)
@@ -543,9 +543,9 @@ def compare(
     Example:
       micropref compare mine --methods single,static,mixture,micro --seeds 3
     """
-    from pipeline.comparison import compare as stage
-    from pipeline.comparison.experiment import TrialOptions
-    from pipeline.show.compare import show_compared
+    from micropref.pipeline.comparison import compare as stage
+    from micropref.pipeline.comparison.experiment import TrialOptions
+    from micropref.pipeline.show.compare import show_compared
 
     wanted = None if systems == "all" else [word.strip() for word in systems.split(",")]
     options = TrialOptions(split, shots, budget, k, seeds, gate, paper, route_on, features, device)
@@ -571,7 +571,7 @@ def sql(
     Example:
       micropref sql "SELECT attribute, head, accuracy FROM head_accuracy ORDER BY accuracy DESC"
     """
-    from cache.sql.query import SqlLimits, render, run_query, view_examples, view_table
+    from micropref.cache.sql.query import SqlLimits, render, run_query, view_examples, view_table
 
     chosen: TableFormat = "json" if as_json else fmt
     if query is not None:
@@ -591,8 +591,8 @@ def list_store(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) 
     Example:
       micropref ls
     """
-    from cache.maintenance import listing
-    from pipeline.show.store import show_listing
+    from micropref.cache.maintenance import listing
+    from micropref.pipeline.show.store import show_listing
 
     found = listing.list_store(Store(store))
     _print(found, show_listing(found), as_json=as_json)
@@ -606,7 +606,7 @@ def verify(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> N
     Example:
       micropref verify
     """
-    from cache.maintenance.verify import verify as check
+    from micropref.cache.maintenance.verify import verify as check
 
     found = check(Store(store))
     counts = f"{found.files:,} files, {found.vectors:,} vectors, {found.duplicate_vectors:,} stored twice"
@@ -630,7 +630,7 @@ def gc(
     Example:
       micropref gc --dry-run
     """
-    from cache.maintenance.gc import collect
+    from micropref.cache.maintenance.gc import collect
 
     gone = collect(Store(store), dry_run=dry_run, min_age_s=min_age * 3600)
     text = (
@@ -653,9 +653,9 @@ def demo(
       micropref demo
       micropref demo --backbone smollm2
     """
-    from pipeline.demo import demo as stage
-    from pipeline.show.demo import show_demo
-    from pipeline.show.train import training_progress
+    from micropref.pipeline.demo import demo as stage
+    from micropref.pipeline.show.demo import show_demo
+    from micropref.pipeline.show.train import training_progress
 
     with training_progress() as progress:
         outcome = stage.run_demo(Store(store), _announce, progress, backbone)

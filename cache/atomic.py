@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cache.errors import Failure
+from micropref.cache.errors import Failure
 
 TEMP_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp")
 

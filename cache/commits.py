@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.atomic import publish, staged_file, write_bytes
-from cache.errors import Damaged, Failure, cannot_read
-from cache.keys import canonical_json, digest_file, sha256_hex
+from micropref.cache.atomic import publish, staged_file, write_bytes
+from micropref.cache.errors import Damaged, Failure, cannot_read
+from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 
 LAYOUT = 1
 REBUILD = "embed, train or evaluate again to rebuild it"

@@ -14,11 +14,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.commits import Commit, commit_paths, read_commit
-from cache.errors import BadInput, Damaged
-from cache.keys import short_id
-from cache.schemas import KEY_COLUMNS, PAIR_SCHEMA
-from cache.store import Store
+from micropref.cache.commits import Commit, commit_paths, read_commit
+from micropref.cache.errors import BadInput, Damaged
+from micropref.cache.keys import short_id
+from micropref.cache.schemas import KEY_COLUMNS, PAIR_SCHEMA
+from micropref.cache.store import Store
 
 
 @dataclass(frozen=True)

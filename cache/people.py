@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cache.atomic import write_bytes
-from cache.errors import Damaged, cannot_read
-from cache.keys import canonical_json, sha256_hex, short_id
+from micropref.cache.atomic import write_bytes
+from micropref.cache.errors import Damaged, cannot_read
+from micropref.cache.keys import canonical_json, sha256_hex, short_id
 
 FORMAT = 1
 Preferred = Literal["chosen", "rejected", "neither"]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.atomic import publish, staged_file, write_bytes
-from cache.commits import Commit, commit, read_commit, read_commits, write_table
-from cache.errors import Damaged, Failure, cannot_read
-from cache.keys import digest_file, finite, sha256_hex
-from cache.store import NAME, Store, check_name
+from micropref.cache.atomic import publish, staged_file, write_bytes
+from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_table
+from micropref.cache.errors import Damaged, Failure, cannot_read
+from micropref.cache.keys import digest_file, finite, sha256_hex
+from micropref.cache.store import NAME, Store, check_name
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import BadInput
+from micropref.cache.errors import BadInput
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MARKS = {"features": "features.json", "runs": "run.json"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cache.store import Store
+from micropref.cache.store import Store
 from tests.support.backbones import make_backbone, tiny_backbone
 from tests.support.populations import planted, planted_people
 from tests.support.stores import planted_run, synthetic

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cache.atomic import TEMP_NAME
-from cache.commits import FILE_NAME, Commit, read_commit
-from cache.datasets import linked_keys, open_dataset
-from cache.errors import Damaged
-from cache.store import Store
-from cache.vectors.features import ROLE, Features
-from cache.vectors.opening import open_features, whole_features
+from micropref.cache.atomic import TEMP_NAME
+from micropref.cache.commits import FILE_NAME, Commit, read_commit
+from micropref.cache.datasets import linked_keys, open_dataset
+from micropref.cache.errors import Damaged
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import ROLE, Features
+from micropref.cache.vectors.opening import open_features, whole_features
 
 MIN_AGE_S = 24 * 3600.0
 """Younger files may belong to a command at work."""

@@ -14,8 +14,8 @@ from typing import Self
 
 import numpy as np
 
-from cache.commits import Commit
-from cache.vectors.features import Features, shard_stem
+from micropref.cache.commits import Commit
+from micropref.cache.vectors.features import Features, shard_stem
 
 RENEW_S = 600.0
 """Seconds between renewals: `gc --min-age` must leave alone what is younger than a few of these."""

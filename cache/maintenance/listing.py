@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cache.datasets import Dataset, open_dataset
-from cache.errors import BadInput, Failure
-from cache.runs import open_run
-from cache.store import Store
-from cache.vectors.features import ROLE
-from cache.vectors.opening import open_features
+from micropref.cache.datasets import Dataset, open_dataset
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.runs import open_run
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import ROLE
+from micropref.cache.vectors.opening import open_features
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from cache.commits import Commit, read_commits
-from cache.datasets import Dataset, Doubled, linked_keys, open_dataset
-from cache.errors import Failure
-from cache.people import read_person
-from cache.runs import Run, open_run, sweep_leaderboards
-from cache.store import Store
-from cache.vectors.features import ROLE, Features, shard_stem
-from cache.vectors.opening import open_features
-from cache.vectors.parquet_layout import open_vectors
+from micropref.cache.commits import Commit, read_commits
+from micropref.cache.datasets import Dataset, Doubled, linked_keys, open_dataset
+from micropref.cache.errors import Failure
+from micropref.cache.people import read_person
+from micropref.cache.runs import Run, open_run, sweep_leaderboards
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import ROLE, Features, shard_stem
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.parquet_layout import open_vectors
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from cache.errors import BadInput, Failure, MicroprefError
-from cache.sql.sandbox import SqlLimits
-from cache.sql.views import read_views
+from micropref.cache.errors import BadInput, Failure, MicroprefError
+from micropref.cache.sql.sandbox import SqlLimits
+from micropref.cache.sql.views import read_views
 
 NO_FILES = "queries read the store's views, never files or the network"
 _MISSING_TABLE = re.compile(r"Table with name (\S+) does not exist")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import duckdb
 
-from cache.sql.parse import Query
-from cache.sql.sandbox import SqlLimits
-from cache.sql.tables import READERS, Rows, count_heads
-from cache.sql.views import create_views, read_views
-from cache.store import Store
+from micropref.cache.sql.parse import Query
+from micropref.cache.sql.sandbox import SqlLimits
+from micropref.cache.sql.tables import READERS, Rows, count_heads
+from micropref.cache.sql.views import create_views, read_views
+from micropref.cache.store import Store
 
 
 def load_views(connection: duckdb.DuckDBPyConnection, store: Store, query: Query, limits: SqlLimits) -> None:
@@ -23,7 +23,11 @@ def load_views(connection: duckdb.DuckDBPyConnection, store: Store, query: Query
     if "vectors" not in shapes:
         create_views(connection, heads, "FLOAT[]")
     else:
-        from cache.sql.vectors import key_rows, vector_table, vector_type  # polars loads only where vectors are read
+        from micropref.cache.sql.vectors import (  # polars loads only where vectors are read
+            key_rows,
+            vector_table,
+            vector_type,
+        )
 
         with_vectors = "vectors" in filled and (query.columns is None or "vector" in query.columns)
         create_views(connection, heads, vector_type(store), vector_table(store, limits) if with_vectors else None)

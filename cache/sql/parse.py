@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from cache.errors import BadInput
+from micropref.cache.errors import BadInput
 
 READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 TABLE_FUNCTIONS = {"range", "generate_series", "unnest", "repeat", "json_each", "json_tree"}

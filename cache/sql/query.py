@@ -14,11 +14,11 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from cache.errors import BadInput, Failure
-from cache.sql.errors import out_of_memory, out_of_time
-from cache.sql.render import Format, render
-from cache.sql.sandbox import SqlLimits, open_sandbox
-from cache.sql.views import create_views, read_views
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.sql.errors import out_of_memory, out_of_time
+from micropref.cache.sql.render import Format, render
+from micropref.cache.sql.sandbox import SqlLimits, open_sandbox
+from micropref.cache.sql.views import create_views, read_views
 
 __all__ = ["Format", "SqlLimits", "ViewExample", "render", "run_query", "view_examples", "view_table"]
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
@@ -99,7 +99,7 @@ def _run_worker(stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes], limits: 
     """Run the worker to its end or to the deadline. Files, not pipes: a result may be of any size."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     own = {
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
         "PYTHONUTF8": "1",
         # Fewer reserved arenas and idle threads: address space is what the memory limit counts.
         "MALLOC_ARENA_MAX": "2",
@@ -107,7 +107,7 @@ def _run_worker(stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes], limits: 
         "POLARS_MAX_THREADS": str(limits.workers),
     }
     # -P: a folder named `cache` where the user happens to be must not be taken for this package.
-    command = [sys.executable, "-P", "-m", "cache.sql.worker"]
+    command = [sys.executable, "-P", "-m", "micropref.cache.sql.worker"]
     with subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=kept | own) as process:  # noqa: S603
         try:
             return process.wait(limits.seconds)

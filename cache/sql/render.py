@@ -16,8 +16,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from rich.cells import cell_len
 
-from cache.atomic import write_bytes
-from cache.errors import BadInput
+from micropref.cache.atomic import write_bytes
+from micropref.cache.errors import BadInput
 
 Format = Literal["table", "json", "csv", "parquet", "md"]
 WIDEST_CELL = 60

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import duckdb
 
-from cache.errors import BadInput
+from micropref.cache.errors import BadInput
 
 MIB = 1 << 20
 MOST_THREADS = 8

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cache.commits import Commit, read_commits
-from cache.datasets import Dataset
-from cache.errors import Failure
-from cache.keys import canonical_json
-from cache.runs import TABLES, Run, all_runs, sweep_leaderboards
-from cache.sql.views import column_names
-from cache.store import Store
+from micropref.cache.commits import Commit, read_commits
+from micropref.cache.datasets import Dataset
+from micropref.cache.errors import Failure
+from micropref.cache.keys import canonical_json
+from micropref.cache.runs import TABLES, Run, all_runs, sweep_leaderboards
+from micropref.cache.sql.views import column_names
+from micropref.cache.store import Store
 
 ROLES = {
     "prompt": ("prompt_key",),

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from cache.errors import BadInput
-from cache.sql.sandbox import MIB, SqlLimits
-from cache.sql.tables import Rows
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.opening import open_features
-from cache.vectors.parquet_layout import Rows as Positions
+from micropref.cache.errors import BadInput
+from micropref.cache.sql.sandbox import MIB, SqlLimits
+from micropref.cache.sql.tables import Rows
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.parquet_layout import Rows as Positions
 
 PIECE = 8192
 FLOAT_BYTES = 4

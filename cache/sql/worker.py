@@ -13,12 +13,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from cache.errors import BadInput, Failure, MicroprefError
-from cache.sql.errors import explain, one_line, out_of_memory, too_large
-from cache.sql.load import load_views
-from cache.sql.parse import read_query
-from cache.sql.sandbox import SqlLimits, limit_process, open_sandbox
-from cache.store import Store
+from micropref.cache.errors import BadInput, Failure, MicroprefError
+from micropref.cache.sql.errors import explain, one_line, out_of_memory, too_large
+from micropref.cache.sql.load import load_views
+from micropref.cache.sql.parse import read_query
+from micropref.cache.sql.sandbox import SqlLimits, limit_process, open_sandbox
+from micropref.cache.store import Store
 
 BATCH_ROWS = 65_536
 

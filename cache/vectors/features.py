@@ -19,12 +19,12 @@ import polars as pl
 import pyarrow as pa
 from safetensors.numpy import load, save
 
-from cache.atomic import write_bytes
-from cache.commits import Commit, commit, commit_paths, read_commit, write_file
-from cache.errors import Damaged, Failure, cannot_read
-from cache.keys import canonical_json, sha256_hex
-from cache.schemas import KEY_TYPE
-from cache.vectors.parquet_layout import (
+from micropref.cache.atomic import write_bytes
+from micropref.cache.commits import Commit, commit, commit_paths, read_commit, write_file
+from micropref.cache.errors import Damaged, Failure, cannot_read
+from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.schemas import KEY_TYPE
+from micropref.cache.vectors.parquet_layout import (
     Rows,
     VectorFile,
     Vectors,

@@ -6,11 +6,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from cache.errors import BadInput, Damaged, Failure, cannot_read
-from cache.keys import short_id
-from cache.store import Store
-from cache.vectors.features import REWRITTEN, Features
-from cache.vectors.parquet_layout import (
+from micropref.cache.errors import BadInput, Damaged, Failure, cannot_read
+from micropref.cache.keys import short_id
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import REWRITTEN, Features
+from micropref.cache.vectors.parquet_layout import (
     LAYOUT_VERSION,
 )
 

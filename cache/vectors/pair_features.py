@@ -14,10 +14,10 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from cache.datasets import Dataset
-from cache.errors import BadInput, Failure
-from cache.vectors.features import Features
-from cache.vectors.parquet_layout import Rows
+from micropref.cache.datasets import Dataset
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.parquet_layout import Rows
 
 RouterInput = Literal["prompt", "context"]
 RewardInput = Literal["plain", "context"]

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from cache.vectors.pair_features import LocatedPairs
-from cache.vectors.parquet_layout import Rows, Vectors
+from micropref.cache.vectors.pair_features import LocatedPairs
+from micropref.cache.vectors.parquet_layout import Rows, Vectors
 
 BLOCK_BYTES = 16 << 20
 """Vectors of a block, about: enough to read at a disk's full rate, and little against a window."""

@@ -25,8 +25,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.errors import Failure, cannot_read
-from cache.schemas import KEY_TYPE
+from micropref.cache.errors import Failure, cannot_read
+from micropref.cache.schemas import KEY_TYPE
 
 LAYOUT_VERSION = 1
 ROW_GROUP = 8192

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import polars as pl
 import torch
 
-from cache.datasets import Dataset, has_response_ids, read_table
-from cache.errors import BadInput
-from cache.vectors.features import Features
-from cache.vectors.pair_features import gather_keys
+from micropref.cache.datasets import Dataset, has_response_ids, read_table
+from micropref.cache.errors import BadInput
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.pair_features import gather_keys
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.adaptation.few_shot import GRIDS
-from heads.evaluation.metrics import cluster_intervals, nll
-from heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
-from heads.fitting.segments import run_places
-from heads.mixture import pair_log_probability
+from micropref.heads.adaptation.few_shot import GRIDS
+from micropref.heads.evaluation.metrics import cluster_intervals, nll
+from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
+from micropref.heads.fitting.segments import run_places
+from micropref.heads.mixture import pair_log_probability
 
 LEAST_STEPS = 1000
 """Minibatches of a fit at least, unless validation stops it: a reward that has not got anywhere is no yardstick."""

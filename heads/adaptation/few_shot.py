@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 import torch
 
-from heads.adaptation.hedge import head_losses, hedge
-from heads.methods.base import Combine, Scores
+from micropref.heads.adaptation.hedge import head_losses, hedge
+from micropref.heads.methods.base import Combine, Scores
 
 AdaptMethod = Literal["hedge", "bayes", "tempered", "shrunk", "hyre", "drm", "fit"]
 ADAPT_METHODS: tuple[AdaptMethod, ...] = get_args(AdaptMethod)

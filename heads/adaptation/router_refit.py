@@ -12,11 +12,11 @@ from typing import Literal, get_args
 
 import torch
 
-from cache.errors import BadInput
-from heads.adaptation.hedge import hedge, hedge_contexts
-from heads.adaptation.whitening import whitening
-from heads.evaluation.metrics import nll
-from heads.mixture import Router
+from micropref.cache.errors import BadInput
+from micropref.heads.adaptation.hedge import hedge, hedge_contexts
+from micropref.heads.adaptation.whitening import whitening
+from micropref.heads.evaluation.metrics import nll
+from micropref.heads.mixture import Router
 
 Target = Literal["context", "example"]
 Anchor = Literal["previous", "stage1"]

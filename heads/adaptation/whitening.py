@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from heads.mixture import Router
+from micropref.heads.mixture import Router
 
 SHRINKAGE = 0.3
 """c as a share of the mean variance of prompts."""

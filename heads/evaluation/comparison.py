@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from heads.evaluation.metrics import resampled_counts
+from micropref.heads.evaluation.metrics import resampled_counts
 
 
 @dataclass(frozen=True, slots=True)

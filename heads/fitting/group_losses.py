@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.fitting.losses import Losses, Penalty
-from heads.fitting.segments import Segments
+from micropref.heads.fitting.losses import Losses, Penalty
+from micropref.heads.fitting.segments import Segments
 
 ANNEALED_FROM = 0.05
 """Exponent of a unit's likelihood at the first step."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from cache.errors import BadInput
-from heads.fitting.settings import ComputeDtype, Solver
+from micropref.cache.errors import BadInput
+from micropref.heads.fitting.settings import ComputeDtype, Solver
 
 
 def resolve_device(name: str) -> torch.device:

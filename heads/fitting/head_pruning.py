@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.mixture import Mixture, Router
+from micropref.heads.mixture import Mixture, Router
 
 DEAD_WEIGHT = 0.01
 """Mean weight below which a head that is never a pair's favourite is dead."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import torch
 
-from heads.fitting.minibatches import Scales
-from heads.fitting.settings import FitSetting
-from heads.mixture import Mixture, Router
+from micropref.heads.fitting.minibatches import Scales
+from micropref.heads.fitting.settings import FitSetting
+from micropref.heads.mixture import Mixture, Router
 
 Parts = dict[str, torch.Tensor]
 """By name: heads [K, D], an ensemble's frozen prior [K, D], b2 [K], and a router's v1 [h, D], b1 [h], v2 [K, h]."""

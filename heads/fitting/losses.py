@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.fitting.settings import Method
+from micropref.heads.fitting.settings import Method
 
 ABSENT_LOGIT = -1e9
 """Logit of a padded head: its weight is exactly 0, and finite so that 0 times its logarithm is 0."""

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import torch
 
-from cache.errors import BadInput
-from heads.fitting.group_losses import Visits
-from heads.fitting.segments import ROUND, Runs, Segments
-from heads.fitting.settings import PairTensors
+from micropref.cache.errors import BadInput
+from micropref.heads.fitting.group_losses import Visits
+from micropref.heads.fitting.segments import ROUND, Runs, Segments
+from micropref.heads.fitting.settings import PairTensors
 
 DELTA, ROUTER = "the difference of chosen and rejected", "the router's input"
 """What the two inputs are called in errors."""

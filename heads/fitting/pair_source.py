@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from cache.vectors.pair_stream import PairStream
-from heads.fitting.minibatches import DELTA, ROUTER, Batches, Feed, Scales, Squares, training_scales
-from heads.fitting.settings import PairTensors
-from heads.fitting.streamed_minibatches import StreamedFeed
-from heads.mixture import Mixture
+from micropref.cache.vectors.pair_stream import PairStream
+from micropref.heads.fitting.minibatches import DELTA, ROUTER, Batches, Feed, Scales, Squares, training_scales
+from micropref.heads.fitting.settings import PairTensors
+from micropref.heads.fitting.streamed_minibatches import StreamedFeed
+from micropref.heads.mixture import Mixture
 
 Source = PairTensors | PairStream
 SCORED_ROWS = 4096

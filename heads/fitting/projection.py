@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from heads.fitting.pair_source import Source, open_feed
-from heads.fitting.segments import Segments
-from heads.fitting.settings import PairTensors
-from heads.fitting.solvers import width_factor
-from heads.mixture import Mixture
+from micropref.heads.fitting.pair_source import Source, open_feed
+from micropref.heads.fitting.segments import Segments
+from micropref.heads.fitting.settings import PairTensors
+from micropref.heads.fitting.solvers import width_factor
+from micropref.heads.mixture import Mixture
 
 OVERSAMPLED = 32
 """Directions iterated beside the r wanted: the last of those converge sooner."""

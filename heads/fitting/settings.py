@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import torch
 
-from cache.errors import BadInput
-from heads.mixture import Mixture
+from micropref.cache.errors import BadInput
+from micropref.heads.mixture import Mixture
 
 Method = Literal["mixture", "static", "single", "ensemble"]
 Prior = Literal["example", "batch"]

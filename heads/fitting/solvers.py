@@ -11,11 +11,11 @@ from typing import Protocol
 
 import torch
 
-from heads.fitting.group_losses import annealed
-from heads.fitting.initial_weights import Parts
-from heads.fitting.minibatches import Batches, Epochs
-from heads.fitting.settings import FitPlan
-from heads.fitting.stacked_weights import Stack
+from micropref.heads.fitting.group_losses import annealed
+from micropref.heads.fitting.initial_weights import Parts
+from micropref.heads.fitting.minibatches import Batches, Epochs
+from micropref.heads.fitting.settings import FitPlan
+from micropref.heads.fitting.stacked_weights import Stack
 
 REFERENCE_WIDTH = 384
 """Embeddings up to this width are fitted with the learning rate as it is given."""

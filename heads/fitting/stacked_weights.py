@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import torch
 
-from heads.fitting.group_losses import Visits, unit_losses
-from heads.fitting.initial_weights import Parts, padded
-from heads.fitting.losses import ABSENT_LOGIT, OBJECTIVES, Losses, Objective, Penalty, ridge
-from heads.fitting.minibatches import Batch, Scales
-from heads.fitting.settings import FitSetting
+from micropref.heads.fitting.group_losses import Visits, unit_losses
+from micropref.heads.fitting.initial_weights import Parts, padded
+from micropref.heads.fitting.losses import ABSENT_LOGIT, OBJECTIVES, Losses, Objective, Penalty, ridge
+from micropref.heads.fitting.minibatches import Batch, Scales
+from micropref.heads.fitting.settings import FitSetting
 
 ROUTER_PARTS = ("v1", "b1", "v2")
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from cache.errors import BadInput
-from cache.vectors.pair_stream import PairStream, Window
-from heads.fitting.minibatches import Batch, drawn_order, sharing_runs
-from heads.fitting.segments import ROUND, Segments
+from micropref.cache.errors import BadInput
+from micropref.cache.vectors.pair_stream import PairStream, Window
+from micropref.heads.fitting.minibatches import Batch, drawn_order, sharing_runs
+from micropref.heads.fitting.segments import ROUND, Segments
 
 SERIAL = (1 << 15) - 1
 """Entries gathered, subtracted and converted at a time on the CPU: they stay in a core's cache on the way, and are too

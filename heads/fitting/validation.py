@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.fitting.losses import log_probability
-from heads.fitting.minibatches import Batches
-from heads.fitting.pair_source import SCORED_ROWS, Source, score
-from heads.fitting.segments import Segments, run_places, spread
-from heads.fitting.settings import PairTensors
-from heads.fitting.stacked_weights import Stack
-from heads.fitting.unit_minibatches import UnitFeed, units_of
-from heads.mixture import Mixture
+from micropref.heads.fitting.losses import log_probability
+from micropref.heads.fitting.minibatches import Batches
+from micropref.heads.fitting.pair_source import SCORED_ROWS, Source, score
+from micropref.heads.fitting.segments import Segments, run_places, spread
+from micropref.heads.fitting.settings import PairTensors
+from micropref.heads.fitting.stacked_weights import Stack
+from micropref.heads.fitting.unit_minibatches import UnitFeed, units_of
+from micropref.heads.mixture import Mixture
 
 REMEMBERED = 16
 """Training pairs of a unit at most: more would hardly move its posterior."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cache.errors import Failure
-from heads.fitting.minibatches import batch_indices, batch_size
-from heads.methods.stacking import Parts
+from micropref.cache.errors import Failure
+from micropref.heads.fitting.minibatches import batch_indices, batch_size
+from micropref.heads.methods.stacking import Parts
 
 Rows = torch.Tensor | slice
 """Pairs of one step: their numbers, or a slice that copies nothing where a step takes all."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from cache.errors import BadInput
-from heads.methods.adam import ALL_PAIRS, Recipe, Rows, descend
-from heads.methods.base import NO_UNIT, Pairs, TrainingData
-from heads.methods.stacking import Parts
+from micropref.cache.errors import BadInput
+from micropref.heads.methods.adam import ALL_PAIRS, Recipe, Rows, descend
+from micropref.heads.methods.base import NO_UNIT, Pairs, TrainingData
+from micropref.heads.methods.stacking import Parts
 
 FEW_SHOT = Recipe(lr=0.1, steps=500, batch=ALL_PAIRS, cosine=False)
 """LoRe's recipe for a unit that was not there to be fitted."""

@@ -30,13 +30,13 @@ import scipy.stats
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from cache.errors import BadInput
-from heads.fitting.hardware import resolve_device
-from heads.fitting.minibatches import rms
-from heads.methods.adam import DATA_SEED, Recipe, Rows, descend
-from heads.methods.base import Model, Need, Pairs, RatedResponses, Scores, SystemOptions, TrainingData
-from heads.methods.ridge import chosen_ridge
-from heads.methods.stacking import Parts, checked, generators, network, one_seed, run_network, stacked
+from micropref.cache.errors import BadInput
+from micropref.heads.fitting.hardware import resolve_device
+from micropref.heads.fitting.minibatches import rms
+from micropref.heads.methods.adam import DATA_SEED, Recipe, Rows, descend
+from micropref.heads.methods.base import Model, Need, Pairs, RatedResponses, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.ridge import chosen_ridge
+from micropref.heads.methods.stacking import Parts, checked, generators, network, one_seed, run_network, stacked
 
 RECIPE = Recipe(lr=1e-3, steps=2000, batch=1024)
 GATES = {"paper": (1024, 1024, 1024), "small": (128,)}

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 
-from cache.errors import BadInput
-from cache.vectors.pair_features import taken_inputs
-from heads.mixture import linear_margin, pair_log_probability
+from micropref.cache.errors import BadInput
+from micropref.cache.vectors.pair_features import taken_inputs
+from micropref.heads.mixture import linear_margin, pair_log_probability
 
 Need = Literal["router", "responses", "units", "ratings", "reward_head"]
 """router: the embedded prompt is looked at; responses: e(x, chosen) and e(x, rejected) beside their difference;

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 import torch
 
-from heads.fitting import settings
-from heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
-from heads.methods.annotator_weights import alone_where_unknown
-from heads.methods.base import NO_UNIT, Combine, Need, Pairs, Scores, SystemOptions, TrainingData
-from heads.mixture import Mixture
+from micropref.heads.fitting import settings
+from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
+from micropref.heads.methods.annotator_weights import alone_where_unknown
+from micropref.heads.methods.base import NO_UNIT, Combine, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.mixture import Mixture
 
 RESTARTS = 8
 """As `train` has it by default."""

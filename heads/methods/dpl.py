@@ -22,10 +22,19 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.fitting.hardware import resolve_device
-from heads.methods.adam import Recipe, Rows, averaged, descend
-from heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
-from heads.methods.stacking import Parts, checked, generators, network, one_seed, response_scale, run_network, stacked
+from micropref.heads.fitting.hardware import resolve_device
+from micropref.heads.methods.adam import Recipe, Rows, averaged, descend
+from micropref.heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.stacking import (
+    Parts,
+    checked,
+    generators,
+    network,
+    one_seed,
+    response_scale,
+    run_network,
+    stacked,
+)
 
 RECIPE = Recipe(lr=2e-3, steps=600, batch=2048)
 ATOMS = 10

@@ -12,9 +12,9 @@ from typing import ClassVar
 import scipy.linalg
 import torch
 
-from heads.methods.base import Need, SystemOptions, TrainingData
-from heads.methods.bradley_terry import MixtureModel
-from heads.mixture import Mixture
+from micropref.heads.methods.base import Need, SystemOptions, TrainingData
+from micropref.heads.methods.bradley_terry import MixtureModel
+from micropref.heads.mixture import Mixture
 
 COMPONENTS = 50
 """At most; fewer where D or N - 1 is smaller."""

@@ -21,13 +21,13 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
-from heads.fitting.hardware import resolve_device
-from heads.fitting.minibatches import rms
-from heads.methods.adam import Recipe, Rows, descend
-from heads.methods.annotator_weights import UnitWeights, few_shot, pairs_of_units, per_unit
-from heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
-from heads.methods.stacking import Parts, checked, generators, normal, one_seed
+from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
+from micropref.heads.fitting.hardware import resolve_device
+from micropref.heads.fitting.minibatches import rms
+from micropref.heads.methods.adam import Recipe, Rows, descend
+from micropref.heads.methods.annotator_weights import UnitWeights, few_shot, pairs_of_units, per_unit
+from micropref.heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.stacking import Parts, checked, generators, normal, one_seed
 
 RECIPE = Recipe(lr=0.5, steps=1000, batch=4096)
 TEMPERATURE = 100.0

@@ -14,13 +14,13 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.evaluation.metrics import nll
-from heads.fitting.hardware import resolve_device
-from heads.fitting.minibatches import rms
-from heads.methods.adam import Recipe, Rows, descend
-from heads.methods.annotator_weights import alone_where_unknown
-from heads.methods.base import NO_UNIT, Need, Pairs, Scores, SystemOptions, TrainingData
-from heads.methods.stacking import Parts
+from micropref.heads.evaluation.metrics import nll
+from micropref.heads.fitting.hardware import resolve_device
+from micropref.heads.fitting.minibatches import rms
+from micropref.heads.methods.adam import Recipe, Rows, descend
+from micropref.heads.methods.annotator_weights import alone_where_unknown
+from micropref.heads.methods.base import NO_UNIT, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.stacking import Parts
 
 RESTARTS = 8
 ROUNDS = 10

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import torch
 
-from cache.errors import BadInput
-from heads.methods.base import Need, SystemOptions, TrainingData
-from heads.methods.bradley_terry import MixtureModel
-from heads.mixture import Mixture
+from micropref.cache.errors import BadInput
+from micropref.heads.methods.base import Need, SystemOptions, TrainingData
+from micropref.heads.methods.bradley_terry import MixtureModel
+from micropref.heads.mixture import Mixture
 
 
 class OwnHead:

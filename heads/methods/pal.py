@@ -25,12 +25,12 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from heads.fitting.hardware import resolve_device
-from heads.fitting.minibatches import rms
-from heads.methods.adam import Recipe, Rows, averaged, descend
-from heads.methods.annotator_weights import UnitWeights, few_shot, known_pairs, pairs_of_units
-from heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
-from heads.methods.stacking import (
+from micropref.heads.fitting.hardware import resolve_device
+from micropref.heads.fitting.minibatches import rms
+from micropref.heads.methods.adam import Recipe, Rows, averaged, descend
+from micropref.heads.methods.annotator_weights import UnitWeights, few_shot, known_pairs, pairs_of_units
+from micropref.heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.stacking import (
     Parts,
     checked,
     generators,

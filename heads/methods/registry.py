@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from heads.methods.armo import Armo
-from heads.methods.base import Method
-from heads.methods.bradley_terry import Ensemble, RoutedMixture, Single, StaticMixture, UserMixture
-from heads.methods.dpl import DplCategorical, DplMeanVariance
-from heads.methods.drm import Drm
-from heads.methods.lore import LoRe
-from heads.methods.maxmin import MaxMin
-from heads.methods.own_head import OwnHead
-from heads.methods.pal import PalA, PalB
+from micropref.heads.methods.armo import Armo
+from micropref.heads.methods.base import Method
+from micropref.heads.methods.bradley_terry import Ensemble, RoutedMixture, Single, StaticMixture, UserMixture
+from micropref.heads.methods.dpl import DplCategorical, DplMeanVariance
+from micropref.heads.methods.drm import Drm
+from micropref.heads.methods.lore import LoRe
+from micropref.heads.methods.maxmin import MaxMin
+from micropref.heads.methods.own_head import OwnHead
+from micropref.heads.methods.pal import PalA, PalB
 
 
 def methods() -> dict[str, Method]:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from heads.fitting.minibatches import rms
-from heads.methods.base import Pairs
+from micropref.heads.fitting.minibatches import rms
+from micropref.heads.methods.base import Pairs
 
 Parts = dict[str, torch.Tensor]
 

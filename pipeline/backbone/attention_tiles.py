@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.backbone.packing import Segment
+from micropref.pipeline.backbone.packing import Segment
 
 _GRAIN = 32
 """Queries and keys come in multiples of it, or of an eighth of their number where that is more."""

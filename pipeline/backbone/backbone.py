@@ -15,16 +15,24 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from cache.errors import BadInput, Failure
-from pipeline.backbone.architecture import LONGEST, is_causal, position_limit, position_offset
-from pipeline.backbone.checkpoint import Checkpoint, find_checkpoint
-from pipeline.backbone.devices import DeviceName, DtypeName, choose_device, choose_dtype, free_memory, lacks_memory
-from pipeline.backbone.loading import loading
-from pipeline.backbone.matmul import fast_products
-from pipeline.backbone.packing import Packed
-from pipeline.backbone.pooling import Pooling, PoolingName, choose_pooling
-from pipeline.backbone.tree_attention import Layout, NotFollowedError, attending_to_trees
-from pipeline.text.tokenizer import PairTokenizer, Tokenizing, Tokens
+from micropref.cache.errors import BadInput, Failure
+from micropref.pipeline.backbone.architecture import LONGEST, is_causal, position_limit, position_offset
+from micropref.pipeline.backbone.checkpoint import Checkpoint, find_checkpoint
+from micropref.pipeline.backbone.devices import (
+    DeviceName,
+    DtypeName,
+    choose_device,
+    choose_dtype,
+    free_memory,
+    lacks_memory,
+)
+from micropref.pipeline.backbone.loading import loading
+from micropref.pipeline.backbone.matmul import fast_products
+from micropref.pipeline.backbone.packing import Packed
+from micropref.pipeline.backbone.pooling import Pooling, PoolingName, choose_pooling
+from micropref.pipeline.backbone.tree_attention import Layout, NotFollowedError, attending_to_trees
+from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
+from micropref.pipeline.text.tokens import Tokens
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError)
 _UNUSED_WEIGHTS = ("pooler.",)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import BadInput, Failure, cannot_read
-from cache.keys import canonical_json, digest_file, sha256_hex
-from pipeline.backbone.gguf import converted
+from micropref.cache.errors import BadInput, Failure, cannot_read
+from micropref.cache.keys import canonical_json, digest_file, sha256_hex
+from micropref.pipeline.backbone.gguf import converted
 
 MINILM = "minilm"
 """The default backbone: all-MiniLM-L6-v2 as packaged for offline use."""

@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 import torch
 
-from cache.errors import BadInput
+from micropref.cache.errors import BadInput
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]

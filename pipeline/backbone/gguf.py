@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cache.atomic import write_bytes
-from cache.errors import BadInput, Failure, cannot_read
-from cache.keys import canonical_json, digest_file
+from micropref.cache.atomic import write_bytes
+from micropref.cache.errors import BadInput, Failure, cannot_read
+from micropref.cache.keys import canonical_json, digest_file
 
 CACHE_VARIABLE = "MICROPREF_CACHE"
 FORMAT = 1
@@ -111,7 +111,7 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from pipeline.backbone.loading import loading
+    from micropref.pipeline.backbone.loading import loading
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     try:

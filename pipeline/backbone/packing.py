@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.backbone.prefix_tree import grouped, prefix_tree, sorted_with_shared
-from pipeline.text.tokenizer import Tokens
+from micropref.pipeline.backbone.prefix_tree import grouped, prefix_tree, sorted_with_shared
+from micropref.pipeline.text.tokens import Tokens
 
 _SHAPES = 64
 """Numbers of rows that packs may have between powers of two: a library builds kernels for each, and keeps many."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cache.errors import BadInput
+from micropref.cache.errors import BadInput
 
 PoolingName = Literal["auto", "last", "mean"]
 _KNOWN_MODES: dict[str, Literal["last", "mean", "cls"]] = {"lasttoken": "last", "mean": "mean", "cls": "cls"}

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from pipeline.backbone.attention_tiles import Tiles, cut_tiles
-from pipeline.backbone.matmul import fast_products
-from pipeline.backbone.packing import Segment
+from micropref.pipeline.backbone.attention_tiles import Tiles, cut_tiles
+from micropref.pipeline.backbone.matmul import fast_products
+from micropref.pipeline.backbone.packing import Segment
 
 ATTENTION_NAME = "micropref_tree"
 _VARIABLE_LENGTH_DTYPES = (torch.bfloat16, torch.float16)

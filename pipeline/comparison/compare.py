@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
-from cache.errors import BadInput
-from cache.store import Store
-from heads.evaluation.comparison import Comparison, compare, group_means
-from pipeline.comparison.entries import REFERENCE, Contestant, contestants
-from pipeline.comparison.experiment import Trial, TrialOptions
-from pipeline.comparison.published import published
-from pipeline.options import Paper
-from pipeline.progress import Announce
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.heads.evaluation.comparison import Comparison, compare, group_means
+from micropref.pipeline.comparison.entries import REFERENCE, Contestant, contestants
+from micropref.pipeline.comparison.experiment import Trial, TrialOptions
+from micropref.pipeline.comparison.published import published
+from micropref.pipeline.options import Paper
+from micropref.pipeline.progress import Announce
 
 AVERAGE = "average"
 BOOTSTRAP_SEED = 0

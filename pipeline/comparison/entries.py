@@ -13,19 +13,19 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from cache.errors import BadInput
-from cache.vectors.pair_features import PairFeatures, RouterInput
-from heads.adaptation.few_shot import Adapted, Shots, by_drm, by_hyre
-from heads.adaptation.router_refit import RouteSetting, choose_tau, refit_router
-from heads.evaluation.metrics import correct
-from heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
-from heads.methods.base import Adaptable, Model, Need, Pairs
-from heads.methods.bradley_terry import MixtureModel
-from heads.methods.registry import methods
-from heads.mixture import Mixture
-from pipeline.comparison.experiment import Trial
-from pipeline.routing.data import read_budget
-from pipeline.training.method_data import Reading
+from micropref.cache.errors import BadInput
+from micropref.cache.vectors.pair_features import PairFeatures, RouterInput
+from micropref.heads.adaptation.few_shot import Adapted, Shots, by_drm, by_hyre
+from micropref.heads.adaptation.router_refit import RouteSetting, choose_tau, refit_router
+from micropref.heads.evaluation.metrics import correct
+from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
+from micropref.heads.methods.base import Adaptable, Model, Need, Pairs
+from micropref.heads.methods.bradley_terry import MixtureModel
+from micropref.heads.methods.registry import methods
+from micropref.heads.mixture import Mixture
+from micropref.pipeline.comparison.experiment import Trial
+from micropref.pipeline.routing.data import read_budget
+from micropref.pipeline.training.method_data import Reading
 
 REFERENCE = "single"
 """What differences are taken to."""

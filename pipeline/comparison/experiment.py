@@ -14,21 +14,21 @@ import numpy as np
 import polars as pl
 import torch
 
-from cache.datasets import Dataset, open_dataset
-from cache.errors import BadInput
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.groups import prompt_clusters
-from cache.vectors.opening import only_features
-from cache.vectors.pair_features import RouterInput, has_contexts
-from heads.methods.base import Model, Need, Pairs, SystemOptions
-from heads.methods.registry import methods
-from pipeline.comparison.published import published
-from pipeline.options import Paper
-from pipeline.people.shot_sampling import Draw, draw
-from pipeline.progress import Announce
-from pipeline.sources.splits import SPLIT
-from pipeline.training.method_data import SystemData, open_system_data
+from micropref.cache.datasets import Dataset, open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.groups import prompt_clusters
+from micropref.cache.vectors.opening import only_features
+from micropref.cache.vectors.pair_features import RouterInput, has_contexts
+from micropref.heads.methods.base import Model, Need, Pairs, SystemOptions
+from micropref.heads.methods.registry import methods
+from micropref.pipeline.comparison.published import published
+from micropref.pipeline.options import Paper
+from micropref.pipeline.people.shot_sampling import Draw, draw
+from micropref.pipeline.progress import Announce
+from micropref.pipeline.sources.splits import SPLIT
+from micropref.pipeline.training.method_data import SystemData, open_system_data
 
 NO_ATTRIBUTE = "(none)"
 """Group of pairs without an attribute."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from pipeline.options import Paper
+from micropref.pipeline.options import Paper
 
 FILE = Path(__file__).with_suffix(".json")
 ROUNDING = 1.5e-4

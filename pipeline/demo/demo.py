@@ -9,25 +9,25 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from cache.datasets import open_dataset
-from cache.runs import open_run
-from cache.sql.query import render, run_query
-from cache.store import Store
-from cache.vectors.groups import prompt_clusters
-from cache.vectors.opening import open_features
-from cache.vectors.pair_features import PairFeatures, load_pairs
-from heads.evaluation.metrics import cluster_intervals, correct
-from heads.fitting.fit import fit
-from heads.fitting.settings import FitPlan, FitProgress, FitSetting
-from heads.mixture import Mixture
-from pipeline.demo.generate import generate, write
-from pipeline.embedding.embed import embed
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.progress import Announce
-from pipeline.sources.ingest import SourceOptions
-from pipeline.training.data import load_parts, tensors
-from pipeline.training.train import TrainOptions, train
+from micropref.cache.datasets import open_dataset
+from micropref.cache.runs import open_run
+from micropref.cache.sql.query import render, run_query
+from micropref.cache.store import Store
+from micropref.cache.vectors.groups import prompt_clusters
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
+from micropref.heads.evaluation.metrics import cluster_intervals, correct
+from micropref.heads.fitting.fit import fit
+from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.heads.mixture import Mixture
+from micropref.pipeline.demo.generate import generate, write
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.evaluation.evaluate import evaluate
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.progress import Announce
+from micropref.pipeline.sources.ingest import SourceOptions
+from micropref.pipeline.training.data import load_parts, tensors
+from micropref.pipeline.training.train import TrainOptions, train
 
 NAME = "demo"
 HEADS = 5

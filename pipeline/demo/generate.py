@@ -20,7 +20,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from cache.errors import BadInput
+from micropref.cache.errors import BadInput
 
 Part = Literal["train", "test"]
 T = TypeVar("T")

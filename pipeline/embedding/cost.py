@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PretrainedConfig
 
-from cache.commits import Commit
-from cache.datasets import read_table
-from pipeline.backbone.backbone import Backbone
-from pipeline.embedding.shard_plan import TextPlan
-from pipeline.forwarding.shards import Demand
-from pipeline.text.tokenizer import ROLES
+from micropref.cache.commits import Commit
+from micropref.cache.datasets import read_table
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.embedding.shard_plan import TextPlan
+from micropref.pipeline.forwarding.shards import Demand
+from micropref.pipeline.text.tokenizer import ROLES
 
 PADDED_BATCH = 16
 """Texts of a batch of the padded loop."""

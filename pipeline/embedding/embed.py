@@ -9,27 +9,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cache.commits import Commit, commit, write_table
-from cache.datasets import Dataset, linked_keys
-from cache.errors import Damaged
-from cache.maintenance.gc import remove_damaged
-from cache.store import Store, check_name
-from cache.vectors.features import Features
-from cache.vectors.opening import whole_features
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.checkpoint import find_checkpoint
-from pipeline.embedding.report import EmbedReport, make_report
-from pipeline.embedding.shard_plan import TextPlan, link_table
-from pipeline.embedding.store_vectors import Work, missing_shards, store_vectors, total_demand
-from pipeline.forwarding.engines.base import Engine
-from pipeline.forwarding.engines.choose import choose_engine
-from pipeline.forwarding.options import EmbedOptions, EngineOptions
-from pipeline.forwarding.worker import Job
-from pipeline.progress import Announce
-from pipeline.sources.ingest import SourceOptions, covered, read_sources
-from pipeline.sources.parts import Incoming, write_numbered
-from pipeline.sources.splits import TEST, TRAIN
-from pipeline.text.tokenizer import PairTokenizer, Responses, Tokenizing
+from micropref.cache.commits import Commit, commit, write_table
+from micropref.cache.datasets import Dataset, linked_keys
+from micropref.cache.errors import Damaged
+from micropref.cache.maintenance.gc import remove_damaged
+from micropref.cache.store import Store, check_name
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.opening import whole_features
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.checkpoint import find_checkpoint
+from micropref.pipeline.embedding.report import EmbedReport, make_report
+from micropref.pipeline.embedding.shard_plan import TextPlan, link_table
+from micropref.pipeline.embedding.store_vectors import Work, missing_shards, store_vectors, total_demand
+from micropref.pipeline.forwarding.engines.base import Engine
+from micropref.pipeline.forwarding.engines.choose import choose_engine
+from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
+from micropref.pipeline.forwarding.worker import Job
+from micropref.pipeline.progress import Announce
+from micropref.pipeline.sources.ingest import SourceOptions, covered, read_sources
+from micropref.pipeline.sources.parts import Incoming, write_numbered
+from micropref.pipeline.sources.splits import TEST, TRAIN
+from micropref.pipeline.text.tokenizer import PairTokenizer, Responses, Tokenizing
 
 _LOCAL = EngineOptions()
 

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cache.commits import Commit
-from cache.datasets import Dataset, linked_keys, read_table
-from cache.schemas import KEY_BYTES
-from cache.vectors.features import Features
-from pipeline.backbone.backbone import Backbone
-from pipeline.embedding.cost import Lengths, Price, forward_flops, linked_lengths, planned_lengths, price
-from pipeline.embedding.shard_plan import TextPlan
-from pipeline.forwarding.shards import Demand
-from pipeline.forwarding.worker import Forwarded
-from pipeline.sources.parts import Incoming
+from micropref.cache.commits import Commit
+from micropref.cache.datasets import Dataset, linked_keys, read_table
+from micropref.cache.schemas import KEY_BYTES
+from micropref.cache.vectors.features import Features
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.embedding.cost import Lengths, Price, forward_flops, linked_lengths, planned_lengths, price
+from micropref.pipeline.embedding.shard_plan import TextPlan
+from micropref.pipeline.forwarding.shards import Demand
+from micropref.pipeline.forwarding.worker import Forwarded
+from micropref.pipeline.sources.parts import Incoming
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cache.schemas import KEY_BYTES, KEY_TYPE, LINK_SCHEMA
-from pipeline.forwarding.shards import Shard
-from pipeline.sources.pairs import PreferencePair, prompt_id
-from pipeline.text.tokenizer import ROLES, PairTokenizer, Responses, Tokens
+from micropref.cache.schemas import KEY_BYTES, KEY_TYPE, LINK_SCHEMA
+from micropref.pipeline.forwarding.shards import Shard
+from micropref.pipeline.sources.pairs import PreferencePair, prompt_id
+from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer, Responses
+from micropref.pipeline.text.tokens import Tokens
 
 CHUNK_PAIRS = 256
 """Pairs tokenized in one call: few, so that the first shard is soon there; the plan does not depend on it."""

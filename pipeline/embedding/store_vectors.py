@@ -9,19 +9,19 @@ from itertools import chain
 
 import polars as pl
 
-from cache.errors import BadInput, Failure
-from cache.maintenance.leases import Leases
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.opening import whole_features
-from pipeline.backbone.backbone import Backbone
-from pipeline.embedding.shard_plan import TextPlan
-from pipeline.forwarding.engines.base import Engine, drive
-from pipeline.forwarding.shards import Demand, Shard
-from pipeline.forwarding.worker import Forwarded, Job, summary
-from pipeline.progress import Announce, progress_bar
-from pipeline.sources.pairs import PreferencePair
-from pipeline.text.tokenizer import PairTokenizer, Responses
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.maintenance.leases import Leases
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.opening import whole_features
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.embedding.shard_plan import TextPlan
+from micropref.pipeline.forwarding.engines.base import Engine, drive
+from micropref.pipeline.forwarding.shards import Demand, Shard
+from micropref.pipeline.forwarding.worker import Forwarded, Job, summary
+from micropref.pipeline.progress import Announce, progress_bar
+from micropref.pipeline.sources.pairs import PreferencePair
+from micropref.pipeline.text.tokenizer import PairTokenizer, Responses
 
 ROUNDS = 3
 """How often vectors that vanish while a command runs are embedded again."""

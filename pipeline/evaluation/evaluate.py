@@ -13,16 +13,16 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from cache.commits import commit, write_table
-from cache.datasets import open_dataset
-from cache.errors import BadInput
-from cache.runs import Run, open_run
-from cache.store import Store
-from cache.vectors.groups import prompt_clusters
-from heads.evaluation.metrics import cluster_intervals, correct
-from heads.methods.base import Scores
-from pipeline.evaluation.scoring import as_scores, current_scores, score_missing
-from pipeline.training.method_runs import open_fitted
+from micropref.cache.commits import commit, write_table
+from micropref.cache.datasets import open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.runs import Run, open_run
+from micropref.cache.store import Store
+from micropref.cache.vectors.groups import prompt_clusters
+from micropref.heads.evaluation.metrics import cluster_intervals, correct
+from micropref.heads.methods.base import Scores
+from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
+from micropref.pipeline.training.method_runs import open_fitted
 
 BOOTSTRAP_SEED = 0
 KEYS = ["run", "data", "split", "part", "attribute"]

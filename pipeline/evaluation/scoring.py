@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 import torch
 
-from cache.commits import commit, write_table
-from cache.datasets import Dataset, read_table
-from cache.keys import sha256_hex
-from cache.runs import Run
-from cache.vectors.pair_features import LocatedPairs
-from heads.methods.base import Scores
-from pipeline.training.method_runs import FittedRun
+from micropref.cache.commits import commit, write_table
+from micropref.cache.datasets import Dataset, read_table
+from micropref.cache.keys import sha256_hex
+from micropref.cache.runs import Run
+from micropref.cache.vectors.pair_features import LocatedPairs
+from micropref.heads.methods.base import Scores
+from micropref.pipeline.training.method_runs import FittedRun
 
 CHUNK = 1 << 14
 """Pairs scored and committed at a time: bounds memory, and what an interruption loses."""

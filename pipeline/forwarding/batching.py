@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.errors import Failure
+from micropref.cache.errors import Failure
 
 TOKENS_PER_BATCH = 8192
 """Most tokens of a batch, padding included, where nothing else is asked for."""

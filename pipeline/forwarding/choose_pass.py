@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache.errors import BadInput
-from pipeline.backbone.architecture import fixed_positions
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.devices import lacks_memory
-from pipeline.backbone.tree_attention import NotFollowedError
-from pipeline.forwarding.passes import PackedPass, PaddedPass, Pass, PassName
-from pipeline.progress import Announce
-from pipeline.text.tokenizer import Tokens
+from micropref.cache.errors import BadInput
+from micropref.pipeline.backbone.architecture import fixed_positions
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.devices import lacks_memory
+from micropref.pipeline.backbone.tree_attention import NotFollowedError
+from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass, PassName
+from micropref.pipeline.progress import Announce
+from micropref.pipeline.text.tokens import Tokens
 
 CHECKED_TEXTS = 4
 """Texts of each checked group."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cache.errors import BadInput
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.checkpoint import MINILM
-from pipeline.backbone.devices import DeviceName, DtypeName
-from pipeline.backbone.pooling import PoolingName
-from pipeline.forwarding.passes import PassName
-from pipeline.text.templates import TemplateName
-from pipeline.text.tokenizer import CONTEXT_TEMPLATE, PINNED_DATE, Responses
+from micropref.cache.errors import BadInput
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.checkpoint import MINILM
+from micropref.pipeline.backbone.devices import DeviceName, DtypeName
+from micropref.pipeline.backbone.pooling import PoolingName
+from micropref.pipeline.forwarding.passes import PassName
+from micropref.pipeline.text.templates import TemplateName
+from micropref.pipeline.text.tokenizer import CONTEXT_TEMPLATE, PINNED_DATE, Responses
 
 StoreDtype = Literal["auto", "float16", "float32"]
 EngineName = Literal["local", "ray"]

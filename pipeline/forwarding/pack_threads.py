@@ -14,9 +14,9 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.matmul import fast_products, keeps_float32
-from pipeline.backbone.tree_attention import attending_to_trees
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.matmul import fast_products, keeps_float32
+from micropref.pipeline.backbone.tree_attention import attending_to_trees
 
 _MOST = 8
 """More would wait for each other in Python, and hold as many packs in memory."""

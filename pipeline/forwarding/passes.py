@@ -16,13 +16,13 @@ from typing import Literal, Protocol
 import numpy as np
 from torch import Tensor
 
-from cache.errors import Failure
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.devices import free_memory, lacks_memory
-from pipeline.backbone.packing import cut_packs, pack
-from pipeline.forwarding.batching import TOKENS_PER_BATCH, good_batch, length_sorted_batches
-from pipeline.forwarding.pack_threads import readers
-from pipeline.text.tokenizer import Tokens
+from micropref.cache.errors import Failure
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.devices import free_memory, lacks_memory
+from micropref.pipeline.backbone.packing import cut_packs, pack
+from micropref.pipeline.forwarding.batching import TOKENS_PER_BATCH, good_batch, length_sorted_batches
+from micropref.pipeline.forwarding.pack_threads import readers
+from micropref.pipeline.text.tokens import Tokens
 
 PassName = Literal["auto", "tree", "packed", "padded"]
 _Read = tuple[Tensor | None, int]

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbone.prefix_tree import grouped, sorted_with_shared
-from pipeline.text.tokenizer import Tokens
+from micropref.pipeline.backbone.prefix_tree import grouped, sorted_with_shared
+from micropref.pipeline.text.tokens import Tokens
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.errors import Failure
-from cache.vectors.features import Features
-from pipeline.backbone.architecture import length_limits
-from pipeline.backbone.backbone import Backbone
-from pipeline.forwarding.batching import require_finite
-from pipeline.forwarding.choose_pass import choose_pass
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.forwarding.passes import PackedPass, Pass
-from pipeline.forwarding.shards import Demand, Shard
+from micropref.cache.errors import Failure
+from micropref.cache.vectors.features import Features
+from micropref.pipeline.backbone.architecture import length_limits
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.forwarding.batching import require_finite
+from micropref.pipeline.forwarding.choose_pass import choose_pass
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.forwarding.passes import PackedPass, Pass
+from micropref.pipeline.forwarding.shards import Demand, Shard
 
 Vectors = npt.NDArray[np.float32]
 Advance = Callable[[int], None]

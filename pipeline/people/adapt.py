@@ -13,21 +13,21 @@ from typing import Any, Literal
 import polars as pl
 import torch
 
-from cache.commits import commit, write_table
-from cache.errors import BadInput
-from cache.runs import Run
-from cache.store import Store
-from cache.vectors.groups import prompt_clusters
-from heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
-from heads.evaluation.metrics import cluster_intervals, correct
-from heads.methods.base import Scores
-from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from pipeline.people.episodes import read_lesson
-from pipeline.people.frozen_run import By, Frozen, Judged, open_frozen
-from pipeline.people.person_files import check_new, write_people
-from pipeline.people.shot_sampling import Draw, draw
-from pipeline.people.strength import choose_strength
-from pipeline.sources.splits import SCORED
+from micropref.cache.commits import commit, write_table
+from micropref.cache.errors import BadInput
+from micropref.cache.runs import Run
+from micropref.cache.store import Store
+from micropref.cache.vectors.groups import prompt_clusters
+from micropref.heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
+from micropref.heads.evaluation.metrics import cluster_intervals, correct
+from micropref.heads.methods.base import Scores
+from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.pipeline.people.episodes import read_lesson
+from micropref.pipeline.people.frozen_run import By, Frozen, Judged, open_frozen
+from micropref.pipeline.people.person_files import check_new, write_people
+from micropref.pipeline.people.shot_sampling import Draw, draw
+from micropref.pipeline.people.strength import choose_strength
+from micropref.pipeline.sources.splits import SCORED
 
 ShotsFrom = Literal["test", "train"]
 

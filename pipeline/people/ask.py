@@ -16,17 +16,17 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from cache.datasets import open_dataset
-from cache.errors import BadInput
-from cache.keys import sha256_hex
-from cache.people import Answer, Person, Preferred, person_path, read_person, write_person
-from cache.store import Store
-from cache.vectors.pair_features import response_columns
-from heads.adaptation.acquisition import information
-from heads.methods.base import Scores
-from pipeline.people.frozen_run import Frozen, open_frozen
-from pipeline.people.strength import count_answers
-from pipeline.sources.splits import SCORED
+from micropref.cache.datasets import open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import sha256_hex
+from micropref.cache.people import Answer, Person, Preferred, person_path, read_person, write_person
+from micropref.cache.store import Store
+from micropref.cache.vectors.pair_features import response_columns
+from micropref.heads.adaptation.acquisition import information
+from micropref.heads.methods.base import Scores
+from micropref.pipeline.people.frozen_run import Frozen, open_frozen
+from micropref.pipeline.people.strength import count_answers
+from micropref.pipeline.sources.splits import SCORED
 
 Reply = Literal["1", "2", "s", "q"]
 """The first response is preferred, the second, neither; or no more questions."""

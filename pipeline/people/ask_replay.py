@@ -13,19 +13,19 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from cache.errors import BadInput
-from cache.store import Store
-from cache.vectors.groups import clusters_of, prompt_clusters
-from heads.adaptation.acquisition import POLICIES, asked_in_order
-from heads.adaptation.few_shot import Adapted
-from heads.evaluation.metrics import cluster_intervals, correct
-from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from pipeline.people.adapt import ShotsFrom
-from pipeline.people.episodes import Lesson, read_lesson
-from pipeline.people.frozen_run import By, Frozen, open_frozen
-from pipeline.people.shot_sampling import draw
-from pipeline.people.strength import count_answers
-from pipeline.sources.splits import SCORED
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.cache.vectors.groups import clusters_of, prompt_clusters
+from micropref.heads.adaptation.acquisition import POLICIES, asked_in_order
+from micropref.heads.adaptation.few_shot import Adapted
+from micropref.heads.evaluation.metrics import cluster_intervals, correct
+from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.pipeline.people.adapt import ShotsFrom
+from micropref.pipeline.people.episodes import Lesson, read_lesson
+from micropref.pipeline.people.frozen_run import By, Frozen, open_frozen
+from micropref.pipeline.people.shot_sampling import draw
+from micropref.pipeline.people.strength import count_answers
+from micropref.pipeline.sources.splits import SCORED
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ from typing import Literal, get_args
 import polars as pl
 import torch
 
-from cache.datasets import open_dataset
-from cache.errors import BadInput
-from cache.store import Store
-from cache.vectors.groups import clusters_of, prompt_clusters
-from cache.vectors.pair_features import PairFeatures, RewardInput, load_pairs
-from heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
-from heads.evaluation.metrics import nll
-from heads.fitting.settings import PairTensors
-from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from pipeline.sources.splits import SCORED
-from pipeline.training.data import open_fit_data
-from pipeline.training.identifiability import contexts_differ
+from micropref.cache.datasets import open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.cache.vectors.groups import clusters_of, prompt_clusters
+from micropref.cache.vectors.pair_features import PairFeatures, RewardInput, load_pairs
+from micropref.heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
+from micropref.heads.evaluation.metrics import nll
+from micropref.heads.fitting.settings import PairTensors
+from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.pipeline.sources.splits import SCORED
+from micropref.pipeline.training.data import open_fit_data
+from micropref.pipeline.training.identifiability import contexts_differ
 
 Kind = Literal["user", "attribute", "context", "user and context"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

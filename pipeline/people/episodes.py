@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import polars as pl
 import torch
 
-from heads.adaptation.few_shot import Adapted, Shots
-from heads.methods.base import Scores
-from pipeline.people.frozen_run import By, Frozen, Judged
-from pipeline.people.shot_sampling import Draw
+from micropref.heads.adaptation.few_shot import Adapted, Shots
+from micropref.heads.methods.base import Scores
+from micropref.pipeline.people.frozen_run import By, Frozen, Judged
+from micropref.pipeline.people.shot_sampling import Draw
 
 
 @dataclass(frozen=True)

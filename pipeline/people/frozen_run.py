@@ -11,17 +11,17 @@ from typing import Any, Literal
 import polars as pl
 import torch
 
-from cache.datasets import Dataset, open_dataset
-from cache.errors import BadInput
-from cache.keys import short_id
-from cache.runs import Run, open_run, save_run
-from cache.store import Store
-from cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, response_columns
-from heads.methods.base import Scores
-from pipeline.evaluation.scoring import unspent
-from pipeline.sources.splits import SCORED
-from pipeline.training.method_runs import FittedRun, open_fitted
-from pipeline.training.results import provenance
+from micropref.cache.datasets import Dataset, open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import short_id
+from micropref.cache.runs import Run, open_run, save_run
+from micropref.cache.store import Store
+from micropref.cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, response_columns
+from micropref.heads.methods.base import Scores
+from micropref.pipeline.evaluation.scoring import unspent
+from micropref.pipeline.sources.splits import SCORED
+from micropref.pipeline.training.method_runs import FittedRun, open_fitted
+from micropref.pipeline.training.results import provenance
 
 By = Literal["user", "attribute", "context"]
 State = dict[str, torch.Tensor]

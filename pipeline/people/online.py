@@ -11,14 +11,14 @@ from typing import Any, get_args
 import polars as pl
 import torch
 
-from cache.commits import commit, write_table
-from cache.store import Store
-from cache.vectors.groups import prompt_clusters
-from heads.adaptation.online import Forecaster, Replay, replay, unlearned
-from heads.evaluation.metrics import cluster_intervals, correct
-from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from pipeline.people.frozen_run import By, open_frozen
-from pipeline.sources.splits import SCORED
+from micropref.cache.commits import commit, write_table
+from micropref.cache.store import Store
+from micropref.cache.vectors.groups import prompt_clusters
+from micropref.heads.adaptation.online import Forecaster, Replay, replay, unlearned
+from micropref.heads.evaluation.metrics import cluster_intervals, correct
+from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.pipeline.people.frozen_run import By, open_frozen
+from micropref.pipeline.sources.splits import SCORED
 
 ROUTER = "router"
 """The run's own weights, which learn nothing: what a forecaster has to beat."""

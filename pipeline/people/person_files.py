@@ -12,9 +12,9 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from cache.errors import BadInput
-from cache.people import Answer, Person, write_person
-from cache.runs import Run
+from micropref.cache.errors import BadInput
+from micropref.cache.people import Answer, Person, write_person
+from micropref.cache.runs import Run
 
 
 def check_new(folder: Path) -> None:

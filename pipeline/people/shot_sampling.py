@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cache.keys import sha256_hex
+from micropref.cache.keys import sha256_hex
 
 Index = npt.NDArray[np.int64]
 

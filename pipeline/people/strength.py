@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cache.errors import BadInput
-from heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
-from heads.evaluation.metrics import nll
-from pipeline.people.episodes import read_lesson
-from pipeline.people.frozen_run import By, Frozen
-from pipeline.people.shot_sampling import draw
-from pipeline.sources.splits import SPLIT
+from micropref.cache.errors import BadInput
+from micropref.heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
+from micropref.heads.evaluation.metrics import nll
+from micropref.pipeline.people.episodes import read_lesson
+from micropref.pipeline.people.frozen_run import By, Frozen
+from micropref.pipeline.people.shot_sampling import draw
+from micropref.pipeline.sources.splits import SPLIT
 
 
 @dataclass(frozen=True)

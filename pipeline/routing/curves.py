@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import torch
 
-from cache.vectors.groups import prompt_clusters
-from heads.evaluation.metrics import cluster_intervals
-from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.cache.vectors.groups import prompt_clusters
+from micropref.heads.evaluation.metrics import cluster_intervals
+from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
 
 Taus = Mapping[int, float | None]
 """Size -> temperature; None where the router was left as it was."""

@@ -11,22 +11,22 @@ from typing import Any, Literal
 import polars as pl
 import torch
 
-from cache.datasets import Dataset, open_dataset
-from cache.errors import BadInput
-from cache.runs import open_run
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.groups import clusters_of, prompt_clusters
-from cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, RewardInput, load_pairs
-from heads.adaptation.hedge import head_losses
-from heads.adaptation.router_refit import Budget
-from heads.methods.bradley_terry import MixtureModel
-from heads.mixture import Mixture
-from pipeline.evaluation.scoring import unspent
-from pipeline.people.shot_sampling import draw
-from pipeline.sources.splits import SCORED, SPLIT
-from pipeline.training.method_data import Reading
-from pipeline.training.method_runs import FittedRun, open_fitted
+from micropref.cache.datasets import Dataset, open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.runs import open_run
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.groups import clusters_of, prompt_clusters
+from micropref.cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, RewardInput, load_pairs
+from micropref.heads.adaptation.hedge import head_losses
+from micropref.heads.adaptation.router_refit import Budget
+from micropref.heads.methods.bradley_terry import MixtureModel
+from micropref.heads.mixture import Mixture
+from micropref.pipeline.evaluation.scoring import unspent
+from micropref.pipeline.people.shot_sampling import draw
+from micropref.pipeline.sources.splits import SCORED, SPLIT
+from micropref.pipeline.training.method_data import Reading
+from micropref.pipeline.training.method_runs import FittedRun, open_fitted
 
 By = Literal["attribute", "context"]
 

@@ -9,22 +9,22 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from cache.commits import commit, write_table
-from cache.datasets import read_table
-from cache.errors import BadInput
-from cache.keys import short_id
-from cache.runs import Run, save_budget, save_run
-from cache.store import Store
-from cache.vectors.groups import prompt_clusters
-from cache.vectors.pair_features import RewardInput, load_pairs
-from heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
-from heads.evaluation.metrics import correct
-from heads.mixture import Mixture, Router, pair_log_probability
-from pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from pipeline.routing import curves as route_tables
-from pipeline.routing.data import By, RouteData, open_route_data
-from pipeline.sources.splits import SCORED
-from pipeline.training.results import Figures, figures_of, provenance
+from micropref.cache.commits import commit, write_table
+from micropref.cache.datasets import read_table
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import short_id
+from micropref.cache.runs import Run, save_budget, save_run
+from micropref.cache.store import Store
+from micropref.cache.vectors.groups import prompt_clusters
+from micropref.cache.vectors.pair_features import RewardInput, load_pairs
+from micropref.heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
+from micropref.heads.evaluation.metrics import correct
+from micropref.heads.mixture import Mixture, Router, pair_log_probability
+from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.pipeline.routing import curves as route_tables
+from micropref.pipeline.routing.data import By, RouteData, open_route_data
+from micropref.pipeline.sources.splits import SCORED
+from micropref.pipeline.training.results import Figures, figures_of, provenance
 
 HIDDEN = 128
 """Units of the router of a run that had none."""

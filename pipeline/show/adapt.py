@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.people.adapt import Adaptation
-from pipeline.people.online import Online
-from pipeline.show.tables import show_rows
+from micropref.pipeline.people.adapt import Adaptation
+from micropref.pipeline.people.online import Online
+from micropref.pipeline.show.tables import show_rows
 
 STRENGTHS = {"tempered": "β", "shrunk": "s²"}
 

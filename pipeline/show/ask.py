@@ -8,10 +8,10 @@ from typing import cast
 
 import polars as pl
 
-from cache.errors import BadInput
-from pipeline.people.ask import REPLIES, Asked, Question, Reply
-from pipeline.people.ask_replay import ReplayedPolicies
-from pipeline.show.tables import counted, show_rows
+from micropref.cache.errors import BadInput
+from micropref.pipeline.people.ask import REPLIES, Asked, Question, Reply
+from micropref.pipeline.people.ask_replay import ReplayedPolicies
+from micropref.pipeline.show.tables import counted, show_rows
 
 ENDINGS = {
     "n": "that was the last question",

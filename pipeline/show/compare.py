@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
-from pipeline.comparison.published import published
-from pipeline.show.tables import show_rows
+from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
+from micropref.pipeline.comparison.published import published
+from micropref.pipeline.show.tables import show_rows
 
 ROUTED = "micro"
 """The one system that learns from a budget; without its row, none was drawn from train."""

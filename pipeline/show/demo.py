@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
-    from pipeline.demo.demo import Demo
-from pipeline.show.tables import show_rows
+    from micropref.pipeline.demo.demo import Demo
+from micropref.pipeline.show.tables import show_rows
 
 
 def show_demo(demo: Demo) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.people.diagnose import Diagnosis, Gain, UnitDiagnosis
-from pipeline.show.tables import counted, show_rows
+from micropref.pipeline.people.diagnose import Diagnosis, Gain, UnitDiagnosis
+from micropref.pipeline.show.tables import counted, show_rows
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> str:

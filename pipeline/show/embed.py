@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
-    from pipeline.embedding.cost import Price
-    from pipeline.embedding.report import EmbedReport
+    from micropref.pipeline.embedding.cost import Price
+    from micropref.pipeline.embedding.report import EmbedReport
 
 
 def show_embedding(report: EmbedReport, *, planned: bool) -> str:

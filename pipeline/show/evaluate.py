@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cache.sql.render import render
+from micropref.cache.sql.render import render
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
-    from pipeline.evaluation.evaluate import Evaluation
-from pipeline.show.tables import interval
+    from micropref.pipeline.evaluation.evaluate import Evaluation
+from micropref.pipeline.show.tables import interval
 
 
 def show_evaluation(evaluation: Evaluation) -> str:

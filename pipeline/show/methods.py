@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from heads.methods.registry import methods
-from pipeline.show.tables import with_error
+from micropref.heads.methods.registry import methods
+from micropref.pipeline.show.tables import with_error
 
 if TYPE_CHECKING:
-    from pipeline.training.method_runs import TrainedSystem
+    from micropref.pipeline.training.method_runs import TrainedSystem
 
 
 def show_system(trained: TrainedSystem) -> str:

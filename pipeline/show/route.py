@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from cache.sql.render import render
-from pipeline.routing.route import Routed
-from pipeline.show.tables import interval, show_rows
+from micropref.cache.sql.render import render
+from micropref.pipeline.routing.route import Routed
+from micropref.pipeline.show.tables import interval, show_rows
 
 
 def show_routed(routed: Routed) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from cache.sql.render import render
+from micropref.cache.sql.render import render
 
 
 def show_rows(rows: Iterable[dict[str, Any]]) -> str:

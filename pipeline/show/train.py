@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipeline.progress import progress_bar
-from pipeline.show.groups import about_units, known_columns
+from micropref.pipeline.progress import progress_bar
+from micropref.pipeline.show.groups import about_units, known_columns
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
-    from heads.fitting.settings import FitProgress
-    from pipeline.training.sweep import Swept
-    from pipeline.training.train import Trained
-from pipeline.show.tables import counted, show_rows, with_error
+    from micropref.heads.fitting.settings import FitProgress
+    from micropref.pipeline.training.sweep import Swept
+    from micropref.pipeline.training.train import Trained
+from micropref.pipeline.show.tables import counted, show_rows, with_error
 
 
 def show_training(trained: Trained) -> str:

@@ -5,10 +5,10 @@ A reader of such a row returns its pairs. It raises NoPreference where the two r
 
 from __future__ import annotations
 
-from pipeline.sources import field_parsing as fields
-from pipeline.sources.pairs import PreferencePair, Rating, Text, is_empty
-from pipeline.sources.prompt_split import behind_prompt, split_messages, split_texts, turns
-from pipeline.sources.rows import NoPreference, Row, RowError
+from micropref.pipeline.sources import field_parsing as fields
+from micropref.pipeline.sources.pairs import PreferencePair, Rating, Text, is_empty
+from micropref.pipeline.sources.prompt_split import behind_prompt, split_messages, split_texts, turns
+from micropref.pipeline.sources.rows import NoPreference, Row, RowError
 
 
 def preference(row: Row) -> list[PreferencePair]:

@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cache.errors import BadInput
-from cache.keys import canonical_json, sha256_hex
-from pipeline.sources.jsonl import lines, strict_json
-from pipeline.sources.pairs import RECENT_TEXTS, PreferencePair, Text, prompt_id
-from pipeline.sources.rows import RowError, describe, is_blank
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.pipeline.sources.jsonl import lines, strict_json
+from micropref.pipeline.sources.pairs import RECENT_TEXTS, PreferencePair, Text, prompt_id
+from micropref.pipeline.sources.rows import RowError, describe, is_blank
 
 EXPECTED = "a JSON object of attribute → a sentence or a list of sentences"
 

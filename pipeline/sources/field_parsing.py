@@ -6,8 +6,8 @@ import math
 import re
 from typing import Any
 
-from pipeline.sources.pairs import Message, Text
-from pipeline.sources.rows import Row, RowError, describe, is_blank
+from micropref.pipeline.sources.pairs import Message, Text
+from micropref.pipeline.sources.rows import Row, RowError, describe, is_blank
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 A_TEXT = "a non-empty text or a list of messages"

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.errors import BadInput
-from cache.keys import canonical_json, digest_file, sha256_hex
-from pipeline.sources.jsonl import json_records
-from pipeline.sources.pairs import Origin
-from pipeline.sources.rows import Record, Row, RowError, Unreadable
-from pipeline.sources.tabular import csv_records, parquet_records
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import canonical_json, digest_file, sha256_hex
+from micropref.pipeline.sources.jsonl import json_records
+from micropref.pipeline.sources.pairs import Origin
+from micropref.pipeline.sources.rows import Record, Row, RowError, Unreadable
+from micropref.pipeline.sources.tabular import csv_records, parquet_records
 
 READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     ".jsonl": json_records,

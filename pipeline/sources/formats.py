@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from cache.errors import BadInput
-from pipeline.sources.comparison_rows import hh, preference, ratings, reversals
-from pipeline.sources.pairs import PreferencePair, Rating, Text
-from pipeline.sources.prompt_split import TURN
-from pipeline.sources.rating_rows import RatingsReader, has_ratings
-from pipeline.sources.rows import NoPreference, Outcome, Row
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.comparison_rows import hh, preference, ratings, reversals
+from micropref.pipeline.sources.pairs import PreferencePair, Rating, Text
+from micropref.pipeline.sources.prompt_split import TURN
+from micropref.pipeline.sources.rating_rows import RatingsReader, has_ratings
+from micropref.pipeline.sources.rows import NoPreference, Outcome, Row
 
 RowReader: TypeAlias = Callable[[Row], list[PreferencePair]]
 

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cache.commits import Commit
-from cache.datasets import Dataset, doubled_ids, has_response_ids, read_table
-from cache.errors import BadInput
-from cache.keys import digest_file
-from cache.store import check_name
-from pipeline.sources.contexts import read_contexts, with_contexts
-from pipeline.sources.files import source_digest, source_files
-from pipeline.sources.pairs import (
+from micropref.cache.commits import Commit
+from micropref.cache.datasets import Dataset, doubled_ids, has_response_ids, read_table
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import digest_file
+from micropref.cache.store import check_name
+from micropref.pipeline.sources.contexts import read_contexts, with_contexts
+from micropref.pipeline.sources.files import source_digest, source_files
+from micropref.pipeline.sources.pairs import (
     PreferencePair,
     Rating,
     Reject,
     is_empty,
     prompt_id,
 )
-from pipeline.sources.parts import Incoming
-from pipeline.sources.reader import Source, read_source
-from pipeline.sources.splits import TEST, TRAIN, check_test_share, split_of
+from micropref.pipeline.sources.parts import Incoming
+from micropref.pipeline.sources.reader import Source, read_source
+from micropref.pipeline.sources.splits import TEST, TRAIN, check_test_share, split_of
 
 UNANIMOUS = "unanimous"
 

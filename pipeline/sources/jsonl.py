@@ -15,8 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from cache.errors import BadInput
-from pipeline.sources.rows import Record, RowError, describe
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.rows import Record, RowError, describe
 
 UTF8_BOM = b"\xef\xbb\xbf"
 FOREIGN_STARTS = {

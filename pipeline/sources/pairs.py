@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from cache.keys import canonical_json, sha256_hex
+from micropref.cache.keys import canonical_json, sha256_hex
 
 HASH_LENGTH = 32
 """Hex digits kept of a content hash: 128 bits, the width of the store's binary keys."""

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from cache.commits import Commit, StoredFile, commit, write_file, write_table
-from cache.datasets import Dataset, read_table
-from cache.schemas import PAIR_SCHEMA, RATING_SCHEMA
-from pipeline.sources.pairs import (
+from micropref.cache.commits import Commit, StoredFile, commit, write_file, write_table
+from micropref.cache.datasets import Dataset, read_table
+from micropref.cache.schemas import PAIR_SCHEMA, RATING_SCHEMA
+from micropref.pipeline.sources.pairs import (
     PreferencePair,
     Rating,
     Reject,
@@ -26,7 +26,7 @@ from pipeline.sources.pairs import (
     prompt_id,
     response_id,
 )
-from pipeline.sources.splits import part_of
+from micropref.pipeline.sources.splits import part_of
 
 PAUSE_S = 0.5
 """Longest pause before pairs are numbered anew."""

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from pipeline.sources.pairs import Message, Text
-from pipeline.sources.rows import RowError, is_blank
+from micropref.pipeline.sources.pairs import Message, Text
+from micropref.pipeline.sources.rows import RowError, is_blank
 
 TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 TURN_ROLES = {"Human": "user", "Assistant": "assistant"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
-from pipeline.sources import field_parsing as fields
-from pipeline.sources.pairs import Origin, PreferencePair, Rating, Text, is_empty
-from pipeline.sources.prompt_split import behind_prompt
-from pipeline.sources.rows import Outcome, Row, RowError, describe
+from micropref.pipeline.sources import field_parsing as fields
+from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Text, is_empty
+from micropref.pipeline.sources.prompt_split import behind_prompt
+from micropref.pipeline.sources.rows import Outcome, Row, RowError, describe
 
 LABELS = frozenset({"prompt", "response", "user", "context", "attribute", "id", "index", "idx"})
 """Fields that are never rated attributes; nor is any whose name ends with _id, _idx or _index."""

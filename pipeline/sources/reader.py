@@ -8,11 +8,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from cache.errors import BadInput
-from pipeline.sources.files import read_rows, source_digest, source_files
-from pipeline.sources.formats import COLUMNS, recognise, shape_reader
-from pipeline.sources.pairs import PreferencePair, Rating, Reject
-from pipeline.sources.rows import Outcome, Row, RowError, Unreadable
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.files import read_rows, source_digest, source_files
+from micropref.pipeline.sources.formats import COLUMNS, recognise, shape_reader
+from micropref.pipeline.sources.pairs import PreferencePair, Rating, Reject
+from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable
 
 ROWS_TO_RECOGNISE = 20
 """How many rows are looked at for one that shows the source's shape."""

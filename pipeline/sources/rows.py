@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from pipeline.sources.pairs import Origin, PreferencePair, Rating, Reject
+from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Reject
 
 Shared = TypeVar("Shared")
 

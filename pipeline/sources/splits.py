@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cache.errors import BadInput
-from cache.keys import sha256_hex
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import sha256_hex
 
 TRAIN, TEST = "train", "test"
 VALIDATION_SHARE = 0.1

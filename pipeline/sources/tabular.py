@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.errors import BadInput
-from pipeline.sources.jsonl import lines
-from pipeline.sources.rows import Record, RowError
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.jsonl import lines
+from micropref.pipeline.sources.rows import Record, RowError
 
 LARGEST_CELL = 2**31 - 1
 """Characters of a CSV cell; the csv module's own limit is 128 Ki, less than a long article."""

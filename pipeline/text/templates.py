@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jinja2.exceptions import TemplateError
 
-from cache.errors import BadInput
-from pipeline.sources.pairs import Message, Text, display
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.pairs import Message, Text, display
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

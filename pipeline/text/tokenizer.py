@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import BadInput
-from pipeline.sources.pairs import PreferencePair, Text
-from pipeline.text.templates import Rendered, TemplateName, check_context_template, choose_template, with_context
-from pipeline.text.truncation import trim_prompt
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.pairs import PreferencePair, Text
+from micropref.pipeline.text.templates import (
+    Rendered,
+    TemplateName,
+    check_context_template,
+    choose_template,
+    with_context,
+)
+from micropref.pipeline.text.tokens import TokenizedPairs, Tokens
+from micropref.pipeline.text.truncation import trim_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,48 +38,6 @@ ROLES = ("prompt", "context", "chosen", "rejected", "chosen_context", "rejected_
 """The texts of a pair, in the order in which they are numbered."""
 _SIDES = (("prompt",), ("context",), ("chosen", "rejected"), ("chosen_context", "rejected_context"))
 """Texts of a pair that have to begin with one and the same prompt."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
-    """What a backbone reads of one text."""
-
-    ids: npt.NDArray[np.int32]
-    """[T] token ids, special tokens included, no padding."""
-    type_ids: npt.NDArray[np.int32] | None = None
-    """[T] segment of each token, for encoders with segments."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def content(self) -> tuple[bytes, bytes]:
-        """Bytes that are equal exactly when the tokens are."""
-        return self.ids.tobytes(), b"" if self.type_ids is None else self.type_ids.tobytes()
-
-
-@dataclass(frozen=True, eq=False)
-class TokenizedPairs:
-    """The distinct token sequences of N pairs, and which of them each pair uses (-1: none)."""
-
-    texts: list[Tokens]
-    """Distinct token sequences, in order of first use."""
-    prompt: npt.NDArray[np.int64]
-    """[N] the prompt alone: the router's input without a context."""
-    context: npt.NDArray[np.int64]
-    """[N] the prompt behind its context; -1 where the pair has none."""
-    chosen: npt.NDArray[np.int64]
-    """[N] prompt and chosen response; -1 when only responses behind contexts are wanted."""
-    rejected: npt.NDArray[np.int64]
-    """[N] prompt and rejected response; equal to `chosen` where a template makes the two the same text."""
-    chosen_context: npt.NDArray[np.int64]
-    """[N] context, prompt and chosen response; -1 unless wanted and there is a context."""
-    rejected_context: npt.NDArray[np.int64]
-    """[N] context, prompt and rejected response."""
-    trimmed: npt.NDArray[np.bool_]
-    """[N] the prompt of at least one of the pair's texts was cut."""
-    overlong: npt.NDArray[np.bool_]
-    """[N] the pair does not fit: every index above is -1."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pipeline.sources.pairs import Text
+from micropref.pipeline.sources.pairs import Text
 
 TokenStarts = Callable[[str], Sequence[int]]
 """Character at which each token of a text begins, the text tokenized alone."""

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from cache.errors import BadInput
-from heads.evaluation.selection import compare_sizes, smallest_equivalent
-from heads.fitting.fit import fit
-from heads.fitting.pair_source import Source
-from heads.fitting.projection import Projection, fit_projection, principal_components, rate_factor
-from heads.fitting.settings import FitPlan, FitProgress, FitSetting, Fitted
-from pipeline.training.data import FitData
-from pipeline.training.results import Outcome, outcome_of
+from micropref.cache.errors import BadInput
+from micropref.heads.evaluation.selection import compare_sizes, smallest_equivalent
+from micropref.heads.fitting.fit import fit
+from micropref.heads.fitting.pair_source import Source
+from micropref.heads.fitting.projection import Projection, fit_projection, principal_components, rate_factor
+from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting, Fitted
+from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.results import Outcome, outcome_of
 
 PROBED = (64, 128, 256, 512)
 """Widths that `auto` tries, those below the embeddings' width."""

@@ -11,19 +11,19 @@ from typing import Any, Literal
 
 import torch
 
-from cache.datasets import Dataset, open_dataset
-from cache.errors import BadInput
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.groups import prompt_clusters
-from cache.vectors.opening import only_features
-from cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
-from cache.vectors.pair_stream import PairStream, stream_pairs
-from heads.fitting.pair_source import Source
-from heads.fitting.settings import Latent, PairTensors
-from pipeline.sources.splits import SPLIT
-from pipeline.training.identifiability import identify, unit_codes, unit_columns
-from pipeline.training.memory_budget import Budget
+from micropref.cache.datasets import Dataset, open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.groups import prompt_clusters
+from micropref.cache.vectors.opening import only_features
+from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
+from micropref.cache.vectors.pair_stream import PairStream, stream_pairs
+from micropref.heads.fitting.pair_source import Source
+from micropref.heads.fitting.settings import Latent, PairTensors
+from micropref.pipeline.sources.splits import SPLIT
+from micropref.pipeline.training.identifiability import identify, unit_codes, unit_columns
+from micropref.pipeline.training.memory_budget import Budget
 
 WantedRouterInput = Literal["auto", "prompt", "context"]
 

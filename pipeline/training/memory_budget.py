@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import BadInput
-from cache.vectors.pair_features import LocatedPairs
-from cache.vectors.pair_stream import BLOCK_BYTES, WINDOW_BYTES
-from heads.fitting.fit import CHUNK_SETTINGS
-from heads.fitting.settings import FitPlan, FitSetting
+from micropref.cache.errors import BadInput
+from micropref.cache.vectors.pair_features import LocatedPairs
+from micropref.cache.vectors.pair_stream import BLOCK_BYTES, WINDOW_BYTES
+from micropref.heads.fitting.fit import CHUNK_SETTINGS
+from micropref.heads.fitting.settings import FitPlan, FitSetting
 
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 DEFAULT_SHARE = 0.6

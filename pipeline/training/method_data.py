@@ -11,16 +11,16 @@ from typing import Any
 import polars as pl
 import torch
 
-from cache.datasets import Dataset
-from cache.errors import BadInput
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.groups import clusters_of, prompt_clusters
-from cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
-from cache.vectors.rated_responses import load_rated
-from heads.methods.base import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
-from pipeline.sources.splits import SPLIT
-from pipeline.training.data import LoadedFitData, WantedRouterInput, open_fit_data
+from micropref.cache.datasets import Dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.groups import clusters_of, prompt_clusters
+from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
+from micropref.cache.vectors.rated_responses import load_rated
+from micropref.heads.methods.base import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
+from micropref.pipeline.sources.splits import SPLIT
+from micropref.pipeline.training.data import LoadedFitData, WantedRouterInput, open_fit_data
 
 
 @dataclass(frozen=True)

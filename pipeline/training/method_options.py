@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import get_args
 
-from cache.errors import BadInput
-from heads.fitting import settings
-from heads.methods.registry import methods
+from micropref.cache.errors import BadInput
+from micropref.heads.fitting import settings
+from micropref.heads.methods.registry import methods
 
 FIT = (
     *("k", "lam", "router_input", "reward_input", "hidden", "prior", "epochs", "lr", "batch", "wd", "l2", "patience"),

@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 
-from cache.runs import Run, save_run
-from cache.store import Store
-from heads.evaluation.metrics import accuracy, effective_heads, nll, standard_error
-from heads.evaluation.selection import agreeing_share
-from heads.fitting.head_pruning import inspect_heads, prune
-from heads.fitting.pair_source import Source, score
-from heads.fitting.projection import Projection
-from heads.fitting.settings import FitSetting, Fitted
-from heads.fitting.validation import known_weights
-from heads.mixture import Mixture, pair_log_probability
-from pipeline.training.data import FitData
+from micropref.cache.runs import Run, save_run
+from micropref.cache.store import Store
+from micropref.heads.evaluation.metrics import accuracy, effective_heads, nll, standard_error
+from micropref.heads.evaluation.selection import agreeing_share
+from micropref.heads.fitting.head_pruning import inspect_heads, prune
+from micropref.heads.fitting.pair_source import Source, score
+from micropref.heads.fitting.projection import Projection
+from micropref.heads.fitting.settings import FitSetting, Fitted
+from micropref.heads.fitting.validation import known_weights
+from micropref.heads.mixture import Mixture, pair_log_probability
+from micropref.pipeline.training.data import FitData
 
 Figures = dict[str, float | None]
 """By name; None: not to be known."""

@@ -10,18 +10,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from cache.commits import commit, write_table
-from cache.errors import BadInput, Interrupted
-from cache.keys import short_id
-from cache.store import Store
-from heads.evaluation.selection import Contender, compare_sizes, smallest_within_one_error
-from heads.fitting.fit import fit_in_chunks
-from heads.fitting.settings import FitPlan, FitProgress, FitSetting
-from pipeline.training.choose_width import parse_width, project
-from pipeline.training.data import FitData
-from pipeline.training.results import Outcome, restarts_agreeing, save_outcome
-from pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
-from pipeline.training.train import TrainOptions
+from micropref.cache.commits import commit, write_table
+from micropref.cache.errors import BadInput, Interrupted
+from micropref.cache.keys import short_id
+from micropref.cache.store import Store
+from micropref.heads.evaluation.selection import Contender, compare_sizes, smallest_within_one_error
+from micropref.heads.fitting.fit import fit_in_chunks
+from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.pipeline.training.choose_width import parse_width, project
+from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.results import Outcome, restarts_agreeing, save_outcome
+from micropref.pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
+from micropref.pipeline.training.train import TrainOptions
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load, save
 
-from cache.commits import Commit, commit, commit_paths, read_commit, read_commits, write_file, write_table
-from cache.errors import Damaged
-from cache.keys import canonical_json, short_id
-from heads.fitting.settings import FitSetting
-from heads.mixture import Mixture
-from pipeline.training.results import Outcome
+from micropref.cache.commits import Commit, commit, commit_paths, read_commit, read_commits, write_file, write_table
+from micropref.cache.errors import Damaged
+from micropref.cache.keys import canonical_json, short_id
+from micropref.heads.fitting.settings import FitSetting
+from micropref.heads.mixture import Mixture
+from micropref.pipeline.training.results import Outcome
 
 CHUNKS = "chunks"
 """Folder of a run under way."""

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cache.errors import BadInput
-from cache.keys import short_id
-from cache.store import Store
-from cache.vectors.pair_features import RewardInput
-from heads.fitting.fit import fit
-from heads.fitting.settings import FitPlan, FitProgress, FitSetting
-from pipeline.training.choose_width import most_components, parse_width, project
-from pipeline.training.data import FitData, WantedRouterInput, open_within
-from pipeline.training.memory_budget import Budget, parse_memory
-from pipeline.training.results import restarts_agreeing, save_outcome
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import short_id
+from micropref.cache.store import Store
+from micropref.cache.vectors.pair_features import RewardInput
+from micropref.heads.fitting.fit import fit
+from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.pipeline.training.choose_width import most_components, parse_width, project
+from micropref.pipeline.training.data import FitData, WantedRouterInput, open_within
+from micropref.pipeline.training.memory_budget import Budget, parse_memory
+from micropref.pipeline.training.results import restarts_agreeing, save_outcome
 
 
 @dataclass(frozen=True)

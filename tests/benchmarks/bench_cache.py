@@ -24,8 +24,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from streaming import bounded_fit, build_store, loader_rates
 
-from cache.store import Store
-from cache.vectors.opening import open_features, planned_features
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features, planned_features
 
 BATCH = 2048
 """Rows of a minibatch."""

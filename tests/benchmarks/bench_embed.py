@@ -36,10 +36,11 @@ from embed_workloads import Workload
 from harness import BUILD, Bar, at_least, at_most, report
 from torch.nn import functional
 
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.devices import usable_cores
-from pipeline.forwarding.passes import PackedPass
-from pipeline.text.tokenizer import Tokenizing, Tokens
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.devices import usable_cores
+from micropref.pipeline.forwarding.passes import PackedPass
+from micropref.pipeline.text.tokenizer import Tokenizing
+from micropref.pipeline.text.tokens import Tokens
 
 PROFILES = {"helpsteer2-like": "llama", "hh-like": "qwen2"}
 """Profiles of lengths, and the model that reads them."""

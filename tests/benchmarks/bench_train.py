@@ -32,15 +32,15 @@ from train_workloads import (
     write_store,
 )
 
-from cache.store import Store
-from heads.evaluation.metrics import permutation_agreement
-from heads.evaluation.selection import compare_sizes, smallest_within_one_error
-from heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors, fit, mean_nll
-from heads.fitting.minibatches import Feed, batch_size
-from heads.fitting.projection import fit_projection, rate_factor
-from pipeline.training.data import open_fit_data, tensors
-from pipeline.training.sweep import Grid
-from pipeline.training.train import TrainOptions
+from micropref.cache.store import Store
+from micropref.heads.evaluation.metrics import permutation_agreement
+from micropref.heads.evaluation.selection import compare_sizes, smallest_within_one_error
+from micropref.heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors, fit, mean_nll
+from micropref.heads.fitting.minibatches import Feed, batch_size
+from micropref.heads.fitting.projection import fit_projection, rate_factor
+from micropref.pipeline.training.data import open_fit_data, tensors
+from micropref.pipeline.training.sweep import Grid
+from micropref.pipeline.training.train import TrainOptions
 from tests.support.populations import GROUPS, plant
 
 BATCHES = (256, 512, 1024, 2048, 4096)

@@ -21,18 +21,18 @@ import torch
 from harness import Bar, at_most
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
-from cache.store import Store
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.checkpoint import find_checkpoint
-from pipeline.embedding.embed import embed
-from pipeline.embedding.shard_plan import TextPlan
-from pipeline.forwarding.choose_pass import choose_pass
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.forwarding.passes import Pass
-from pipeline.forwarding.shards import Shard
-from pipeline.sources.ingest import SourceOptions
-from pipeline.sources.reader import read_source
-from pipeline.text.tokenizer import Tokenizing
+from micropref.cache.store import Store
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.checkpoint import find_checkpoint
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.embedding.shard_plan import TextPlan
+from micropref.pipeline.forwarding.choose_pass import choose_pass
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.forwarding.passes import Pass
+from micropref.pipeline.forwarding.shards import Shard
+from micropref.pipeline.sources.ingest import SourceOptions
+from micropref.pipeline.sources.reader import read_source
+from micropref.pipeline.text.tokenizer import Tokenizing
 
 LONGEST = 2048
 _TRIAL = 128

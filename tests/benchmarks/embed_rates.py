@@ -14,9 +14,9 @@ from embed_workloads import Workload
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.matmul import fast_products
-from pipeline.forwarding.batching import good_batch
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.matmul import fast_products
+from micropref.pipeline.forwarding.batching import good_batch
 
 
 @dataclass(frozen=True)

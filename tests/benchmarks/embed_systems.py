@@ -13,11 +13,11 @@ import torch
 from embed_workloads import Workload
 from torch.nn import functional
 
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.prefix_tree import distinct_prefixes
-from pipeline.forwarding.batching import good_batch, length_sorted_batches
-from pipeline.forwarding.passes import PackedPass
-from pipeline.text.tokenizer import Tokens
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.prefix_tree import distinct_prefixes
+from micropref.pipeline.forwarding.batching import good_batch, length_sorted_batches
+from micropref.pipeline.forwarding.passes import PackedPass
+from micropref.pipeline.text.tokens import Tokens
 
 System = Callable[[Workload], int]
 """Forwards a workload, returns the tokens read, padding included."""

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
-from pipeline.backbone.architecture import is_causal
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.checkpoint import Checkpoint, find_checkpoint
-from pipeline.backbone.pooling import Pooling
-from pipeline.text.tokenizer import ROLES, PairTokenizer, Tokenizing, Tokens
+from micropref.pipeline.backbone.architecture import is_causal
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.checkpoint import Checkpoint, find_checkpoint
+from micropref.pipeline.backbone.pooling import Pooling
+from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer, Tokenizing
+from micropref.pipeline.text.tokens import Tokens
 
 VOCABULARY = 8192
 LONGEST = 2048
@@ -75,8 +76,8 @@ def synthetic(name: str, pairs: int) -> Workload:
 def real(name: str, data: Path, tokenizer: PairTokenizer, rows: int) -> Workload:
     """Return the texts of the first rows of a file of data as a tokenizer cuts them."""
     # What reads files is not needed by the part for GPUs.
-    from pipeline.embedding.shard_plan import TextPlan
-    from pipeline.sources.reader import read_source
+    from micropref.pipeline.embedding.shard_plan import TextPlan
+    from micropref.pipeline.sources.reader import read_source
 
     source = read_source(data / _REAL[name], limit=rows)
     plan = TextPlan(source.pairs, tokenizer, "bench", "plain")

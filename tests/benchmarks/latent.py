@@ -19,16 +19,16 @@ import torch
 from harness import BUILD, Bar, alternating, at_least, at_most, median_ratio, report
 from torch.nn import functional as F
 
-from cache.store import Store
-from cache.vectors.pair_features import load_pairs
-from heads.evaluation.metrics import accuracy, correct
-from heads.evaluation.selection import agreeing_share
-from heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
-from heads.fitting.settings import Latent
-from heads.fitting.validation import known_weights
-from heads.mixture import Mixture, pair_log_probability
-from pipeline.comparison.entries import CEILING_PLAN
-from pipeline.training.data import open_fit_data
+from micropref.cache.store import Store
+from micropref.cache.vectors.pair_features import load_pairs
+from micropref.heads.evaluation.metrics import accuracy, correct
+from micropref.heads.evaluation.selection import agreeing_share
+from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
+from micropref.heads.fitting.settings import Latent
+from micropref.heads.fitting.validation import known_weights
+from micropref.heads.mixture import Mixture, pair_log_probability
+from micropref.pipeline.comparison.entries import CEILING_PLAN
+from micropref.pipeline.training.data import open_fit_data
 from tests.support.populations import GROUPS, People, plant_people
 
 EACH = (1, 2, 4, 8, 16)

@@ -20,19 +20,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cache.commits import commit, write_table
-from cache.datasets import open_dataset
-from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.opening import open_features, planned_features
-from cache.vectors.pair_features import locate_pairs
-from cache.vectors.pair_stream import PairStream, stream_pairs
-from heads.fitting.hardware import resolve_dtype
-from heads.fitting.pair_source import open_feed
-from heads.fitting.settings import FitPlan, FitProgress, FitSetting
-from pipeline.sources.splits import part_of
-from pipeline.training.train import TrainOptions, train
+from micropref.cache.commits import commit, write_table
+from micropref.cache.datasets import open_dataset
+from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.opening import open_features, planned_features
+from micropref.cache.vectors.pair_features import locate_pairs
+from micropref.cache.vectors.pair_stream import PairStream, stream_pairs
+from micropref.heads.fitting.hardware import resolve_dtype
+from micropref.heads.fitting.pair_source import open_feed
+from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.pipeline.sources.splits import part_of
+from micropref.pipeline.training.train import TrainOptions, train
 
 NAME = "simulated"
 PROMPTS_OF_A_SHARD = 100

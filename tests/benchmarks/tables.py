@@ -7,11 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from cache.store import Store
-from pipeline.comparison.compare import AVERAGE, ComparedRow, run_comparison
-from pipeline.comparison.experiment import TrialOptions
-from pipeline.demo.demo import NAME, run_demo
-from pipeline.options import DEFAULT_STORE
+from micropref.cache.store import Store
+from micropref.pipeline.comparison.compare import AVERAGE, ComparedRow, run_comparison
+from micropref.pipeline.comparison.experiment import TrialOptions
+from micropref.pipeline.demo.demo import NAME, run_demo
+from micropref.pipeline.options import DEFAULT_STORE
 
 
 def say(line: str) -> None:

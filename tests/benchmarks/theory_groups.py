@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch.special import entr
 
-from heads.fitting.fit import fit
-from heads.fitting.settings import FitPlan, FitSetting, PairTensors
-from heads.mixture import Mixture
+from micropref.heads.fitting.fit import fit
+from micropref.heads.fitting.settings import FitPlan, FitSetting, PairTensors
+from micropref.heads.mixture import Mixture
 
 RESTARTS = 4
 """Initialisations of the group-blind mixture, the best by validation NLL is kept."""

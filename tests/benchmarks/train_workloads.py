@@ -12,17 +12,17 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from cache.commits import commit, write_table
-from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
-from cache.store import Store
-from cache.vectors.opening import planned_features
-from heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors
-from heads.fitting.hardware import resolve_device, resolve_dtype
-from heads.fitting.initial_weights import initial_weights
-from heads.fitting.minibatches import Feed, batch_size, training_scales
-from heads.fitting.solvers import AdamW
-from heads.fitting.stacked_weights import Stack
-from pipeline.sources.splits import part_of
+from micropref.cache.commits import commit, write_table
+from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import planned_features
+from micropref.heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors
+from micropref.heads.fitting.hardware import resolve_device, resolve_dtype
+from micropref.heads.fitting.initial_weights import initial_weights
+from micropref.heads.fitting.minibatches import Feed, batch_size, training_scales
+from micropref.heads.fitting.solvers import AdamW
+from micropref.heads.fitting.stacked_weights import Stack
+from micropref.pipeline.sources.splits import part_of
 from tests.support.populations import dense
 
 K, HIDDEN = 5, 128

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cache import commits
-from cache.atomic import TEMP_NAME, write_bytes
-from cache.commits import Commit, commit, read_commit, read_commits, write_file, write_table
-from cache.errors import Failure
-from cache.keys import canonical_json, sha256_hex
+from micropref.cache import commits
+from micropref.cache.atomic import TEMP_NAME, write_bytes
+from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_file, write_table
+from micropref.cache.errors import Failure
+from micropref.cache.keys import canonical_json, sha256_hex
 
 
 def write_one(folder: Path, stem: str, data: bytes, record: dict[str, Any] | None = None) -> Commit:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import cli
+from micropref import cli
 
 ROOT = Path(__file__).parents[2]
 Invoke = Callable[..., Result]
@@ -229,7 +229,7 @@ def test_an_interruption_is_told_in_one_line(invoke: Invoke, monkeypatch: pytest
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cache.maintenance.listing.list_store", interrupted)
+    monkeypatch.setattr("micropref.cache.maintenance.listing.list_store", interrupted)
     one_line(invoke("ls"), 130, "interrupted")
 
 
@@ -248,7 +248,7 @@ def test_a_process_of_its_own_keeps_stdout_for_the_result(
 ) -> None:
     words = ["embed", str(write_rows(rows)), "--name", "mine", "--backbone", str(tiny_backbone("qwen2")), "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "cli", words[0], "--store", str(tmp_path / "s"), *words[1:]],
+        [sys.executable, "-m", "micropref", words[0], "--store", str(tmp_path / "s"), *words[1:]],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     report = json.loads(done.stdout)

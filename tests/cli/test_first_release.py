@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
+from micropref.cli import app
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "store-0.1.0.tar.gz"
 """Pairs with contexts and users, ratings, three trained runs, a sweep, a routed and an adapted run, a person."""

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from heads.mixture import Mixture, Router, linear_margin, pair_log_probability
+from micropref.heads.mixture import Mixture, Router, linear_margin, pair_log_probability
 
 HEADS = torch.tensor([[1.0, 0.0], [0.0, -2.0]])
 MLP = Router(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0.5, 0.0]), torch.eye(2), torch.tensor([0.0, 1.0]))

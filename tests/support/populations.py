@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from heads.fitting.settings import PairTensors
-from heads.mixture import Mixture, Router
+from micropref.heads.fitting.settings import PairTensors
+from micropref.heads.mixture import Mixture, Router
 
 GROUPS, SIGNAL = 4, 32
 NOISE = 0.1

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cache.commits import commit, write_table
-from cache.runs import save_run
-from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
-from cache.store import Store
-from cache.vectors.opening import planned_features
-from pipeline.sources.splits import part_of
+from micropref.cache.commits import commit, write_table
+from micropref.cache.runs import save_run
+from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import planned_features
+from micropref.pipeline.sources.splits import part_of
 
 WIDTH = 16
 GROUPS = ("a", "b", None)

@@ -15,13 +15,13 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Protocol
 
-from cache.errors import Interrupted
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.devices import choose_device, choose_dtype, device_name, dtype_name
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.forwarding.shards import Shard
-from pipeline.forwarding.worker import Advance, Forwarded, Job, Stopped, Stored, summary
-from pipeline.progress import Announce
+from micropref.cache.errors import Interrupted
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.devices import choose_device, choose_dtype, device_name, dtype_name
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.forwarding.shards import Shard
+from micropref.pipeline.forwarding.worker import Advance, Forwarded, Job, Stopped, Stored, summary
+from micropref.pipeline.progress import Announce
 
 Lane = Callable[[Shard, Advance], Stored]
 LANES = 3

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from cache.errors import BadInput
-from pipeline.backbone.devices import choose_device
-from pipeline.forwarding.engines.base import Engine
-from pipeline.forwarding.engines.in_process import InProcess
-from pipeline.forwarding.options import EmbedOptions, EngineOptions
+from micropref.cache.errors import BadInput
+from micropref.pipeline.backbone.devices import choose_device
+from micropref.pipeline.forwarding.engines.base import Engine
+from micropref.pipeline.forwarding.engines.in_process import InProcess
+from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 
 
 def choose_engine(options: EngineOptions, embed: EmbedOptions) -> Engine:
@@ -18,7 +18,7 @@ def choose_engine(options: EngineOptions, embed: EmbedOptions) -> Engine:
     """
     if options.engine == "ray":
         try:
-            from pipeline.forwarding.engines.ray_cluster import RayEngine
+            from micropref.pipeline.forwarding.engines.ray_cluster import RayEngine
         except ModuleNotFoundError:
             raise BadInput("--engine ray: Ray is not installed; run `pip install 'micropref[ray]'`") from None
         return RayEngine(options.workers, options.ray_address)
@@ -27,6 +27,6 @@ def choose_engine(options: EngineOptions, embed: EmbedOptions) -> Engine:
         workers = torch.cuda.device_count() if choose_device(embed.device).type == "cuda" else 1
     if workers == 1:
         return InProcess()
-    from pipeline.forwarding.engines.processes import ProcessEngine
+    from micropref.pipeline.forwarding.engines.processes import ProcessEngine
 
     return ProcessEngine(workers)

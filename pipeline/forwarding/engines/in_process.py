@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.devices import usable_cores
-from pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.forwarding.worker import Job, Worker
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.devices import usable_cores
+from micropref.pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.forwarding.worker import Job, Worker
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from threading import Thread
 
 import torch
 
-from cache.errors import Failure, MicroprefError
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.devices import usable_cores
-from pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.forwarding.shards import Shard
-from pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
+from micropref.cache.errors import Failure, MicroprefError
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.devices import usable_cores
+from micropref.pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.forwarding.shards import Shard
+from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
 
 _PATIENCE = 30
 """Seconds a worker has to end by itself."""

@@ -12,12 +12,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from cache.errors import BadInput, Failure, MicroprefError
-from pipeline.backbone.backbone import Backbone
-from pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.forwarding.shards import Shard
-from pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
+from micropref.cache.errors import BadInput, Failure, MicroprefError
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.forwarding.shards import Shard
+from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
 
 _RESTARTS = 3
 """How often Ray starts a killed actor again, and how often it hands a shard to an actor that was killed over it."""

@@ -13,14 +13,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cache.commits import commit, write_table
-from cache.errors import Failure
-from cache.maintenance.gc import Collection, collect
-from cache.maintenance.verify import verify
-from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.opening import open_features, planned_features
+from micropref.cache.commits import commit, write_table
+from micropref.cache.errors import Failure
+from micropref.cache.maintenance.gc import Collection, collect
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.opening import open_features, planned_features
 
 WIDTH = 4
 DAY_S = 24 * 3600.0

@@ -16,17 +16,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cache.commits import commit, write_table
-from cache.datasets import Dataset
-from cache.errors import Failure
-from cache.maintenance.verify import verify
-from cache.runs import TABLES, Run, save_run
-from cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
-from cache.store import Store
-from cache.vectors import parquet_layout as layout
-from cache.vectors.features import ROLE, Features
-from cache.vectors.opening import only_features, planned_features
-from cli import app
+from micropref.cache.commits import commit, write_table
+from micropref.cache.datasets import Dataset
+from micropref.cache.errors import Failure
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.runs import TABLES, Run, save_run
+from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
+from micropref.cache.store import Store
+from micropref.cache.vectors import parquet_layout as layout
+from micropref.cache.vectors.features import ROLE, Features
+from micropref.cache.vectors.opening import only_features, planned_features
+from micropref.cli import app
 
 KEYS = [number.to_bytes(16, "big") for number in range(6)]
 
@@ -223,9 +223,9 @@ def assert_refused(store: Store, path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in (
-            "cache.vectors.features.open_vectors",
-            "cache.maintenance.verify.open_vectors",
-            "cache.vectors.features.read_keys",
+            "micropref.cache.vectors.features.open_vectors",
+            "micropref.cache.maintenance.verify.open_vectors",
+            "micropref.cache.vectors.features.read_keys",
         ):
             patch.setattr(name, watched(getattr(layout, name.rpartition(".")[2])))
         features = only_features(store, None)

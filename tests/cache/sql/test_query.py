@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cache.commits import commit, write_table
-from cache.errors import BadInput, Failure
-from cache.schemas import KEY_COLUMNS, LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
-from cache.sql.query import SqlLimits, run_query, view_examples, view_table
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.opening import planned_features
+from micropref.cache.commits import commit, write_table
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.schemas import KEY_COLUMNS, LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
+from micropref.cache.sql.query import SqlLimits, run_query, view_examples, view_table
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.opening import planned_features
 
 CONTRACT = {
     "pairs": "data split part pair_id prompt_id attribute context user prompt chosen rejected margin",

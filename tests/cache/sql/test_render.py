@@ -10,8 +10,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from cache.errors import BadInput
-from cache.sql.query import SqlLimits, render, run_query
+from micropref.cache.errors import BadInput
+from micropref.cache.sql.query import SqlLimits, render, run_query
 
 LIMITS = SqlLimits(memory_mb=512, seconds=30, threads=2)
 MIXED = """

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cache.commits import commit, write_table
-from cache.errors import BadInput, Failure, MicroprefError
-from cache.keys import digest_file
-from cache.schemas import PAIR_SCHEMA
-from cache.sql.parse import read_query
-from cache.sql.query import run_query
-from cache.sql.sandbox import SqlLimits, open_sandbox
-from cache.store import Store
-from cache.vectors.opening import planned_features
+from micropref.cache.commits import commit, write_table
+from micropref.cache.errors import BadInput, Failure, MicroprefError
+from micropref.cache.keys import digest_file
+from micropref.cache.schemas import PAIR_SCHEMA
+from micropref.cache.sql.parse import read_query
+from micropref.cache.sql.query import run_query
+from micropref.cache.sql.sandbox import SqlLimits, open_sandbox
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import planned_features
 
 SECRET = "the-secret-of-another-folder"
 LIMITS = SqlLimits(memory_mb=256, seconds=20, threads=2)

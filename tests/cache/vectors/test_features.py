@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cache.errors import BadInput, Failure
-from cache.store import Store
-from cache.vectors.features import Features
-from cache.vectors.opening import only_features, open_features, planned_features
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.opening import only_features, open_features, planned_features
 
 SETTINGS: dict[str, Any] = {
     "checkpoint": "c" * 64,
@@ -132,7 +132,7 @@ def test_each_setting_changed_alone_makes_other_features(store: Store) -> None:
 
 def test_the_layout_version_is_part_of_the_id(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before = planned_features(store, SETTINGS).id
-    monkeypatch.setattr("cache.vectors.features.LAYOUT_VERSION", 2)
+    monkeypatch.setattr("micropref.cache.vectors.features.LAYOUT_VERSION", 2)
     later = make_features(store)
     assert later.id != before
     monkeypatch.undo()

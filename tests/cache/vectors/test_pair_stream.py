@@ -10,17 +10,17 @@ import polars as pl
 import pytest
 import torch
 
-from cache.datasets import open_dataset
-from cache.errors import BadInput, Failure
-from cache.store import Store
-from cache.vectors import pair_stream
-from cache.vectors.opening import open_features
-from cache.vectors.pair_features import LocatedPairs, locate_pairs
-from cache.vectors.pair_stream import PairStream, stream_pairs
-from heads.fitting.minibatches import Batch, training_scales
-from heads.fitting.pair_source import open_feed, score, source_scales
-from heads.fitting.settings import PairTensors
-from heads.mixture import Mixture, Router
+from micropref.cache.datasets import open_dataset
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.store import Store
+from micropref.cache.vectors import pair_stream
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.pair_features import LocatedPairs, locate_pairs
+from micropref.cache.vectors.pair_stream import PairStream, stream_pairs
+from micropref.heads.fitting.minibatches import Batch, training_scales
+from micropref.heads.fitting.pair_source import open_feed, score, source_scales
+from micropref.heads.fitting.settings import PairTensors
+from micropref.heads.mixture import Mixture, Router
 
 Synthetic = Callable[..., str]
 CPU = torch.device("cpu")
@@ -148,7 +148,7 @@ def test_vectors_that_pairs_share_are_read_once(stream: PairStream, monkeypatch:
         asked.extend(positions.tolist())
         return read(self, positions, out)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cache.vectors.features.Features.read", counted)
+    monkeypatch.setattr("micropref.cache.vectors.features.Features.read", counted)
     twice = stream_pairs(stream.located.take(np.repeat(np.arange(stream.pairs), 2)))
     assert len(list(twice.windows(range(twice.blocks), routed=False))) > 3
     assert max(Counter(asked).values()) == 1

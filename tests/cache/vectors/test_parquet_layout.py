@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cache.errors import Failure
-from cache.schemas import KEY_TYPE
-from cache.vectors import parquet_layout as layout
-from cache.vectors.parquet_layout import edge_digests, open_vectors, read_keys, vector_schema, write_vectors
+from micropref.cache.errors import Failure
+from micropref.cache.schemas import KEY_TYPE
+from micropref.cache.vectors import parquet_layout as layout
+from micropref.cache.vectors.parquet_layout import edge_digests, open_vectors, read_keys, vector_schema, write_vectors
 
 OURS: dict[str, Any] = {
     "row_group_size": layout.ROW_GROUP,

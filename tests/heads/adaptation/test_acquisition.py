@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from heads.adaptation.acquisition import POLICIES, Policy, asked_in_order, information, uncertainty
+from micropref.heads.adaptation.acquisition import POLICIES, Policy, asked_in_order, information, uncertainty
 
 
 def drawn(*shape: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from heads.adaptation.diagnosis import DiagnosisPlan, predict_units, widest_intervals
-from heads.adaptation.few_shot import GRIDS
-from heads.evaluation.metrics import cluster_intervals
-from heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
+from micropref.heads.adaptation.diagnosis import DiagnosisPlan, predict_units, widest_intervals
+from micropref.heads.adaptation.few_shot import GRIDS
+from micropref.heads.evaluation.metrics import cluster_intervals
+from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
 
 PLAN = DiagnosisPlan(k=2, restarts=2, device="cpu")
 WIDTH, UNITS = 6, 30

@@ -11,7 +11,7 @@ import scipy.optimize
 import scipy.special
 import torch
 
-from heads.adaptation.few_shot import (
+from micropref.heads.adaptation.few_shot import (
     ADAPT_METHODS,
     FIT_LR,
     FIT_STEPS,
@@ -26,7 +26,7 @@ from heads.adaptation.few_shot import (
     by_shrunk,
     by_tempered,
 )
-from heads.methods.base import Scores
+from micropref.heads.methods.base import Scores
 
 G, N, K = 3, 5, 4
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from heads.adaptation.hedge import head_losses, hedge, hedge_contexts
+from micropref.heads.adaptation.hedge import head_losses, hedge, hedge_contexts
 
 
 def random_problem(seed: int, pairs: int = 12, heads: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from heads.adaptation.online import FORECASTERS, Forecaster, best_sequences, replay, unlearned
+from micropref.heads.adaptation.online import FORECASTERS, Forecaster, best_sequences, replay, unlearned
 
 STILL = [name for name in FORECASTERS if name != "fixed-share"]
 

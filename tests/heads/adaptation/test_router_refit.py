@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cache.errors import BadInput
-from heads.adaptation.hedge import head_losses, hedge
-from heads.adaptation.router_refit import (
+from micropref.cache.errors import BadInput
+from micropref.heads.adaptation.hedge import head_losses, hedge
+from micropref.heads.adaptation.router_refit import (
     TAUS,
     Budget,
     RouteSetting,
@@ -21,8 +21,8 @@ from heads.adaptation.router_refit import (
     refit_router,
     refit_routers,
 )
-from heads.adaptation.whitening import REACH, SHRINKAGE, whitening
-from heads.mixture import Router
+from micropref.heads.adaptation.whitening import REACH, SHRINKAGE, whitening
+from micropref.heads.mixture import Router
 
 WIDTH, HEADS, GROUPS = 24, 3, 3
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from heads.evaluation.comparison import compare, group_means
+from micropref.heads.evaluation.comparison import compare, group_means
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.evaluation.metrics import (
+from micropref.heads.evaluation.metrics import (
     accuracy,
     cluster_intervals,
     correct,
@@ -19,7 +19,7 @@ from heads.evaluation.metrics import (
     permutation_agreement,
     standard_error,
 )
-from heads.mixture import pair_log_probability
+from micropref.heads.mixture import pair_log_probability
 
 
 def clustered(clusters: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

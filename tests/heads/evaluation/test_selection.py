@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from heads.evaluation.selection import (
+from micropref.heads.evaluation.selection import (
     Contender,
     agreeing_share,
     compare_sizes,

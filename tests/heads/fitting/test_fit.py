@@ -10,12 +10,12 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from cache.errors import BadInput, Failure
-from heads.fitting.fit import FitPlan, FitProgress, FitSetting, Fitted, PairTensors, fit, mean_nll
-from heads.fitting.initial_weights import as_mixture, initial_weights
-from heads.fitting.minibatches import batch_indices, batch_size, training_scales
-from heads.fitting.solvers import learning_rate_factor
-from heads.mixture import Mixture
+from micropref.cache.errors import BadInput, Failure
+from micropref.heads.fitting.fit import FitPlan, FitProgress, FitSetting, Fitted, PairTensors, fit, mean_nll
+from micropref.heads.fitting.initial_weights import as_mixture, initial_weights
+from micropref.heads.fitting.minibatches import batch_indices, batch_size, training_scales
+from micropref.heads.fitting.solvers import learning_rate_factor
+from micropref.heads.mixture import Mixture
 
 EXACT = FitPlan(epochs=4, batch=64, dtype="float64", device="cpu", patience=0)
 SETTINGS = [

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cache.errors import BadInput
-from heads.evaluation.metrics import correct
-from heads.evaluation.selection import agreeing_share
-from heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
-from heads.fitting.group_losses import Visits, annealed, unit_losses
-from heads.fitting.losses import ABSENT_LOGIT, Penalty, mixture_losses
-from heads.fitting.segments import ROUND, Segments
-from heads.fitting.settings import GROUPED_STEPS, LEAST_BATCH, Weight
-from heads.fitting.unit_minibatches import LONGEST, UnitFeed
-from heads.fitting.validation import REMEMBERED, Known, known_weights
-from heads.mixture import Mixture, pair_log_probability
+from micropref.cache.errors import BadInput
+from micropref.heads.evaluation.metrics import correct
+from micropref.heads.evaluation.selection import agreeing_share
+from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
+from micropref.heads.fitting.group_losses import Visits, annealed, unit_losses
+from micropref.heads.fitting.losses import ABSENT_LOGIT, Penalty, mixture_losses
+from micropref.heads.fitting.segments import ROUND, Segments
+from micropref.heads.fitting.settings import GROUPED_STEPS, LEAST_BATCH, Weight
+from micropref.heads.fitting.unit_minibatches import LONGEST, UnitFeed
+from micropref.heads.fitting.validation import REMEMBERED, Known, known_weights
+from micropref.heads.mixture import Mixture, pair_log_probability
 
 CPU = torch.device("cpu")
 EXACT = FitPlan(epochs=4, batch=64, dtype="float64", device="cpu", patience=0, anneal=False)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from heads.fitting.head_pruning import inspect_heads, prediction_correlation, prune
-from heads.mixture import Mixture, Router
+from micropref.heads.fitting.head_pruning import inspect_heads, prediction_correlation, prune
+from micropref.heads.mixture import Mixture, Router
 
 PAIRS, WIDTH = 400, 6
 

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from heads.fitting.initial_weights import Parts, initial_weights
-from heads.fitting.losses import ABSENT_LOGIT, Penalty, by_autograd, ensemble_formula, mixture_losses
-from heads.fitting.minibatches import Batch, Scales
-from heads.fitting.settings import FitSetting
-from heads.fitting.stacked_weights import Stack
+from micropref.heads.fitting.initial_weights import Parts, initial_weights
+from micropref.heads.fitting.losses import ABSENT_LOGIT, Penalty, by_autograd, ensemble_formula, mixture_losses
+from micropref.heads.fitting.minibatches import Batch, Scales
+from micropref.heads.fitting.settings import FitSetting
+from micropref.heads.fitting.stacked_weights import Stack
 
 PAIRS = 7
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cache.errors import BadInput
-from heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit, mean_nll
-from heads.fitting.minibatches import LEAST_RUNS, SIDE_BY_SIDE, Feed, sharing_runs, training_scales
-from heads.fitting.pair_source import score
-from heads.fitting.projection import principal_components
-from heads.fitting.segments import ROUND, Segments
-from heads.methods.base import Pairs
-from heads.methods.bradley_terry import MixtureModel
-from heads.mixture import Mixture, Router
+from micropref.cache.errors import BadInput
+from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit, mean_nll
+from micropref.heads.fitting.minibatches import LEAST_RUNS, SIDE_BY_SIDE, Feed, sharing_runs, training_scales
+from micropref.heads.fitting.pair_source import score
+from micropref.heads.fitting.projection import principal_components
+from micropref.heads.fitting.segments import ROUND, Segments
+from micropref.heads.methods.base import Pairs
+from micropref.heads.methods.bradley_terry import MixtureModel
+from micropref.heads.mixture import Mixture, Router
 from tests.support.populations import dense
 
 CPU = torch.device("cpu")

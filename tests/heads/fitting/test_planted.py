@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from heads.evaluation.metrics import permutation_agreement
-from heads.evaluation.selection import agreeing_share
-from heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit, mean_nll
-from heads.fitting.projection import fit_projection, rate_factor
-from heads.mixture import Mixture
+from micropref.heads.evaluation.metrics import permutation_agreement
+from micropref.heads.evaluation.selection import agreeing_share
+from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit, mean_nll
+from micropref.heads.fitting.projection import fit_projection, rate_factor
+from micropref.heads.mixture import Mixture
 
 K = 4
 SETTINGS = [FitSetting("mixture", K, lam=0.03, seed=seed) for seed in range(8)]

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit, mean_nll
-from heads.fitting.projection import fit_projection, principal_components, rate_factor
+from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit, mean_nll
+from micropref.heads.fitting.projection import fit_projection, principal_components, rate_factor
 
 WIDTH, SIGNAL = 48, 6
 PLAN = FitPlan(epochs=6, batch=128, dtype="float32", device="cpu")
@@ -46,7 +46,7 @@ def test_components_are_those_of_an_eigendecomposition() -> None:
 
 def test_half_precision_rows_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit_projection(TRAIN, SIGNAL).delta
-    monkeypatch.setattr("heads.fitting.pair_source.SCORED_ROWS", 700)
+    monkeypatch.setattr("micropref.heads.fitting.pair_source.SCORED_ROWS", 700)
     in_blocks = fit_projection(TRAIN, SIGNAL).delta
     stored = fit_projection(PairTensors(TRAIN.delta.half(), None), SIGNAL)
     assert whole is not None

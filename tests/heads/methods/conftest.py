@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from heads.methods.base import NO_UNIT, Pairs, RatedResponses, TrainingData
+from micropref.heads.methods.base import NO_UNIT, Pairs, RatedResponses, TrainingData
 
 WIDTH, PEOPLE, SIGNAL, SHARPNESS = 24, 40, 6, 3.0
 

@@ -8,11 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cache.errors import BadInput, Failure
-from heads.methods.adam import ALL_PAIRS, Recipe, Rows, averaged, descend
-from heads.methods.annotator_weights import FEW_SHOT, UnitWeights, few_shot, known_pairs, pairs_of_units, per_unit
-from heads.methods.base import NO_UNIT, Pairs, TrainingData
-from heads.methods.stacking import checked, generators, network, normal, one_seed, run_network, stacked
+from micropref.cache.errors import BadInput, Failure
+from micropref.heads.methods.adam import ALL_PAIRS, Recipe, Rows, averaged, descend
+from micropref.heads.methods.annotator_weights import (
+    FEW_SHOT,
+    UnitWeights,
+    few_shot,
+    known_pairs,
+    pairs_of_units,
+    per_unit,
+)
+from micropref.heads.methods.base import NO_UNIT, Pairs, TrainingData
+from micropref.heads.methods.stacking import checked, generators, network, normal, one_seed, run_network, stacked
 
 Parts = dict[str, torch.Tensor]
 
@@ -73,7 +80,7 @@ def test_a_fit_that_leaves_the_numbers_is_a_failure() -> None:
 
 
 def test_the_mean_over_chunks_is_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heads.methods.adam.CHUNK", 4)
+    monkeypatch.setattr("micropref.heads.methods.adam.CHUNK", 4)
     values = torch.arange(10.0).square()
     mean = averaged(lambda parts, rows: values[rows].mean() * parts["x"], 10)
     torch.testing.assert_close(mean({"x": torch.tensor([1.0, 2.0])}), values.mean() * torch.tensor([1.0, 2.0]))

@@ -12,14 +12,14 @@ import scipy.stats
 import torch
 from sklearn.linear_model import Ridge
 
-from cache.errors import BadInput
-from heads.evaluation.metrics import accuracy
-from heads.methods import armo
-from heads.methods.adam import Recipe
-from heads.methods.armo import PENALTIES, Armo, ArmoModel, attribute_heads, spearman, verbosity_penalties
-from heads.methods.base import RatedResponses, SystemOptions
-from heads.methods.bradley_terry import Single
-from heads.methods.ridge import ALPHAS, chosen_ridge, ridge_path
+from micropref.cache.errors import BadInput
+from micropref.heads.evaluation.metrics import accuracy
+from micropref.heads.methods import armo
+from micropref.heads.methods.adam import Recipe
+from micropref.heads.methods.armo import PENALTIES, Armo, ArmoModel, attribute_heads, spearman, verbosity_penalties
+from micropref.heads.methods.base import RatedResponses, SystemOptions
+from micropref.heads.methods.bradley_terry import Single
+from micropref.heads.methods.ridge import ALPHAS, chosen_ridge, ridge_path
 
 OPTIONS = SystemOptions(device="cpu")
 

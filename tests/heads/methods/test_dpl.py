@@ -10,10 +10,18 @@ import pytest
 import scipy.stats
 import torch
 
-from heads.evaluation.metrics import accuracy, nll
-from heads.methods.base import Pairs, SystemOptions
-from heads.methods.bradley_terry import Single
-from heads.methods.dpl import FLOOR, DplCategorical, DplMeanVariance, DplModel, log_above, log_phi, negative_entropy
+from micropref.heads.evaluation.metrics import accuracy, nll
+from micropref.heads.methods.base import Pairs, SystemOptions
+from micropref.heads.methods.bradley_terry import Single
+from micropref.heads.methods.dpl import (
+    FLOOR,
+    DplCategorical,
+    DplMeanVariance,
+    DplModel,
+    log_above,
+    log_phi,
+    negative_entropy,
+)
 
 OPTIONS = SystemOptions(device="cpu")
 BOTH = [DplMeanVariance, DplCategorical]

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from heads.evaluation.metrics import accuracy
-from heads.methods.adam import Recipe
-from heads.methods.annotator_weights import per_unit
-from heads.methods.base import Adaptable, SystemOptions, TrainingData
-from heads.methods.lore import LoRe, LoReModel, Problem
+from micropref.heads.evaluation.metrics import accuracy
+from micropref.heads.methods.adam import Recipe
+from micropref.heads.methods.annotator_weights import per_unit
+from micropref.heads.methods.base import Adaptable, SystemOptions, TrainingData
+from micropref.heads.methods.lore import LoRe, LoReModel, Problem
 
 OPTIONS = SystemOptions(k=3, device="cpu")
 
@@ -69,8 +69,8 @@ def test_a_few_choices_tell_newcomers_apart(people: Any, fitted: list[LoReModel]
 
 
 def test_a_strong_pull_makes_one_reward_for_all(people: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heads.methods.lore.STRENGTHS", (1e9,))
-    monkeypatch.setattr("heads.methods.lore.RECIPE", Recipe(lr=0.5, steps=400, batch=4096))
+    monkeypatch.setattr("micropref.heads.methods.lore.STRENGTHS", (1e9,))
+    monkeypatch.setattr("micropref.heads.methods.lore.RECIPE", Recipe(lr=0.5, steps=400, batch=4096))
     (model,) = LoRe().fit(people.data, OPTIONS, [0])
     heads = model.state()["heads"]
     torch.testing.assert_close(heads, heads[:1].expand_as(heads), atol=0.02, rtol=0)
@@ -79,7 +79,7 @@ def test_a_strong_pull_makes_one_reward_for_all(people: Any, monkeypatch: pytest
 def test_alpha_is_the_best_on_validation(people: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data: TrainingData = people.data
     assert data.fitting.units is not None
-    monkeypatch.setattr("heads.methods.lore.RECIPE", Recipe(lr=0.5, steps=60, batch=4096))
+    monkeypatch.setattr("micropref.heads.methods.lore.RECIPE", Recipe(lr=0.5, steps=60, batch=4096))
     units = data.fitting.units
     lore = Problem(data.fitting.delta, units, per_unit(units), torch.zeros(24), data.validation, 1.4)
     found = lore.best_alpha(2)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from cache.errors import BadInput
-from heads.evaluation.metrics import accuracy
-from heads.methods.base import Adaptable, SystemOptions
-from heads.methods.pal import PalA, PalB, PalModel, Problem, margin, mixed, points
-from heads.methods.stacking import run_network
+from micropref.cache.errors import BadInput
+from micropref.heads.evaluation.metrics import accuracy
+from micropref.heads.methods.base import Adaptable, SystemOptions
+from micropref.heads.methods.pal import PalA, PalB, PalModel, Problem, margin, mixed, points
+from micropref.heads.methods.stacking import run_network
 
 OPTIONS = SystemOptions(k=3, device="cpu")
 BOTH = [PalA, PalB]

@@ -12,13 +12,13 @@ from safetensors.torch import load, save
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from cache.errors import BadInput
-from heads.evaluation.metrics import accuracy, nll
-from heads.methods import armo, dpl, lore, pal
-from heads.methods.base import NO_UNIT, Pairs, RatedResponses, Scores, SystemOptions, TrainingData
-from heads.methods.drm import Drm, principal_components
-from heads.methods.maxmin import Clusters, MaxMin
-from heads.methods.registry import methods
+from micropref.cache.errors import BadInput
+from micropref.heads.evaluation.metrics import accuracy, nll
+from micropref.heads.methods import armo, dpl, lore, pal
+from micropref.heads.methods.base import NO_UNIT, Pairs, RatedResponses, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.drm import Drm, principal_components
+from micropref.heads.methods.maxmin import Clusters, MaxMin
+from micropref.heads.methods.registry import methods
 
 WIDTH, USERS = 8, 10
 

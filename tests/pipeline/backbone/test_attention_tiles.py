@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.backbone import attention_tiles as tiles
-from pipeline.backbone import matmul as products
-from pipeline.backbone.attention_tiles import cut_tiles
-from pipeline.backbone.matmul import fast_products
-from pipeline.backbone.packing import Packed, pack
-from pipeline.text.tokenizer import Tokens
+from micropref.pipeline.backbone import attention_tiles as tiles
+from micropref.pipeline.backbone import matmul as products
+from micropref.pipeline.backbone.attention_tiles import cut_tiles
+from micropref.pipeline.backbone.matmul import fast_products
+from micropref.pipeline.backbone.packing import Packed, pack
+from micropref.pipeline.text.tokens import Tokens
 
 HEADS, SHARED = 2, 3
 

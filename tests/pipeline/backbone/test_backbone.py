@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, LlamaConfig, LlamaForSequenceClassification
 
-from cache.errors import BadInput, Failure
-from pipeline.backbone.architecture import is_causal
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.devices import usable_cores
-from pipeline.forwarding.batching import length_sorted_batches, require_finite
-from pipeline.sources.pairs import Origin, PreferencePair
-from pipeline.text.tokenizer import Tokenizing, Tokens
+from micropref.cache.errors import BadInput, Failure
+from micropref.pipeline.backbone.architecture import is_causal
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.devices import usable_cores
+from micropref.pipeline.forwarding.batching import length_sorted_batches, require_finite
+from micropref.pipeline.sources.pairs import Origin, PreferencePair
+from micropref.pipeline.text.tokenizer import Tokenizing
+from micropref.pipeline.text.tokens import Tokens
 from tests.support.backbones import SHAPE, VOCABULARY, byte_tokenizer
 
 KINDS = ["llama", "qwen2", "gpt2", "bert"]
@@ -338,7 +339,7 @@ def test_threads_keep_to_the_quota_of_the_container(
 ) -> None:
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr("pipeline.backbone.devices._QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("micropref.pipeline.backbone.devices._QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert usable_cores() == cores
 

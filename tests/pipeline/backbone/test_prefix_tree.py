@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from cache.errors import BadInput, Failure
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.packing import cut_packs, pack
-from pipeline.backbone.prefix_tree import distinct_prefixes, prefix_tree
-from pipeline.backbone.tree_attention import ATTENTION_NAME
-from pipeline.forwarding import pack_threads as readers
-from pipeline.forwarding.choose_pass import choose_pass
-from pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
-from pipeline.text.tokenizer import Tokens
+from micropref.cache.errors import BadInput, Failure
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.packing import cut_packs, pack
+from micropref.pipeline.backbone.prefix_tree import distinct_prefixes, prefix_tree
+from micropref.pipeline.backbone.tree_attention import ATTENTION_NAME
+from micropref.pipeline.forwarding import pack_threads as readers
+from micropref.pipeline.forwarding.choose_pass import choose_pass
+from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
+from micropref.pipeline.text.tokens import Tokens
 
 Sequences = list[np.ndarray]
 FILLED = 1 + 1 / 64

@@ -10,19 +10,20 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from cache.datasets import open_dataset, read_table
-from cache.store import Store
-from cache.vectors.opening import open_features
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.checkpoint import find_checkpoint
-from pipeline.demo.demo import CEILING, NAME, run_demo
-from pipeline.demo.generate import generate, write
-from pipeline.embedding.embed import embed
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
-from pipeline.sources.ingest import SourceOptions
-from pipeline.sources.reader import read_source
-from pipeline.text.tokenizer import Tokenizing, Tokens
+from micropref.cache.datasets import open_dataset, read_table
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.checkpoint import find_checkpoint
+from micropref.pipeline.demo.demo import CEILING, NAME, run_demo
+from micropref.pipeline.demo.generate import generate, write
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
+from micropref.pipeline.sources.ingest import SourceOptions
+from micropref.pipeline.sources.reader import read_source
+from micropref.pipeline.text.tokenizer import Tokenizing
+from micropref.pipeline.text.tokens import Tokens
 
 pytestmark = [
     pytest.mark.slow,

@@ -30,14 +30,14 @@ from transformers import (
     RobertaConfig,
 )
 
-from pipeline.backbone import tree_attention as attention
-from pipeline.backbone.architecture import is_causal, position_offset
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.checkpoint import Checkpoint
-from pipeline.backbone.pooling import Pooling
-from pipeline.forwarding.choose_pass import choose_pass, objection
-from pipeline.forwarding.passes import PackedPass
-from pipeline.text.tokenizer import Tokens
+from micropref.pipeline.backbone import tree_attention as attention
+from micropref.pipeline.backbone.architecture import is_causal, position_offset
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.checkpoint import Checkpoint
+from micropref.pipeline.backbone.pooling import Pooling
+from micropref.pipeline.forwarding.choose_pass import choose_pass, objection
+from micropref.pipeline.forwarding.passes import PackedPass
+from micropref.pipeline.text.tokens import Tokens
 
 VOCABULARY = 64
 WINDOW = 12

@@ -11,17 +11,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cache.errors import BadInput
-from cache.store import Store
-from cli import app
-from heads.evaluation.metrics import correct
-from heads.mixture import Mixture
-from pipeline.comparison.compare import run_comparison
-from pipeline.comparison.entries import contestants
-from pipeline.comparison.experiment import NO_ATTRIBUTE, Trial, TrialOptions
-from pipeline.comparison.published import published
-from pipeline.embedding.embed import EmbedOptions, embed
-from pipeline.sources.ingest import SourceOptions
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.cli import app
+from micropref.heads.evaluation.metrics import correct
+from micropref.heads.mixture import Mixture
+from micropref.pipeline.comparison.compare import run_comparison
+from micropref.pipeline.comparison.entries import contestants
+from micropref.pipeline.comparison.experiment import NO_ATTRIBUTE, Trial, TrialOptions
+from micropref.pipeline.comparison.published import published
+from micropref.pipeline.embedding.embed import EmbedOptions, embed
+from micropref.pipeline.sources.ingest import SourceOptions
 
 Fill = Callable[..., str]
 QUICK = ["single", "ensemble", "ensemble-best", "ensemble-oracle", "hyre", "drm-shots", "ceiling"]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-import pipeline.demo.generate
-from cache.errors import BadInput
-from pipeline.demo.generate import SHARPNESS, TASTES, DemoData, generate, write
+from micropref.cache.errors import BadInput
+from micropref.pipeline.demo import generate as generate_module
+from micropref.pipeline.demo.generate import SHARPNESS, TASTES, DemoData, generate, write
 
 DIGESTS = {
     "train.jsonl": "17e3a06a77489660229c95b87e0347e562ee512395e37fb71291e91952af5369",
@@ -41,7 +41,7 @@ def rows(data: DemoData) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, Any]:
-    path = Path(pipeline.demo.generate.__file__).with_name("texts.json")
+    path = Path(generate_module.__file__).with_name("texts.json")
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
 

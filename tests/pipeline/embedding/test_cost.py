@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache.errors import BadInput
-from cache.store import Store
-from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.checkpoint import find_checkpoint
-from pipeline.embedding.cost import DEVICES, forward_flops, padded_tokens
-from pipeline.embedding.embed import embed
-from pipeline.embedding.report import EmbedReport
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.forwarding.shards import Demand, Shard
-from pipeline.sources.ingest import SourceOptions
-from pipeline.text.tokenizer import Tokens
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.checkpoint import find_checkpoint
+from micropref.pipeline.embedding.cost import DEVICES, forward_flops, padded_tokens
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.forwarding.shards import Demand, Shard
+from micropref.pipeline.sources.ingest import SourceOptions
+from micropref.pipeline.text.tokens import Tokens
 
 Plan = Callable[..., EmbedReport]
 PAIRS = [{"prompt": "ab", "chosen": "x", "rejected": "yz"}, {"prompt": "abcd", "chosen": "x", "rejected": "y"}]
@@ -138,7 +138,9 @@ def test_a_plan_needs_no_weights(
     folder = make_backbone("llama")
     options = EmbedOptions(backbone=str(folder), dtype="float32")
     arguments: Any = (store, [write_rows(PAIRS)], "mine", SourceOptions(), options)
-    monkeypatch.setattr("pipeline.backbone.backbone.AutoModel.from_pretrained", None)  # nothing reads a weight
+    monkeypatch.setattr(
+        "micropref.pipeline.backbone.backbone.AutoModel.from_pretrained", None
+    )  # nothing reads a weight
     whole = embed(*arguments, plan_only=True)
     for path in folder.glob("*.safetensors"):
         path.unlink()

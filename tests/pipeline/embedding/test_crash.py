@@ -22,17 +22,17 @@ import polars as pl
 import pytest
 import torch
 
-from cache.atomic import TEMP_NAME
-from cache.datasets import open_dataset, read_table
-from cache.errors import Failure
-from cache.maintenance.verify import verify
-from cache.store import Store
-from cache.vectors.features import ROLE, Features
-from cache.vectors.opening import only_features
-from pipeline.backbone.backbone import Backbone
-from pipeline.embedding.embed import embed
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.sources.ingest import SourceOptions
+from micropref.cache.atomic import TEMP_NAME
+from micropref.cache.datasets import open_dataset, read_table
+from micropref.cache.errors import Failure
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import ROLE, Features
+from micropref.cache.vectors.opening import only_features
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.sources.ingest import SourceOptions
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARD_TOKENS = 200
@@ -86,7 +86,9 @@ class Disk:
 
         for name in real:
             patch.setattr(Path, name, watched(name))
-        patch.setattr("cache.atomic.os", SimpleNamespace(**{**vars(os), "fsync": self.fsync, "open": self.open_folder}))
+        patch.setattr(
+            "micropref.cache.atomic.os", SimpleNamespace(**{**vars(os), "fsync": self.fsync, "open": self.open_folder})
+        )
 
     def fsync(self, descriptor: int) -> None:
         self.step("fsync")  # the faults are made here, so nothing is gained by waiting for the disk
@@ -121,8 +123,8 @@ def run_embed(tiny_backbone: Callable[..., Path], monkeypatch: pytest.MonkeyPatc
             loaded[thread] = load(str(tiny_backbone("bert")), device="cpu", dtype="float32")
         return loaded[thread]
 
-    monkeypatch.setattr("pipeline.embedding.embed.Backbone.load", load_once)
-    monkeypatch.setattr("pipeline.embedding.shard_plan.SHARD_TOKENS", SHARD_TOKENS)
+    monkeypatch.setattr("micropref.pipeline.embedding.embed.Backbone.load", load_once)
+    monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", SHARD_TOKENS)
 
     def run(store: Store, source: Path, name: str = "mine", tokens_per_batch: int | None = None) -> None:
         embed(store, [source], name, SourceOptions(), EmbedOptions("tiny", tokens_per_batch=tokens_per_batch))
@@ -263,10 +265,10 @@ def test_the_next_embed_mends_damaged_shards(
 
 COMMAND = """
 import torch
-from pipeline.embedding import shard_plan as text_plan
+from micropref.pipeline.embedding import shard_plan as text_plan
 text_plan.SHARD_TOKENS = 1000
 torch.set_num_threads(1)
-from cli import app
+from micropref.cli import app
 app()
 """
 """The command line as it is, with small shards."""

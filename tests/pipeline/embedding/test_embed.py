@@ -15,17 +15,17 @@ import polars as pl
 import pytest
 import torch
 
-from cache.datasets import open_dataset, read_table
-from cache.errors import BadInput, Failure, Interrupted
-from cache.maintenance.verify import verify
-from cache.schemas import KEY_COLUMNS
-from cache.store import Store
-from cache.vectors.opening import open_features
-from pipeline.backbone.backbone import Backbone
-from pipeline.embedding.embed import embed
-from pipeline.embedding.report import EmbedReport
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.sources.ingest import SourceOptions
+from micropref.cache.datasets import open_dataset, read_table
+from micropref.cache.errors import BadInput, Failure, Interrupted
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.schemas import KEY_COLUMNS
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.sources.ingest import SourceOptions
 
 Write = Callable[..., Path]
 
@@ -149,8 +149,8 @@ def test_progress_counts_what_texts_share_once(
             self.total, self.remark = total, remark
 
     bar = Bar()
-    monkeypatch.setattr("pipeline.embedding.shard_plan.SHARD_TOKENS", shard_tokens)
-    monkeypatch.setattr("pipeline.embedding.embed.progress_bar", lambda *_: nullcontext(bar))
+    monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", shard_tokens)
+    monkeypatch.setattr("micropref.pipeline.embedding.embed.progress_bar", lambda *_: nullcontext(bar))
     report = run(write_rows(rows), packing=packing)
     assert bar.counted == bar.total == report.tokens_unique
     assert bar.remark == ""
@@ -398,7 +398,7 @@ def test_an_interrupt_keeps_whole_shards_and_goes_on(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.embedding.shard_plan.SHARD_TOKENS", 2000)
+    monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", 2000)
     path = write_rows(rows)
     calls = 0
     real = Backbone.embed

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.backbone.backbone import Backbone
-from pipeline.embedding import shard_plan as text_plan
-from pipeline.embedding.shard_plan import TextPlan, text_key
-from pipeline.forwarding.shards import Shard
-from pipeline.sources.pairs import Origin, PreferencePair
-from pipeline.text.tokenizer import ROLES, PairTokenizer, Tokenizing, Tokens
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.embedding import shard_plan as text_plan
+from micropref.pipeline.embedding.shard_plan import TextPlan, text_key
+from micropref.pipeline.forwarding.shards import Shard
+from micropref.pipeline.sources.pairs import Origin, PreferencePair
+from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer, Tokenizing
+from micropref.pipeline.text.tokens import Tokens
 
 
 @pytest.fixture(scope="module")

@@ -21,20 +21,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cache import commits
-from cache.datasets import open_dataset, read_table
-from cache.errors import Damaged, Failure
-from cache.maintenance import leases
-from cache.maintenance.leases import Leases
-from cache.maintenance.verify import verify
-from cache.store import Store
-from cache.vectors.features import ROLE, Features
-from cache.vectors.opening import only_features, open_features
-from cli import app
-from pipeline.embedding import embed as embedding
-from pipeline.forwarding.options import EmbedOptions
-from pipeline.sources import ingest
-from pipeline.sources.ingest import SourceOptions
+from micropref.cache import commits
+from micropref.cache.datasets import open_dataset, read_table
+from micropref.cache.errors import Damaged, Failure
+from micropref.cache.maintenance import leases
+from micropref.cache.maintenance.leases import Leases
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.store import Store
+from micropref.cache.vectors.features import ROLE, Features
+from micropref.cache.vectors.opening import only_features, open_features
+from micropref.cli import app
+from micropref.pipeline.embedding import embed as embedding
+from micropref.pipeline.forwarding.options import EmbedOptions
+from micropref.pipeline.sources import ingest
+from micropref.pipeline.sources.ingest import SourceOptions
 
 ERRORS = (errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE)
 
@@ -239,7 +239,7 @@ def interrupted(
     store: Store, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """Return `go_on(during)`: an `embed` stopped days ago goes on; `during` runs once, when it has stored a shard."""
-    monkeypatch.setattr("pipeline.embedding.shard_plan.SHARD_TOKENS", 300)
+    monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", 300)
     real = Features.write_shard
     left = [3]
 

@@ -14,21 +14,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import cli
-from cache.datasets import open_dataset
-from cache.errors import BadInput
-from cache.runs import open_run
-from cache.sql.query import run_query
-from cache.store import Store
-from cache.vectors.opening import open_features
-from cache.vectors.pair_features import load_pairs
-from heads.adaptation.few_shot import ADAPT_METHODS, GRIDS
-from heads.methods.base import SystemOptions
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.people.adapt import AdaptOptions, adapt
-from pipeline.people.frozen_run import Frozen, open_frozen
-from pipeline.people.shot_sampling import draw
-from pipeline.training.method_runs import train_system
+from micropref import cli
+from micropref.cache.datasets import open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.runs import open_run
+from micropref.cache.sql.query import run_query
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.pair_features import load_pairs
+from micropref.heads.adaptation.few_shot import ADAPT_METHODS, GRIDS
+from micropref.heads.methods.base import SystemOptions
+from micropref.pipeline.evaluation.evaluate import evaluate
+from micropref.pipeline.people.adapt import AdaptOptions, adapt
+from micropref.pipeline.people.frozen_run import Frozen, open_frozen
+from micropref.pipeline.people.shot_sampling import draw
+from micropref.pipeline.training.method_runs import train_system
 
 Synthetic = Callable[..., str]
 Planted = Callable[..., str]
@@ -310,7 +310,7 @@ def test_drm_wants_heads_that_reward_a_response(
             return {"basis": torch.zeros(2, 2)}
 
     opened = replace(frozen, fitted=replace(frozen.fitted, model=Margins()))
-    monkeypatch.setattr("pipeline.people.adapt.open_frozen", lambda *_: opened)
+    monkeypatch.setattr("micropref.pipeline.people.adapt.open_frozen", lambda *_: opened)
     with pytest.raises(BadInput, match=r"run planted \(static\): its heads give no reward to a response alone"):
         adapt(store, run, None, AdaptOptions("attribute", "4", "drm"))
 

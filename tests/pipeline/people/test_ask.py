@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import cli
-from cache.errors import BadInput, Failure
-from cache.maintenance.verify import verify
-from cache.people import person_path, read_person
-from cache.runs import open_run
-from cache.store import Store
-from pipeline.people.adapt import AdaptOptions, adapt
-from pipeline.people.ask import Asked, AskOptions, Question, Reply, ask
-from pipeline.people.ask_replay import ReplayOptions, replay_policies
-from pipeline.people.frozen_run import open_frozen
+from micropref import cli
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.people import person_path, read_person
+from micropref.cache.runs import open_run
+from micropref.cache.store import Store
+from micropref.pipeline.people.adapt import AdaptOptions, adapt
+from micropref.pipeline.people.ask import Asked, AskOptions, Question, Reply, ask
+from micropref.pipeline.people.ask_replay import ReplayOptions, replay_policies
+from micropref.pipeline.people.frozen_run import open_frozen
 
 Synthetic = Callable[..., str]
 Planted = Callable[..., str]
@@ -65,7 +65,7 @@ def distinct_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every pair of the pool have its own responses: those of the synthetic store all read alike."""
     import polars as pl
 
-    from cache.datasets import Dataset
+    from micropref.cache.datasets import Dataset
 
     real = Dataset.linked_pairs
 
@@ -223,7 +223,7 @@ def test_people_of_two_runs_are_not_mixed(pool: Store, tmp_path: Path, monkeypat
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.people.person_files.write_person", interrupted)
+    monkeypatch.setattr("micropref.pipeline.people.person_files.write_person", interrupted)
     with pytest.raises(KeyboardInterrupt):
         adapt(pool, "planted", None, options, tmp_path / "new")
     assert {path.name for path in tmp_path.iterdir()} >= {"empty", "file"}

@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-import cli
-from cache.datasets import open_dataset
-from cache.errors import BadInput
-from cache.store import Store
-from cache.vectors.opening import open_features
-from cache.vectors.pair_features import PairFeatures, load_pairs
-from heads.adaptation.diagnosis import DiagnosisPlan
-from pipeline.people.diagnose import UnitDiagnosis, diagnose, diagnose_kind
+from micropref import cli
+from micropref.cache.datasets import open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
+from micropref.heads.adaptation.diagnosis import DiagnosisPlan
+from micropref.pipeline.people.diagnose import UnitDiagnosis, diagnose, diagnose_kind
 
 Synthetic = Callable[..., str]
 Parts = tuple[PairFeatures, PairFeatures, PairFeatures]
@@ -126,7 +126,7 @@ def test_people_whose_taste_is_the_contexts_are_worth_knowing_with_it(store: Sto
 
 def test_data_that_names_nobody_is_refused(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic(store, prompts=80)
-    monkeypatch.setattr("pipeline.people.diagnose.KINDS", ("user",))
+    monkeypatch.setattr("micropref.pipeline.people.diagnose.KINDS", ("user",))
     with pytest.raises(BadInput, match=r"neither users, attributes nor contexts .* two of a kind or more") as caught:
         diagnose(store, "toy", CHEAP)
     assert "\n" not in str(caught.value)

@@ -12,14 +12,14 @@ import polars as pl
 import pytest
 import torch
 
-from cache.datasets import open_dataset
-from cache.runs import open_run
-from cache.sql.query import run_query
-from cache.store import Store
-from cache.vectors.opening import open_features
-from cache.vectors.pair_features import load_pairs
-from pipeline.people.frozen_run import Frozen
-from pipeline.people.online import adapt_online
+from micropref.cache.datasets import open_dataset
+from micropref.cache.runs import open_run
+from micropref.cache.sql.query import run_query
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.pair_features import load_pairs
+from micropref.pipeline.people.frozen_run import Frozen
+from micropref.pipeline.people.online import adapt_online
 
 Synthetic = Callable[..., str]
 Planted = Callable[..., str]

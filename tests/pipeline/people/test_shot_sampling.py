@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.people.shot_sampling import Draw, draw
+from micropref.pipeline.people.shot_sampling import Draw, draw
 
 SEEDS = range(40)
 

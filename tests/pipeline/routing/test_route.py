@@ -15,23 +15,23 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import cli
-from cache.datasets import open_dataset, read_table
-from cache.errors import BadInput, Failure
-from cache.maintenance.listing import list_store
-from cache.maintenance.verify import verify
-from cache.runs import open_run, save_run
-from cache.sql.query import run_query
-from cache.store import Store
-from cache.vectors.opening import open_features
-from cache.vectors.pair_features import load_pairs
-from heads.adaptation.router_refit import RouteSetting
-from heads.evaluation.metrics import correct
-from heads.mixture import Mixture
-from pipeline.demo.demo import run_demo
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.people.adapt import AdaptOptions, adapt
-from pipeline.routing.route import Routed, RouteOptions, parse_budgets, parse_tau, route
+from micropref import cli
+from micropref.cache.datasets import open_dataset, read_table
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.maintenance.listing import list_store
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.runs import open_run, save_run
+from micropref.cache.sql.query import run_query
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.pair_features import load_pairs
+from micropref.heads.adaptation.router_refit import RouteSetting
+from micropref.heads.evaluation.metrics import correct
+from micropref.heads.mixture import Mixture
+from micropref.pipeline.demo.demo import run_demo
+from micropref.pipeline.evaluation.evaluate import evaluate
+from micropref.pipeline.people.adapt import AdaptOptions, adapt
+from micropref.pipeline.routing.route import Routed, RouteOptions, parse_budgets, parse_tau, route
 
 Synthetic = Callable[..., str]
 WIDTH = 16
@@ -215,7 +215,7 @@ def test_pairs_without_attributes_have_a_budget_for_each_context(store: Store, s
 
 
 def forget_attributes(store: Store) -> None:
-    from cache.commits import commit, write_table
+    from micropref.cache.commits import commit, write_table
 
     dataset = open_dataset(store, "toy")
     for part in dataset.parts:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import BadInput
-from pipeline.sources.contexts import read_contexts, with_contexts
-from pipeline.sources.pairs import Origin, PreferencePair
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.contexts import read_contexts, with_contexts
+from micropref.pipeline.sources.pairs import Origin, PreferencePair
 
 CONTEXTS = {"brevity": ("Be brief.",), "style": ("Write well.", "Mind the style.", "Be elegant.")}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.sources.pairs import (
+from micropref.pipeline.sources.pairs import (
     Message,
     Origin,
     PreferencePair,

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.sources.pairs import Message, Text
-from pipeline.sources.reader import Source, read_source
+from micropref.pipeline.sources.pairs import Message, Text
+from micropref.pipeline.sources.reader import Source, read_source
 
 USER = Message("user", "What is 1+1?")
 TWO = Message("assistant", "2")

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cache.errors import BadInput
-from pipeline.sources.reader import read_source
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.reader import read_source
 
 GOOD = {"prompt": "p", "chosen": "c", "rejected": "r"}
 GOOD_LINE = json.dumps(GOOD).encode() + b"\n"

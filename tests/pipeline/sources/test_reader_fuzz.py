@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cache.errors import BadInput
-from pipeline.sources.reader import read_source
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.reader import read_source
 
 ROWS_PER_SHAPE = 2_500
 ROWS_STOPPED_AT = 100

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from cache.errors import BadInput
-from pipeline.sources.pairs import Message
-from pipeline.text.templates import (
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.pairs import Message
+from micropref.pipeline.text.templates import (
     ChatTemplate,
     PlainTemplate,
     SegmentTemplate,

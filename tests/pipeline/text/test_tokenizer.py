@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache.errors import BadInput
-from pipeline.sources.pairs import Message, Origin, PreferencePair, Text
-from pipeline.text.tokenizer import ROLES, PairTokenizer, Tokenizing
-from pipeline.text.truncation import trim_prompt
+from micropref.cache.errors import BadInput
+from micropref.pipeline.sources.pairs import Message, Origin, PreferencePair, Text
+from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer, Tokenizing
+from micropref.pipeline.text.truncation import trim_prompt
 from tests.support.backbones import CHAT_TEMPLATE, byte_tokenizer
 
 HERE = Origin("pairs.jsonl", 7)

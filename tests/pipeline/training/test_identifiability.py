@@ -13,23 +13,23 @@ import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from cache.errors import BadInput
-from cache.runs import open_run
-from cache.sql.query import SqlLimits, run_query
-from cache.store import Store
-from cli import app
-from heads.evaluation.metrics import nll
-from heads.fitting.settings import FitPlan, FitSetting
-from heads.methods.base import NO_UNIT, Pairs
-from heads.methods.bradley_terry import unit_codes as codes_of_systems
-from heads.mixture import Mixture, pair_log_probability
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.show.train import show_sweep, show_training
-from pipeline.training import memory_budget as memory
-from pipeline.training.data import open_fit_data
-from pipeline.training.identifiability import identify, unit_codes, unit_columns
-from pipeline.training.sweep import Grid, sweep
-from pipeline.training.train import TrainOptions, train
+from micropref.cache.errors import BadInput
+from micropref.cache.runs import open_run
+from micropref.cache.sql.query import SqlLimits, run_query
+from micropref.cache.store import Store
+from micropref.cli import app
+from micropref.heads.evaluation.metrics import nll
+from micropref.heads.fitting.settings import FitPlan, FitSetting
+from micropref.heads.methods.base import NO_UNIT, Pairs
+from micropref.heads.methods.bradley_terry import unit_codes as codes_of_systems
+from micropref.heads.mixture import Mixture, pair_log_probability
+from micropref.pipeline.evaluation.evaluate import evaluate
+from micropref.pipeline.show.train import show_sweep, show_training
+from micropref.pipeline.training import memory_budget as memory
+from micropref.pipeline.training.data import open_fit_data
+from micropref.pipeline.training.identifiability import identify, unit_codes, unit_columns
+from micropref.pipeline.training.sweep import Grid, sweep
+from micropref.pipeline.training.train import TrainOptions, train
 
 Synthetic = Callable[..., str]
 SETTING = FitSetting("mixture", 2, lr=2e-2, hidden=8, latent="user")
@@ -160,7 +160,7 @@ def test_one_user_is_warned_of(store: Store, synthetic: Synthetic) -> None:
     record: dict[str, Any] = train(store, "toy", SETTING, replace(PLAN, epochs=2), PROMPTS).record
     assert record["identified"]["users"] == 2
     alone = record | {"identified": record["identified"] | {"users": 1}}
-    from pipeline.show.groups import about_units
+    from micropref.pipeline.show.groups import about_units
 
     assert any("one person's choices cannot tell groups apart" in line for line in about_units(alone))
     assert not any("one person" in line for line in about_units(record))

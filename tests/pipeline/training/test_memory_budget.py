@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache.errors import BadInput
-from cache.runs import open_run
-from cache.store import Store
-from cache.vectors import pair_stream
-from heads.fitting.settings import FitPlan, FitSetting
-from pipeline.training import memory_budget as memory
-from pipeline.training.memory_budget import default_memory, parse_memory
-from pipeline.training.sweep import Grid, sweep
-from pipeline.training.train import TrainOptions, train
+from micropref.cache.errors import BadInput
+from micropref.cache.runs import open_run
+from micropref.cache.store import Store
+from micropref.cache.vectors import pair_stream
+from micropref.heads.fitting.settings import FitPlan, FitSetting
+from micropref.pipeline.training import memory_budget as memory
+from micropref.pipeline.training.memory_budget import default_memory, parse_memory
+from micropref.pipeline.training.sweep import Grid, sweep
+from micropref.pipeline.training.train import TrainOptions, train
 
 Synthetic = Callable[..., str]
 SETTING = FitSetting("mixture", 2, lam=0.1, hidden=8, lr=2e-2)

@@ -16,24 +16,24 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-import cli
-from cache.commits import commit, write_table
-from cache.datasets import open_dataset, read_table
-from cache.errors import BadInput
-from cache.runs import open_run
-from cache.schemas import KEY_COLUMNS, LINK_SCHEMA
-from cache.store import Store
-from cache.vectors.opening import open_features
-from heads.evaluation.metrics import accuracy
-from heads.methods import armo, dpl, lore, pal
-from heads.methods.base import NO_UNIT, SystemOptions
-from heads.methods.registry import methods
-from pipeline.evaluation import scoring
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.sources.ingest import SourceOptions, covered
-from pipeline.training import method_options as heeded
-from pipeline.training.method_data import Reading, Units, open_system_data
-from pipeline.training.method_runs import open_fitted, train_system
+from micropref import cli
+from micropref.cache.commits import commit, write_table
+from micropref.cache.datasets import open_dataset, read_table
+from micropref.cache.errors import BadInput
+from micropref.cache.runs import open_run
+from micropref.cache.schemas import KEY_COLUMNS, LINK_SCHEMA
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import open_features
+from micropref.heads.evaluation.metrics import accuracy
+from micropref.heads.methods import armo, dpl, lore, pal
+from micropref.heads.methods.base import NO_UNIT, SystemOptions
+from micropref.heads.methods.registry import methods
+from micropref.pipeline.evaluation import scoring
+from micropref.pipeline.evaluation.evaluate import evaluate
+from micropref.pipeline.sources.ingest import SourceOptions, covered
+from micropref.pipeline.training import method_options as heeded
+from micropref.pipeline.training.method_data import Reading, Units, open_system_data
+from micropref.pipeline.training.method_runs import open_fitted, train_system
 
 Synthetic = Callable[..., str]
 

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from cache.commits import read_commits
-from cache.errors import BadInput, Interrupted
-from cache.maintenance.verify import verify
-from cache.runs import open_run
-from cache.sql.query import SqlLimits, run_query
-from cache.store import Store
-from heads.fitting.settings import FitPlan, FitProgress, FitSetting
-from heads.methods.base import SystemOptions
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.show.methods import show_system
-from pipeline.show.train import show_sweep, show_training
-from pipeline.training.method_runs import train_system
-from pipeline.training.sweep import Grid, Swept, parse_values, sweep
-from pipeline.training.train import TrainOptions, train
+from micropref.cache.commits import read_commits
+from micropref.cache.errors import BadInput, Interrupted
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.runs import open_run
+from micropref.cache.sql.query import SqlLimits, run_query
+from micropref.cache.store import Store
+from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.heads.methods.base import SystemOptions
+from micropref.pipeline.evaluation.evaluate import evaluate
+from micropref.pipeline.show.methods import show_system
+from micropref.pipeline.show.train import show_sweep, show_training
+from micropref.pipeline.training.method_runs import train_system
+from micropref.pipeline.training.sweep import Grid, Swept, parse_values, sweep
+from micropref.pipeline.training.train import TrainOptions, train
 
 Synthetic = Callable[..., str]
 BASE = FitSetting("mixture", 2, lr=2e-2, hidden=16)
@@ -109,7 +109,7 @@ def test_a_setting_of_a_sweep_is_what_train_gives(store: Store, synthetic: Synth
 def test_an_interrupted_sweep_keeps_its_chunks_and_goes_on(
     store: Store, tmp_path: Path, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heads.fitting.fit.CHUNK_SETTINGS", 3)
+    monkeypatch.setattr("micropref.heads.fitting.fit.CHUNK_SETTINGS", 3)
     synthetic(store)
     whole = Store(tmp_path / "whole")
     synthetic(whole)
@@ -138,7 +138,7 @@ def test_an_interrupted_sweep_keeps_its_chunks_and_goes_on(
 
 
 def test_a_damaged_chunk_is_fitted_again(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heads.fitting.fit.CHUNK_SETTINGS", 3)
+    monkeypatch.setattr("micropref.heads.fitting.fit.CHUNK_SETTINGS", 3)
     synthetic(store)
 
     def stop(now: FitProgress) -> None:
@@ -172,7 +172,7 @@ def test_pruning_shows_accuracy_before_and_after(store: Store, synthetic: Synthe
 
 
 def test_a_projected_run_is_one_of_the_full_width(store: Store, synthetic: Synthetic, monkeypatch: Any) -> None:
-    monkeypatch.setattr("pipeline.training.choose_width.PROBED", (2, 8))
+    monkeypatch.setattr("micropref.pipeline.training.choose_width.PROBED", (2, 8))
     synthetic(store)
     full = train(store, "toy", BASE, PLAN, TrainOptions(restarts=2))
     chosen = train(store, "toy", BASE, PLAN, TrainOptions(restarts=2, projection="auto"))

@@ -13,16 +13,16 @@ import polars as pl
 import pytest
 import torch
 
-from cache.datasets import open_dataset
-from cache.errors import BadInput, Failure
-from cache.runs import open_run
-from cache.store import Store
-from cache.vectors.opening import planned_features
-from cache.vectors.pair_features import load_pairs
-from heads.fitting.settings import FitPlan, FitSetting
-from heads.mixture import Mixture
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.training.train import TrainOptions, train
+from micropref.cache.datasets import open_dataset
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.runs import open_run
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import planned_features
+from micropref.cache.vectors.pair_features import load_pairs
+from micropref.heads.fitting.settings import FitPlan, FitSetting
+from micropref.heads.mixture import Mixture
+from micropref.pipeline.evaluation.evaluate import evaluate
+from micropref.pipeline.training.train import TrainOptions, train
 
 Synthetic = Callable[..., str]
 WIDTH = 16

@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 import torch
 
-from cache.errors import BadInput, Failure, Interrupted
-from cache.store import Store
-from pipeline.embedding.embed import embed
-from pipeline.forwarding import worker as forward
-from pipeline.forwarding.engines import processes as process_engine
-from pipeline.forwarding.engines.base import Lane, drive
-from pipeline.forwarding.engines.choose import choose_engine
-from pipeline.forwarding.engines.in_process import InProcess
-from pipeline.forwarding.engines.processes import ProcessEngine
-from pipeline.forwarding.options import EmbedOptions, EngineOptions
-from pipeline.forwarding.passes import PackedPass
-from pipeline.forwarding.shards import Demand, Shard
-from pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
-from pipeline.sources.ingest import SourceOptions
-from pipeline.text.tokenizer import Tokens
+from micropref.cache.errors import BadInput, Failure, Interrupted
+from micropref.cache.store import Store
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.forwarding import worker as forward
+from micropref.pipeline.forwarding.engines import processes as process_engine
+from micropref.pipeline.forwarding.engines.base import Lane, drive
+from micropref.pipeline.forwarding.engines.choose import choose_engine
+from micropref.pipeline.forwarding.engines.in_process import InProcess
+from micropref.pipeline.forwarding.engines.processes import ProcessEngine
+from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
+from micropref.pipeline.forwarding.passes import PackedPass
+from micropref.pipeline.forwarding.shards import Demand, Shard
+from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
+from micropref.pipeline.sources.ingest import SourceOptions
+from micropref.pipeline.text.tokens import Tokens
 
 
 def shard(number: int, *lengths: int) -> Shard:
@@ -276,7 +276,7 @@ def test_there_is_a_process_for_each_gpu_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, workers: int | None, expected: Any
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    monkeypatch.setattr("pipeline.forwarding.engines.choose.choose_device", torch.device)
+    monkeypatch.setattr("micropref.pipeline.forwarding.engines.choose.choose_device", torch.device)
     assert choose_engine(EngineOptions(workers=workers), EmbedOptions(device=device)) == expected  # type: ignore[arg-type]
 
 
@@ -318,6 +318,6 @@ def test_ray_that_is_not_installed(
     store: Store, write_rows: Callable[..., Path], rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "pipeline.forwarding.engines.ray_cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "micropref.pipeline.forwarding.engines.ray_cluster", raising=False)
     with pytest.raises(BadInput, match=r"Ray is not installed; run `pip install 'micropref\[ray\]'`"):
         embed(store, [write_rows(rows)], "mine", SourceOptions(), EmbedOptions(), EngineOptions("ray"))

@@ -17,17 +17,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cache.datasets import open_dataset, read_table
-from cache.errors import BadInput, Failure
-from cache.maintenance.verify import verify
-from cache.store import Store
-from cache.vectors.opening import only_features
-from pipeline.embedding.embed import embed
-from pipeline.embedding.report import EmbedReport
-from pipeline.forwarding.options import EmbedOptions, EngineOptions
-from pipeline.forwarding.shards import Shard
-from pipeline.forwarding.worker import Stored
-from pipeline.sources.ingest import SourceOptions
+from micropref.cache.datasets import open_dataset, read_table
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.maintenance.verify import verify
+from micropref.cache.store import Store
+from micropref.cache.vectors.opening import only_features
+from micropref.pipeline.embedding.embed import embed
+from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
+from micropref.pipeline.forwarding.shards import Shard
+from micropref.pipeline.forwarding.worker import Stored
+from micropref.pipeline.sources.ingest import SourceOptions
 
 ROOT = Path(__file__).resolve().parents[4]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -44,7 +44,7 @@ def run(
     tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., EmbedReport]:
     """Return `run(store, engine, rows)`: an embed of many small shards."""
-    monkeypatch.setattr("pipeline.embedding.shard_plan.SHARD_TOKENS", 2000)
+    monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", 2000)
 
     def run(store: Store, engine: EngineOptions, rows: int = 60) -> EmbedReport:
         options = EmbedOptions(backbone=str(tiny_backbone("llama")), dtype="float32", device="cpu")
@@ -156,7 +156,7 @@ def test_a_killed_command_takes_its_workers_along_and_the_next_goes_on(
 def test_ray_gives_a_killed_actors_shards_to_the_next(
     tmp_path: Path, run: Callable[..., EmbedReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.forwarding.engines import ray_cluster as ray_engine
+    from micropref.pipeline.forwarding.engines import ray_cluster as ray_engine
 
     killed = tmp_path / "killed"
 
@@ -183,7 +183,7 @@ def test_ray_gives_a_killed_actors_shards_to_the_next(
 def test_what_goes_wrong_in_a_ray_actor_is_told_as_it_is_here(
     tmp_path: Path, run: Callable[..., EmbedReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.forwarding.engines import ray_cluster as ray_engine
+    from micropref.pipeline.forwarding.engines import ray_cluster as ray_engine
 
     class Failing(ray_engine.Actor):
         def run(self, shard: Shard) -> Stored:
