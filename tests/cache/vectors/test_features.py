@@ -132,7 +132,7 @@ def test_each_setting_changed_alone_makes_other_features(store: Store) -> None:
 
 def test_the_layout_version_is_part_of_the_id(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before = planned_features(store, SETTINGS).id
-    monkeypatch.setattr("micropref.cache.vectors.features.LAYOUT_VERSION", 2)
+    monkeypatch.setattr("micropref.cache.vectors.opening.LAYOUT_VERSION", 2)
     later = make_features(store)
     assert later.id != before
     monkeypatch.undo()

@@ -150,7 +150,7 @@ def test_progress_counts_what_texts_share_once(
 
     bar = Bar()
     monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", shard_tokens)
-    monkeypatch.setattr("micropref.pipeline.embedding.embed.progress_bar", lambda *_: nullcontext(bar))
+    monkeypatch.setattr("micropref.pipeline.embedding.store_vectors.progress_bar", lambda *_: nullcontext(bar))
     report = run(write_rows(rows), packing=packing)
     assert bar.counted == bar.total == report.tokens_unique
     assert bar.remark == ""

@@ -32,8 +32,9 @@ from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import only_features, open_features
 from micropref.cli import app
 from micropref.pipeline.embedding import embed as embedding
+from micropref.pipeline.embedding import store_vectors
 from micropref.pipeline.forwarding.options import EmbedOptions
-from micropref.pipeline.sources import ingest
+from micropref.pipeline.sources import parts
 from micropref.pipeline.sources.ingest import SourceOptions
 
 ERRORS = (errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE)
@@ -296,7 +297,7 @@ def test_what_a_gc_of_young_files_takes_is_embedded_again(
 def test_an_embed_whose_vectors_keep_going_says_so(
     store: Store, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = embedding.whole_features
+    real = store_vectors.whole_features
 
     def gone(store: Store, settings: dict[str, Any]) -> Any:
         features, _ = real(store, settings)
@@ -304,7 +305,7 @@ def test_an_embed_whose_vectors_keep_going_says_so(
             item.remove()
         return real(store, settings)
 
-    monkeypatch.setattr(embedding, "whole_features", gone)
+    monkeypatch.setattr(store_vectors, "whole_features", gone)
     refused = command("embed", sources[0], "--name", "first")
     assert refused.exit_code == 1
     assert "vectors went 3 times while this command ran; stop the `gc` that runs beside it" in refused.stderr
@@ -359,7 +360,7 @@ def overlapping(write_rows: Callable[..., Path]) -> list[str]:
 
 def embed_at_once(store: Store, backbone: Path, sources: list[str], patch: pytest.MonkeyPatch) -> None:
     """Embed sources in threads that wait for each other before they first commit pairs."""
-    barrier, real, met = threading.Barrier(len(sources)), ingest.write_part, threading.local()
+    barrier, real, met = threading.Barrier(len(sources)), parts.write_part, threading.local()
 
     def together(*args: Any) -> Any:
         if not hasattr(met, "before"):
@@ -370,7 +371,7 @@ def embed_at_once(store: Store, backbone: Path, sources: list[str], patch: pytes
     def run(source: str) -> None:
         embedding.embed(store, [Path(source)], "mine", SourceOptions(), EmbedOptions(str(backbone), device="cpu"))
 
-    patch.setattr(ingest, "write_part", together)
+    patch.setattr(parts, "write_part", together)
     with ThreadPoolExecutor(len(sources)) as pool:
         list(pool.map(run, sources))
 
@@ -384,7 +385,7 @@ def test_writers_at_the_same_moment_give_no_pair_id_twice(
 ) -> None:
     for name, source in zip("ab", overlapping, strict=True):
         command("embed", source, "--name", name)  # so that all vectors are there, and both commit at once
-    monkeypatch.setattr(ingest, "PAUSE_S", 0.05)
+    monkeypatch.setattr(parts, "PAUSE_S", 0.05)
     embed_at_once(store, tiny_backbone("bert"), overlapping, monkeypatch)
     ids = pair_ids(store, "mine")
     assert len(ids) == len(set(ids)) == 20
@@ -402,7 +403,7 @@ def test_doubled_pair_ids_are_reported_and_repaired(
     for name, source in zip("ab", overlapping, strict=True):
         command("embed", source, "--name", name)
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_clashes", lambda *_: False)  # as if both were killed before they looked again
+        patch.setattr(parts, "_clashes", lambda *_: False)  # as if both were killed before they looked again
         embed_at_once(store, tiny_backbone("bert"), overlapping, patch)
     assert len(set(pair_ids(store, "mine"))) == 14
     (line,) = verify(store).problems
