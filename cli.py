@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefError, cannot_read
 from micropref.cache.keys import finite
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.pipeline.options import (
     BACKBONE_HELP,
     CONTEXT_TEMPLATE,
@@ -199,7 +199,9 @@ def embed(
         trust_remote_code=trust_remote_code,
     )
     who = EngineOptions(engine, workers, ray_address)
-    report = stage.embed(Store(store), sources, name, source_options, options, who, plan_only=plan, announce=_announce)
+    report = stage.embed(
+        StoreFolder(store), sources, name, source_options, options, who, plan_only=plan, announce=_announce
+    )
     _print(report, show_embedding(report, planned=plan), as_json=as_json)
 
 
@@ -258,7 +260,7 @@ def train(
 
         recipe = SystemOptions(k if k is not None else SystemOptions().k, device, armo_gate)
         reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
-        system = train_system(Store(store), name, method, recipe, seed=seed, **reads)
+        system = train_system(StoreFolder(store), name, method, recipe, seed=seed, **reads)
         _print(system, show_system(system), as_json=as_json)
         return
     from micropref.heads.fitting.settings import FitPlan, FitSetting
@@ -270,7 +272,7 @@ def train(
     plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=solver, anneal=anneal)
     options = stage.TrainOptions(router_input, reward_input, restarts, features, projection, prune, memory)
     with training_progress() as progress:
-        trained = stage.train(Store(store), name, setting, plan, options, progress)
+        trained = stage.train(StoreFolder(store), name, setting, plan, options, progress)
     _print(trained, show_training(trained), as_json=as_json)
 
 
@@ -324,7 +326,7 @@ def sweep(
     plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
     options = TrainOptions(router_input, reward_input, seeds, features, projection, prune, memory)
     with training_progress() as progress:
-        swept = stage.sweep(Store(store), name, grid, base, plan, options, progress)
+        swept = stage.sweep(StoreFolder(store), name, grid, base, plan, options, progress)
     _print(swept, show_sweep(swept), as_json=as_json)
 
 
@@ -345,7 +347,7 @@ def evaluate(
     from micropref.pipeline.evaluation import evaluate as stage
     from micropref.pipeline.show.evaluate import show_evaluation
 
-    evaluation = stage.evaluate(Store(store), run, data, split)
+    evaluation = stage.evaluate(StoreFolder(store), run, data, split)
     _print(evaluation, show_evaluation(evaluation), as_json=as_json)
 
 
@@ -382,7 +384,7 @@ def route(
 
     setting = RouteSetting(target, anchor, epochs, batch, lr, seed)
     options = stage.RouteOptions(stage.parse_budgets(budget), stage.parse_tau(tau), reward_input, setting)
-    routed = stage.route(Store(store), run, data, options)
+    routed = stage.route(StoreFolder(store), run, data, options)
     _print(routed, show_routed(routed), as_json=as_json)
 
 
@@ -427,7 +429,7 @@ def adapt(
         if given or people:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *(["out"] if people else [])])
             raise BadInput(f"--online learns from every test pair and has methods of its own: leave out {named}")
-        replayed = adapt_online(Store(store), run, data, by, switches or 1)
+        replayed = adapt_online(StoreFolder(store), run, data, by, switches or 1)
         _print(replayed, show_online(replayed), as_json=as_json)
     else:
         from micropref.pipeline.people import adapt as stage
@@ -436,7 +438,7 @@ def adapt(
         if switches is not None:
             raise BadInput(f"--switches is {switches}: only --online follows changes of taste; give both or neither")
 
-        adapted = stage.adapt(Store(store), run, data, stage.AdaptOptions(by, **given), people)
+        adapted = stage.adapt(StoreFolder(store), run, data, stage.AdaptOptions(by, **given), people)
         _print(adapted, show_adaptation(adapted), as_json=as_json)
 
 
@@ -481,7 +483,7 @@ def ask(
         if split not in get_args(ShotsFrom):
             raise BadInput(f"--split is {split!r}: --replay asks for choices of {' or '.join(get_args(ShotsFrom))}")
         tried = ReplayOptions(by, cast("ShotsFrom", split), n, candidates, draws, beta, seed)
-        replayed = replay_policies(Store(store), run, pool, tried)
+        replayed = replay_policies(StoreFolder(store), run, pool, tried)
         _print(replayed, show_replayed(replayed), as_json=as_json)
         return
     from micropref.pipeline.people import ask as stage
@@ -489,7 +491,7 @@ def ask(
 
     options = stage.AskOptions(user or "", split, n, threshold, beta, seed)
     respond = from_file(_announce, answers) if answers else from_terminal(_announce, input)
-    asked = stage.ask(Store(store), run, pool, options, respond)
+    asked = stage.ask(StoreFolder(store), run, pool, options, respond)
     _print(asked, show_asked(asked), as_json=as_json)
 
 
@@ -516,7 +518,7 @@ def diagnose(
     from micropref.pipeline.show.diagnose import show_diagnosis
 
     plan = DiagnosisPlan(k, restarts, device, seed)
-    found = stage.diagnose(Store(store), name, plan, features=features, reward_input=reward_input)
+    found = stage.diagnose(StoreFolder(store), name, plan, features=features, reward_input=reward_input)
     _print(found, show_diagnosis(found), as_json=as_json)
 
 
@@ -549,7 +551,7 @@ def compare(
 
     wanted = None if systems == "all" else [word.strip() for word in systems.split(",")]
     options = TrialOptions(split, shots, budget, k, seeds, gate, paper, route_on, features, device)
-    compared = stage.run_comparison(Store(store), name, wanted, options, _announce)
+    compared = stage.run_comparison(StoreFolder(store), name, wanted, options, _announce)
     _print(compared, show_compared(compared), as_json=as_json)
 
 
@@ -594,7 +596,7 @@ def list_store(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) 
     from micropref.cache.maintenance import listing
     from micropref.pipeline.show.store import show_listing
 
-    found = listing.list_store(Store(store))
+    found = listing.list_store(StoreFolder(store))
     _print(found, show_listing(found), as_json=as_json)
 
 
@@ -608,7 +610,7 @@ def verify(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> N
     """
     from micropref.cache.maintenance.verify import verify as check
 
-    found = check(Store(store))
+    found = check(StoreFolder(store))
     counts = f"{found.files:,} files, {found.vectors:,} vectors, {found.duplicate_vectors:,} stored twice"
     _print(found, "\n".join([*found.problems, counts]) + "\n", as_json=as_json)
     if found.problems:
@@ -632,7 +634,7 @@ def gc(
     """
     from micropref.cache.maintenance.gc import collect
 
-    gone = collect(Store(store), dry_run=dry_run, min_age_s=min_age * 3600)
+    gone = collect(StoreFolder(store), dry_run=dry_run, min_age_s=min_age * 3600)
     text = (
         f"{'would remove' if dry_run else 'removed'} {gone.vectors:,} vectors in {gone.shards:,} shards and "
         f"{gone.files:,} files: {gone.bytes / 1e6:,.1f} MB\n"
@@ -658,7 +660,7 @@ def demo(
     from micropref.pipeline.show.train import training_progress
 
     with training_progress() as progress:
-        outcome = stage.run_demo(Store(store), _announce, progress, backbone)
+        outcome = stage.run_demo(StoreFolder(store), _announce, progress, backbone)
     _print(outcome, show_demo(outcome), as_json=as_json)
 
 

@@ -18,7 +18,7 @@ from micropref.cache.commits import Commit, commit_paths, read_commit
 from micropref.cache.errors import BadInput, Damaged
 from micropref.cache.keys import short_id
 from micropref.cache.schemas import KEY_COLUMNS, PAIR_SCHEMA
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def has_response_ids(part: Commit) -> bool:
     return part.damage("pairs", digest=True) is not None or "rejected_id" in pq.read_schema(part.path("pairs")).names
 
 
-def open_dataset(store: Store, name: str) -> Dataset:
+def open_dataset(store: StoreFolder, name: str) -> Dataset:
     """Open a data set. Raises BadInput listing the data sets there are."""
     return Dataset(name, store.existing("datasets", name))
 

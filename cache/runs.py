@@ -11,7 +11,7 @@ from micropref.cache.atomic import publish, staged_file, write_bytes
 from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_table
 from micropref.cache.errors import Damaged, Failure, cannot_read
 from micropref.cache.keys import digest_file, finite, sha256_hex
-from micropref.cache.store import NAME, Store, check_name
+from micropref.cache.store import NAME, StoreFolder, check_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +79,7 @@ class Run:
         return [item for item in read_commits(self.eval_folder(data)) if set(TABLES) <= set(item.files)]
 
 
-def save_run(store: Store, run_id: str, record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Run:
+def save_run(store: StoreFolder, run_id: str, record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Run:
     """Write a run: the weights first, then run.json, which makes it exist."""
     from safetensors.torch import save
 
@@ -95,13 +95,13 @@ def save_run(store: Store, run_id: str, record: dict[str, Any], tensors: dict[st
     return Run(folder, known)
 
 
-def save_budget(store: Store, run_id: str, pairs: pa.Table) -> None:
+def save_budget(store: StoreFolder, run_id: str, pairs: pa.Table) -> None:
     """Write the pairs that a run's router was re-fitted on, before the run itself: none of them is ever scored."""
     folder = store.run(run_id)
     commit(folder, BUDGET, {BUDGET: write_table(folder, BUDGET, BUDGET, pairs)}, {})
 
 
-def open_run(store: Store, run_id: str) -> Run:
+def open_run(store: StoreFolder, run_id: str) -> Run:
     """Open a run. Raises BadInput listing the runs there are, Damaged where run.json is not whole."""
     folder = store.existing("runs", run_id)
     path = folder / "run.json"
@@ -116,12 +116,12 @@ def open_run(store: Store, run_id: str) -> Run:
     return Run(folder, record)
 
 
-def all_runs(store: Store) -> list[Run]:
+def all_runs(store: StoreFolder) -> list[Run]:
     """Return the runs of a store by name."""
     return [open_run(store, name) for name in store.names("runs")]
 
 
-def sweep_leaderboards(store: Store) -> list[Commit]:
+def sweep_leaderboards(store: StoreFolder) -> list[Commit]:
     """Return the committed tables of sweeps' settings (role `leaderboard`), also of sweeps that were interrupted."""
     folder = store.root / "runs"
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

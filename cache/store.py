@@ -21,7 +21,7 @@ def check_name(kind: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Store:
+class StoreFolder:
     """The folder that holds features, data sets and runs."""
 
     root: Path

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from tests.support.backbones import make_backbone, tiny_backbone
 from tests.support.populations import planted, planted_people
 from tests.support.stores import planted_run, synthetic
@@ -18,9 +18,9 @@ __all__ = ["make_backbone", "planted", "planted_people", "planted_run", "synthet
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> StoreFolder:
     """Return an empty store."""
-    return Store(tmp_path / "store")
+    return StoreFolder(tmp_path / "store")
 
 
 @pytest.fixture

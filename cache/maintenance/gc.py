@@ -14,7 +14,7 @@ from micropref.cache.atomic import TEMP_NAME
 from micropref.cache.commits import FILE_NAME, Commit, read_commit
 from micropref.cache.datasets import linked_keys, open_dataset
 from micropref.cache.errors import Damaged
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import open_features, whole_features
 
@@ -36,7 +36,7 @@ class Collection:
     """Bytes freed, rewritten shards counted by difference."""
 
 
-def collect(store: Store, *, dry_run: bool = False, min_age_s: float = MIN_AGE_S) -> Collection:
+def collect(store: StoreFolder, *, dry_run: bool = False, min_age_s: float = MIN_AGE_S) -> Collection:
     """Remove what nothing needs; with `dry_run` only say what that is.
 
     Shards and files younger than `min_age_s` are left alone: an `embed` that was interrupted, or one at work, links
@@ -70,7 +70,7 @@ def collect(store: Store, *, dry_run: bool = False, min_age_s: float = MIN_AGE_S
     return Collection(vectors, shards, len(orphans), freed)
 
 
-def remove_damaged(store: Store, features: Features) -> list[str]:
+def remove_damaged(store: StoreFolder, features: Features) -> list[str]:
     """Remove the damaged shards of some features that nothing needs, and return what is left of them in words.
 
     What keys a damaged shard had is not known any more. It goes when each vector that a data set links to is in a
@@ -95,7 +95,7 @@ def remove_damaged(store: Store, features: Features) -> list[str]:
     return []
 
 
-def _lost_by_data_set(store: Store, features: Features) -> str:
+def _lost_by_data_set(store: StoreFolder, features: Features) -> str:
     lost = []
     for name in store.names("datasets"):
         try:
@@ -109,11 +109,11 @@ def _lost_by_data_set(store: Store, features: Features) -> str:
     return ", ".join(lost)
 
 
-def _needed_keys(store: Store, features_id: str) -> set[bytes]:
+def _needed_keys(store: StoreFolder, features_id: str) -> set[bytes]:
     return set().union(*(_linked_by(store, name, features_id) for name in store.names("datasets")))
 
 
-def _linked_by(store: Store, name: str, features_id: str) -> set[bytes]:
+def _linked_by(store: StoreFolder, name: str, features_id: str) -> set[bytes]:
     """Return the keys of all vectors that a data set links to."""
     dataset = open_dataset(store, name)
     links = (dataset.links(part, features_id) for part in dataset.parts)
@@ -142,7 +142,7 @@ def _older(path: Path, age_s: float) -> bool:
         return False
 
 
-def _orphans(store: Store, min_age_s: float) -> Iterator[Path]:
+def _orphans(store: StoreFolder, min_age_s: float) -> Iterator[Path]:
     """Yield old data files that no commit names, and old temp files; what is not named like ours is not ours."""
     folders = (store.root / kind for kind in ("features", "datasets", "runs"))
     for path in sorted(path for folder in folders for path in folder.rglob("*")):

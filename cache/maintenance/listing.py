@@ -8,7 +8,7 @@ from typing import Any
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.runs import open_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE
 from micropref.cache.vectors.opening import open_features
 
@@ -25,7 +25,7 @@ class Listing:
     """Method, data, K, λ, validation figures and whether the training data changed since."""
 
 
-def list_store(store: Store) -> Listing:
+def list_store(store: StoreFolder) -> Listing:
     """Return what a store holds. Raises BadInput where there is no such folder."""
     if not store.root.is_dir():
         raise BadInput(f"store {store.root}: no such folder; `micropref embed` makes it, --store chooses another")
@@ -37,7 +37,7 @@ def list_store(store: Store) -> Listing:
     )
 
 
-def _features(store: Store, name: str) -> dict[str, Any]:
+def _features(store: StoreFolder, name: str) -> dict[str, Any]:
     features = open_features(store, name)
     files = [item.files[ROLE] for item in features.commits]
     return {
@@ -66,7 +66,7 @@ def _sources(dataset: Dataset) -> list[dict[str, Any]]:
     ]
 
 
-def _run(store: Store, name: str, datasets: dict[str, Dataset]) -> dict[str, Any]:
+def _run(store: StoreFolder, name: str, datasets: dict[str, Dataset]) -> dict[str, Any]:
     """Return a run's row; one that cannot be read is listed with its damage, and the others are shown."""
     keys = ("run", "method", "data", "features", "k", "lam", "validation_nll", "validation_accuracy", "created")
     try:

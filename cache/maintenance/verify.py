@@ -13,7 +13,7 @@ from micropref.cache.datasets import Dataset, Doubled, linked_keys, open_dataset
 from micropref.cache.errors import Failure
 from micropref.cache.people import read_person
 from micropref.cache.runs import Run, open_run, sweep_leaderboards
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features, shard_stem
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.parquet_layout import open_vectors
@@ -33,7 +33,7 @@ class Verification:
     """One line for each damaged file, missing vector or unreadable run; empty when the store is whole."""
 
 
-def verify(store: Store) -> Verification:
+def verify(store: StoreFolder) -> Verification:
     """Check every committed file of a store. Nothing is changed."""
     problems: list[str] = []
     files = vectors = duplicates = 0
@@ -63,7 +63,7 @@ def verify(store: Store) -> Verification:
     return Verification(files + count, vectors, duplicates, problems + found)
 
 
-def _runs(store: Store, problems: list[str]) -> Iterator[Run]:
+def _runs(store: StoreFolder, problems: list[str]) -> Iterator[Run]:
     for name in store.names("runs"):
         try:
             yield open_run(store, name)
@@ -98,7 +98,7 @@ def _shard_problems(features: Features, item: Commit) -> list[str]:
     return []
 
 
-def _dataset_problems(store: Store, name: str) -> tuple[int, list[str]]:
+def _dataset_problems(store: StoreFolder, name: str) -> tuple[int, list[str]]:
     try:
         dataset = open_dataset(store, name)
         parts = dataset.parts
@@ -128,7 +128,7 @@ def _doubled_line(dataset: Dataset, both: Doubled) -> str:
     )
 
 
-def _link_problems(store: Store, dataset: Dataset, features_id: str, item: Commit) -> list[str]:
+def _link_problems(store: StoreFolder, dataset: Dataset, features_id: str, item: Commit) -> list[str]:
     try:
         features = open_features(store, features_id)
         lost = int((features.locate(linked_keys(item)) < 0).sum())
@@ -158,7 +158,7 @@ def _run_problems(run: Run) -> tuple[int, list[str]]:
     return 1 + len(shards) + len(people), found
 
 
-def _leaderboard_problems(store: Store) -> tuple[int, list[str]]:
+def _leaderboard_problems(store: StoreFolder) -> tuple[int, list[str]]:
     try:
         boards = sweep_leaderboards(store)
     except Failure as error:

@@ -8,10 +8,10 @@ from micropref.cache.sql.parse import Query
 from micropref.cache.sql.sandbox import SqlLimits
 from micropref.cache.sql.tables import READERS, Rows, count_heads
 from micropref.cache.sql.views import create_views, read_views
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 
 
-def load_views(connection: duckdb.DuckDBPyConnection, store: Store, query: Query, limits: SqlLimits) -> None:
+def load_views(connection: duckdb.DuckDBPyConnection, store: StoreFolder, query: Query, limits: SqlLimits) -> None:
     """Create the views and fill the tables that a query reads.
 
     Raises BadInput where the vectors do not fit the memory limit, Failure where a file is damaged.

@@ -20,7 +20,7 @@ from micropref.cache.errors import Failure
 from micropref.cache.keys import canonical_json
 from micropref.cache.runs import TABLES, Run, all_runs, sweep_leaderboards
 from micropref.cache.sql.views import column_names
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 
 ROLES = {
     "prompt": ("prompt_key",),
@@ -54,13 +54,13 @@ def _is_wanted(columns: Names, table: str) -> Callable[[str], bool]:
     return lambda name: name in known and (columns is None or name in columns)
 
 
-def _datasets(store: Store) -> Iterator[Dataset]:
+def _datasets(store: StoreFolder) -> Iterator[Dataset]:
     for name in store.names("datasets"):
         yield Dataset(name, store.root / "datasets" / name)
 
 
-def _dataset_reader(role: str) -> Callable[[Store, Names], Rows]:
-    def rows(store: Store, columns: Names) -> Rows:
+def _dataset_reader(role: str) -> Callable[[StoreFolder, Names], Rows]:
+    def rows(store: StoreFolder, columns: Names) -> Rows:
         for dataset in _datasets(store):
             for part in dataset.parts:
                 if role in part.files:
@@ -69,7 +69,7 @@ def _dataset_reader(role: str) -> Callable[[Store, Names], Rows]:
     return rows
 
 
-def _links(store: Store) -> Iterator[tuple[str, str, Commit]]:
+def _links(store: StoreFolder) -> Iterator[tuple[str, str, Commit]]:
     """Yield data set, features id and links of every part, passing over links to an earlier state of a part."""
     for dataset in _datasets(store):
         for part in dataset.parts:
@@ -79,13 +79,13 @@ def _links(store: Store) -> Iterator[tuple[str, str, Commit]]:
                     yield dataset.name, features_id, links
 
 
-def _token_counts(store: Store, columns: Names) -> Rows:
+def _token_counts(store: StoreFolder, columns: Names) -> Rows:
     for data, features, links in _links(store):
         table = read_columns(links, "links", _is_wanted(columns, "token_counts"))
         yield _constant(table, data=data, features=features)
 
 
-def _roles(store: Store, columns: Names) -> Rows:  # noqa: ARG001 - a join needs every column
+def _roles(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a join needs every column
     for _, features, links in _links(store):
         for role, keys in ROLES.items():
             table = read_columns(links, "links", set(keys).__contains__)
@@ -94,7 +94,7 @@ def _roles(store: Store, columns: Names) -> Rows:  # noqa: ARG001 - a join needs
                 yield _constant(present, features=features, role=role)
 
 
-def _run_rows(store: Store, columns: Names) -> Rows:  # noqa: ARG001 - a handful of rows
+def _run_rows(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a handful of rows
     rows = [_run_row(run) for run in all_runs(store)]
     if rows:
         yield pa.Table.from_pylist(rows)
@@ -116,26 +116,26 @@ def _utc(text: str | None) -> datetime | None:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def _sweep_settings(store: Store, columns: Names) -> Rows:
+def _sweep_settings(store: StoreFolder, columns: Names) -> Rows:
     for part in sweep_leaderboards(store):
         yield read_columns(part, "leaderboard", _is_wanted(columns, "sweep_settings"))
 
 
-def _evaluations(store: Store, role: str) -> Iterator[Commit]:
+def _evaluations(store: StoreFolder, role: str) -> Iterator[Commit]:
     for run in all_runs(store):
         for data in run.evaluated():
             yield from (part for part in read_commits(run.eval_folder(data)) if role in part.files)
 
 
-def _evaluation_reader(role: str) -> Callable[[Store, Names], Rows]:
-    def rows(store: Store, columns: Names) -> Rows:
+def _evaluation_reader(role: str) -> Callable[[StoreFolder, Names], Rows]:
+    def rows(store: StoreFolder, columns: Names) -> Rows:
         for part in _evaluations(store, role):
             yield read_columns(part, role, _is_wanted(columns, role))
 
     return rows
 
 
-def _scores(store: Store, columns: Names) -> Rows:
+def _scores(store: StoreFolder, columns: Names) -> Rows:
     wanted = _is_wanted(columns, "scores")
     weights = columns is None or "weight" in columns
 
@@ -163,13 +163,13 @@ def _first_scores(shards: list[Commit], keep: Callable[[str], bool]) -> Rows:
         seen = pa.concat_arrays([seen, pairs])
 
 
-def count_heads(store: Store) -> int:
+def count_heads(store: StoreFolder) -> int:
     """Return K, the heads of the widest committed score table; 0 where there is none."""
     schemas = (pq.read_schema(part.checked_path("scores")) for part in _evaluations(store, "scores"))
     return max((sum(name.startswith("margin_") for name in schema.names) for schema in schemas), default=0)
 
 
-READERS: dict[str, Callable[[Store, Names], Rows]] = {
+READERS: dict[str, Callable[[StoreFolder, Names], Rows]] = {
     "pairs": _dataset_reader("pairs"),
     "ratings": _dataset_reader("ratings"),
     "token_counts": _token_counts,

@@ -15,7 +15,7 @@ import pyarrow as pa
 from micropref.cache.errors import BadInput
 from micropref.cache.sql.sandbox import MIB, SqlLimits
 from micropref.cache.sql.tables import Rows
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.parquet_layout import Rows as Positions
@@ -26,13 +26,13 @@ SHARE = 0.5
 """Of the memory limit: the other half is for the query's own work."""
 
 
-def vector_type(store: Store) -> str:
+def vector_type(store: StoreFolder) -> str:
     """Return FLOAT[D], or FLOAT[] where the features ids of a store differ in D or there is none."""
     widths = {features.width for features in _all_features(store)}
     return f"FLOAT[{widths.pop()}]" if len(widths) == 1 else "FLOAT[]"
 
 
-def vector_table(store: Store, limits: SqlLimits) -> pa.Table | None:
+def vector_table(store: StoreFolder, limits: SqlLimits) -> pa.Table | None:
     """Return features, key and vector of the first `limit_vectors` vectors of each features id; None without any.
 
     Raises BadInput with the size where they take more than half of the memory limit.
@@ -52,7 +52,7 @@ def vector_table(store: Store, limits: SqlLimits) -> pa.Table | None:
     return pa.concat_tables(pieces) if pieces else None
 
 
-def key_rows(store: Store, limits: SqlLimits) -> Rows:
+def key_rows(store: StoreFolder, limits: SqlLimits) -> Rows:
     """Yield features and key of the same rows, the vectors left where they are."""
     for features in _all_features(store):
         yield _keys(features, _positions(features, limits.limit_vectors))
@@ -64,7 +64,7 @@ def _keys(features: Features, positions: Positions) -> pa.Table:
     return pa.table({"key": keys, "features": pa.repeat(pa.scalar(features.id), len(positions))})
 
 
-def _all_features(store: Store) -> Iterator[Features]:
+def _all_features(store: StoreFolder) -> Iterator[Features]:
     """Open all features. A query's process has the threads it was given, and memory for no others."""
     return (replace(open_features(store, name), readers=1) for name in store.names("features"))
 

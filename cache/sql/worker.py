@@ -18,7 +18,7 @@ from micropref.cache.sql.errors import explain, one_line, out_of_memory, too_lar
 from micropref.cache.sql.load import load_views
 from micropref.cache.sql.parse import read_query
 from micropref.cache.sql.sandbox import SqlLimits, limit_process, open_sandbox
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 
 BATCH_ROWS = 65_536
 
@@ -36,7 +36,7 @@ def main() -> int:
 
 def _attempt(request: dict[str, Any], limits: SqlLimits) -> MicroprefError | None:
     try:
-        _run(Store(Path(request["store"])), str(request["query"]), limits)
+        _run(StoreFolder(Path(request["store"])), str(request["query"]), limits)
     except MicroprefError as error:
         return error
     except MemoryError:
@@ -48,7 +48,7 @@ def _attempt(request: dict[str, Any], limits: SqlLimits) -> MicroprefError | Non
     return None
 
 
-def _run(store: Store, text: str, limits: SqlLimits) -> None:
+def _run(store: StoreFolder, text: str, limits: SqlLimits) -> None:
     connection = open_sandbox(limits)
     limit_process(limits)
     load_views(connection, store, read_query(connection, text), limits)

@@ -8,27 +8,27 @@ from typing import Any
 
 from micropref.cache.errors import BadInput, Damaged, Failure, cannot_read
 from micropref.cache.keys import short_id
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import REWRITTEN, Features
 from micropref.cache.vectors.parquet_layout import (
     LAYOUT_VERSION,
 )
 
 
-def whole_features(store: Store, settings: dict[str, Any]) -> tuple[Features, dict[str, str]]:
+def whole_features(store: StoreFolder, settings: dict[str, Any]) -> tuple[Features, dict[str, str]]:
     """Return the features of these settings without their damaged shards, and those (name -> what is wrong)."""
     features = planned_features(store, settings)
     damaged = features.damaged()
     return replace(features, skip=frozenset(damaged)), damaged
 
 
-def planned_features(store: Store, settings: dict[str, Any]) -> Features:
+def planned_features(store: StoreFolder, settings: dict[str, Any]) -> Features:
     """Return the features of these settings, on disk or not yet; their id is the settings' hash."""
     known = {**settings, "layout_version": LAYOUT_VERSION}
     return Features(store.features(short_id(known)), known)
 
 
-def open_features(store: Store, features_id: str) -> Features:
+def open_features(store: StoreFolder, features_id: str) -> Features:
     """Open features by id. Raises BadInput where there is none, Failure where its settings are damaged."""
     folder = store.existing("features", features_id)
     path = folder / "features.json"
@@ -46,7 +46,7 @@ def open_features(store: Store, features_id: str) -> Features:
     return Features(folder, settings)
 
 
-def only_features(store: Store, features_id: str | None, candidates: list[str] | None = None) -> Features:
+def only_features(store: StoreFolder, features_id: str | None, candidates: list[str] | None = None) -> Features:
     """Return the features asked for, or the only ones there are. Raises BadInput where a choice is needed."""
     there = store.names("features") if candidates is None else candidates
     if features_id is None and len(there) != 1:

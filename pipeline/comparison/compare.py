@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.comparison import Comparison, compare, group_means
 from micropref.pipeline.comparison.entries import REFERENCE, Contestant, contestants
 from micropref.pipeline.comparison.experiment import Trial, TrialOptions
@@ -84,7 +84,7 @@ class Compared:
 
 
 def run_comparison(
-    store: Store, name: str, wanted: Sequence[str] | None, options: TrialOptions, announce: Announce
+    store: StoreFolder, name: str, wanted: Sequence[str] | None, options: TrialOptions, announce: Announce
 ) -> Compared:
     """Fit and score systems (None: all) on one data set, or train on it and score on another.
 

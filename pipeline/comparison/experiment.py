@@ -16,7 +16,7 @@ import torch
 
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import only_features
@@ -78,7 +78,7 @@ class TrialOptions:
 class Trial:
     """One comparison's data. Features and fitted models are made when first asked for, and kept."""
 
-    def __init__(self, store: Store, name: str, options: TrialOptions, announce: Announce) -> None:
+    def __init__(self, store: StoreFolder, name: str, options: TrialOptions, announce: Announce) -> None:
         """Draw the shots and say what is scored. Raises BadInput where too little is left to score."""
         self.store, self.name, self.options = store, name, options
         self.system = options.system

@@ -12,7 +12,7 @@ import torch
 from micropref.cache.datasets import open_dataset
 from micropref.cache.runs import open_run
 from micropref.cache.sql.query import render, run_query
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
@@ -64,7 +64,7 @@ class Demo:
 
 
 def run_demo(
-    store: Store,
+    store: StoreFolder,
     announce: Announce,
     progress: Callable[[FitProgress], None] | None = None,
     backbone: str = EmbedOptions.backbone,
@@ -98,7 +98,7 @@ def run_demo(
     return Demo(rows, runs, queries, render(run_query(store.root, queries[0]), "table"))
 
 
-def _compare(store: Store, runs: dict[str, str]) -> list[dict[str, object]]:
+def _compare(store: StoreFolder, runs: dict[str, str]) -> list[dict[str, object]]:
     """Return a row for each run and the label-trained ceiling, all on the same held-out pairs."""
     dataset = open_dataset(store, NAME)
     features = open_features(store, open_run(store, next(iter(runs.values()))).record["features"])
@@ -137,6 +137,6 @@ def _row(model: str, table: pl.DataFrame, right: torch.Tensor) -> dict[str, obje
     }
 
 
-def source_folder(store: Store) -> Path:
+def source_folder(store: StoreFolder) -> Path:
     """Return where the generated rows lie, to look at or to embed with another backbone."""
     return store.root / "demo-source"

@@ -13,7 +13,7 @@ from micropref.cache.commits import Commit, commit, write_table
 from micropref.cache.datasets import Dataset, linked_keys
 from micropref.cache.errors import Damaged
 from micropref.cache.maintenance.gc import remove_damaged
-from micropref.cache.store import Store, check_name
+from micropref.cache.store import StoreFolder, check_name
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.backbone.backbone import Backbone
@@ -35,7 +35,7 @@ _LOCAL = EngineOptions()
 
 
 def embed(
-    store: Store,
+    store: StoreFolder,
     paths: Sequence[Path],
     name: str,
     sources: SourceOptions,
@@ -85,7 +85,7 @@ def embed(
     return replace(report, seconds=time.monotonic() - start)
 
 
-def _open(store: Store, name: str, announce: Announce) -> Dataset:
+def _open(store: StoreFolder, name: str, announce: Announce) -> Dataset:
     """Open a data set that may not exist yet, without parts whose commit files are damaged: embedding repairs them."""
     dataset = Dataset(check_name("data set", name), store.dataset(name))
     damaged = dataset.damaged_parts()

@@ -11,7 +11,7 @@ import polars as pl
 
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.leases import Leases
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.backbone.backbone import Backbone
@@ -39,7 +39,7 @@ class Work:
 
 
 def store_vectors(
-    store: Store,
+    store: StoreFolder,
     features: Features,
     work: Work,
     pairs: Sequence[PreferencePair],

@@ -17,7 +17,7 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.runs import Run, open_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
 from micropref.heads.methods.base import Scores
@@ -51,7 +51,7 @@ class Evaluation:
     router_weights: pl.DataFrame
 
 
-def evaluate(store: Store, run_id: str, data: str | None = None, split: str = "test") -> Evaluation:
+def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: str = "test") -> Evaluation:
     """Evaluate a run on a split of a data set, by default its own.
 
     The best head of an attribute is chosen on the validation part of the train split where there is one, and once

@@ -16,7 +16,7 @@ import torch
 from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput
 from micropref.cache.runs import Run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
@@ -97,7 +97,9 @@ class Adaptation:
     """Folder with a file for each group, where asked for."""
 
 
-def adapt(store: Store, run_id: str, data: str | None, options: AdaptOptions, people: Path | None = None) -> Adaptation:
+def adapt(
+    store: StoreFolder, run_id: str, data: str | None, options: AdaptOptions, people: Path | None = None
+) -> Adaptation:
     """Learn and save a weight vector for every group of a data set, by default the run's own; as files in `people` too.
 
     No pair is scored whose prompt is among its group's shots. Shots of a smaller number are the first of a larger

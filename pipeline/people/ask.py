@@ -20,7 +20,7 @@ from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import sha256_hex
 from micropref.cache.people import Answer, Person, Preferred, person_path, read_person, write_person
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import response_columns
 from micropref.heads.adaptation.acquisition import information
 from micropref.heads.methods.base import Scores
@@ -209,7 +209,7 @@ class Interview:
 
 
 def ask(
-    store: Store, run_id: str, pool: str | None, options: AskOptions, respond: Callable[[Question], Reply]
+    store: StoreFolder, run_id: str, pool: str | None, options: AskOptions, respond: Callable[[Question], Reply]
 ) -> Asked:
     """Interview a person about a pool's pairs, by default the run's own data set; every answer is kept at once.
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.heads.adaptation.acquisition import POLICIES, asked_in_order
 from micropref.heads.adaptation.few_shot import Adapted
@@ -86,7 +86,7 @@ class ReplayedPolicies:
     """Answers to `ask` → the fewest random answers of at least its accuracy; None: more than were tried."""
 
 
-def replay_policies(store: Store, run_id: str, data: str | None, options: ReplayOptions) -> ReplayedPolicies:
+def replay_policies(store: StoreFolder, run_id: str, data: str | None, options: ReplayOptions) -> ReplayedPolicies:
     """Let every policy ask for recorded choices, and score what is learned on pairs of other prompts.
 
     Raises BadInput where nobody has enough choices.

@@ -14,7 +14,7 @@ import torch
 
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.cache.vectors.pair_features import PairFeatures, RewardInput, load_pairs
 from micropref.heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
@@ -102,7 +102,7 @@ class Diagnosis:
 
 
 def diagnose(
-    store: Store,
+    store: StoreFolder,
     name: str,
     plan: DiagnosisPlan,
     *,

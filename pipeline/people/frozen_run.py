@@ -15,7 +15,7 @@ from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.runs import Run, open_run, save_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, response_columns
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import unspent
@@ -117,7 +117,7 @@ class Frozen:
         return heads
 
     def save(
-        self, store: Store, method: str, settings: dict[str, Any], split: str, groups: list[str], state: State
+        self, store: StoreFolder, method: str, settings: dict[str, Any], split: str, groups: list[str], state: State
     ) -> Run:
         """Save what was learned of G named groups on a split as a run that refers to this one."""
         asked = {
@@ -136,7 +136,7 @@ class Frozen:
         return save_run(store, f"adapt-{method}-{short_id(asked, 8)}", asked | not_fitted | provenance(), state)
 
 
-def open_frozen(store: Store, run_id: str, data: str | None) -> Frozen:
+def open_frozen(store: StoreFolder, run_id: str, data: str | None) -> Frozen:
     """Open a run on a data set, by default its own. Raises BadInput where it has no heads to weigh.
 
     A run that knows people takes everybody as new: what is to be learned of them comes from their shots alone.

@@ -12,7 +12,7 @@ import polars as pl
 import torch
 
 from micropref.cache.commits import commit, write_table
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.adaptation.online import Forecaster, Replay, replay, unlearned
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
@@ -53,7 +53,7 @@ class Online:
     """One row for each group and forecaster, as the view of its name has it."""
 
 
-def adapt_online(store: Store, run_id: str, data: str | None, by: By, switches: int = 1) -> Online:
+def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: By, switches: int = 1) -> Online:
     """Replay every group's test pairs in the order of their source; save what was learned at the end.
 
     `switches` is how many changes of a group's taste the fixed-share forecaster is made for. Every forecaster starts

@@ -14,7 +14,7 @@ import torch
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.runs import open_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, RewardInput, load_pairs
@@ -71,7 +71,7 @@ class RouteData:
 
 
 def open_route_data(
-    store: Store, run_id: str, data: str | None, size: int, seed: int, reward_input: RewardInput | None
+    store: StoreFolder, run_id: str, data: str | None, size: int, seed: int, reward_input: RewardInput | None
 ) -> RouteData:
     """Draw `size` pairs of every group with contexts, and load them and what is scored.
 
@@ -111,7 +111,7 @@ def open_route_data(
     )
 
 
-def _routable(store: Store, run_id: str) -> tuple[FittedRun, Mixture]:
+def _routable(store: StoreFolder, run_id: str) -> tuple[FittedRun, Mixture]:
     run = open_run(store, run_id)
     fitted = open_fitted(store, run)
     model = fitted.model

@@ -14,7 +14,7 @@ from micropref.cache.datasets import read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.runs import Run, save_budget, save_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.pair_features import RewardInput, load_pairs
 from micropref.heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
@@ -109,7 +109,7 @@ class Routed:
     """One row for each size and attribute, as the view of its name has it."""
 
 
-def route(store: Store, run_id: str, data: str | None, options: RouteOptions) -> Routed:
+def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptions) -> Routed:
     """Re-fit a run's router for every size of the budget, score them alike, and save the largest as a run.
 
     Raises BadInput where the run cannot be routed or the data set lacks pairs or contexts.
@@ -167,7 +167,7 @@ def _reads_prompts(found: RouteData) -> bool:
     return found.mixture.router is not None and found.fitted.reading.router_input == "prompt"
 
 
-def _save(store: Store, found: RouteData, fits: list[Fit], options: RouteOptions) -> Run:
+def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteOptions) -> Run:
     """Save the heads with the router of the largest budget.
 
     The budget is written first, with that of a parent that was routed itself: `eval` leaves both out.

@@ -13,7 +13,7 @@ import torch
 
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import only_features
@@ -97,7 +97,7 @@ class LoadedFitData(FitData):
 
 
 def open_fit_data(
-    store: Store,
+    store: StoreFolder,
     name: str,
     *,
     routed: bool,
@@ -116,7 +116,7 @@ def open_fit_data(
 
 def open_within(
     budget: Budget,
-    store: Store,
+    store: StoreFolder,
     name: str,
     *,
     features: str | None = None,
@@ -153,7 +153,7 @@ def tensors(pairs: PairFeatures, units: torch.Tensor | None = None) -> PairTenso
 
 
 def _locate(
-    store: Store,
+    store: StoreFolder,
     name: str,
     routed: bool,
     features: str | None,

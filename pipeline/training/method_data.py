@@ -13,7 +13,7 @@ import torch
 
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
@@ -96,7 +96,7 @@ class SystemData:
 
 
 def open_system_data(
-    store: Store,
+    store: StoreFolder,
     name: str,
     needs: frozenset[Need],
     *,

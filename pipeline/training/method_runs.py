@@ -8,7 +8,7 @@ from typing import Any
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.runs import Run, save_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import RewardInput
@@ -42,7 +42,7 @@ class TrainedSystem:
     """run.json."""
 
 
-def open_fitted(store: Store, run: Run) -> FittedRun:
+def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
     """Open a run to score pairs with. Raises BadInput where it is of a kind that this version does not know."""
     record = run.record
     if "groups" in record:
@@ -60,7 +60,7 @@ def open_fitted(store: Store, run: Run) -> FittedRun:
 
 
 def train_system(
-    store: Store,
+    store: StoreFolder,
     name: str,
     method_name: str,
     options: SystemOptions,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from micropref.cache.runs import Run, save_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.metrics import accuracy, effective_heads, nll, standard_error
 from micropref.heads.evaluation.selection import agreeing_share
 from micropref.heads.fitting.head_pruning import inspect_heads, prune
@@ -110,7 +110,7 @@ def restarts_agreeing(outcomes: Collection[Outcome]) -> float | None:
 
 
 def save_outcome(
-    store: Store, run_id: str, record: dict[str, Any], chosen: Outcome, data: FitData, prune_above: float | None
+    store: StoreFolder, run_id: str, record: dict[str, Any], chosen: Outcome, data: FitData, prune_above: float | None
 ) -> Run:
     """Save the chosen setting as a run, its heads inspected and, if asked, pruned.
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput, Interrupted
 from micropref.cache.keys import short_id
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.selection import Contender, compare_sizes, smallest_within_one_error
 from micropref.heads.fitting.fit import fit_in_chunks
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
@@ -78,7 +78,7 @@ def parse_values(name: str, text: str, kind: type[int] | type[float]) -> tuple[A
 
 
 def sweep(
-    store: Store,
+    store: StoreFolder,
     name: str,
     grid: Grid,
     base: FitSetting,

@@ -8,7 +8,7 @@ from typing import Any
 
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import RewardInput
 from micropref.heads.fitting.fit import fit
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
@@ -46,7 +46,7 @@ class TrainOptions:
         if self.memory is not None:
             parse_memory(self.memory)
 
-    def open(self, store: Store, name: str, setting: FitSetting, plan: FitPlan) -> FitData:
+    def open(self, store: StoreFolder, name: str, setting: FitSetting, plan: FitPlan) -> FitData:
         """Load or stream the pairs that a setting, the largest of several, is fitted and validated on."""
         limit = None if self.memory is None else parse_memory(self.memory)
         return open_within(
@@ -87,7 +87,7 @@ class Trained:
 
 
 def train(
-    store: Store,
+    store: StoreFolder,
     name: str,
     setting: FitSetting,
     plan: FitPlan,

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from streaming import bounded_fit, build_store, loader_rates
 
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features, planned_features
 
 BATCH = 2048
@@ -41,11 +41,11 @@ Read = Callable[[np.ndarray, np.ndarray], object]
 """From positions [m] to vectors in memory [m, D] that is used again."""
 
 
-def write_files(folder: Path, count: int, width: int) -> tuple[Store, str]:
+def write_files(folder: Path, count: int, width: int) -> tuple[StoreFolder, str]:
     """Write the same vectors as a features folder, .npy and .safetensors; return store and features id."""
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((count, width), dtype=np.float32).astype(np.float16)
-    store = Store(folder / "store")
+    store = StoreFolder(folder / "store")
     features = planned_features(store, {"width": width, "store_dtype": "float16"})
     features.create({}, None)
     features.write_shard([number.to_bytes(16, "big") for number in range(count)], vectors, {})
@@ -54,7 +54,7 @@ def write_files(folder: Path, count: int, width: int) -> tuple[Store, str]:
     return store, features.id
 
 
-def readers(folder: Path, store: Store, features_id: str, width: int) -> dict[str, Read]:
+def readers(folder: Path, store: StoreFolder, features_id: str, width: int) -> dict[str, Read]:
     """Return every way to the rows; the two that decode can only read all of a file and then take."""
     shard = next((store.features(features_id) / "shards").glob("*.parquet"))
 

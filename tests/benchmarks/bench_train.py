@@ -32,7 +32,7 @@ from train_workloads import (
     write_store,
 )
 
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.metrics import permutation_agreement
 from micropref.heads.evaluation.selection import compare_sizes, smallest_within_one_error
 from micropref.heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors, fit, mean_nll
@@ -201,7 +201,7 @@ def bench_planted(pairs: int, width: int, epochs: int) -> Part:
 def bench_sweep(pairs: int, width: int) -> Part:
     """Time `micropref sweep` on a store: its default grid, 8 epochs or early stop, from start to saved run."""
     with tempfile.TemporaryDirectory() as folder:
-        write_store(Store(Path(folder)), "planted", plant(pairs * 10 // 9, 1, width, 0).fit)
+        write_store(StoreFolder(Path(folder)), "planted", plant(pairs * 10 // 9, 1, width, 0).fit)
         options = ["--epochs", "8", "--projection", str(min(COMPONENTS, width // 2)), "--store", folder, "--json"]
         command = [sys.executable, str(ROOT / "cli.py"), "sweep", "planted", *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -215,7 +215,7 @@ def bench_sweep(pairs: int, width: int) -> Part:
 
 def stored(store: Path, name: str) -> PairTensors:
     """Return the pairs to fit of a data set in a store."""
-    data = open_fit_data(Store(store), name, routed=True)
+    data = open_fit_data(StoreFolder(store), name, routed=True)
     return tensors(data.fitting)
 
 

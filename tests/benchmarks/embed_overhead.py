@@ -21,7 +21,7 @@ import torch
 from harness import Bar, at_most
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.checkpoint import find_checkpoint
 from micropref.pipeline.embedding.embed import embed
@@ -58,7 +58,7 @@ def embed_over_forward(seconds: float = 60.0) -> tuple[list[dict[str, Any]], Bar
         first = _forward(chosen, shards[:middle])
         start, used = time.perf_counter(), time.process_time()
         with _timed_loading() as loading:
-            report = embed(Store(root / "store"), [source], "bench", SourceOptions(), options)
+            report = embed(StoreFolder(root / "store"), [source], "bench", SourceOptions(), options)
         end, later = time.perf_counter(), time.process_time()
         bare = first + _forward(chosen, shards[middle:])
         bare_cpu = (used - before) + (time.process_time() - later)

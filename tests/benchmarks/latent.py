@@ -19,7 +19,7 @@ import torch
 from harness import BUILD, Bar, alternating, at_least, at_most, median_ratio, report
 from torch.nn import functional as F
 
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.evaluation.metrics import accuracy, correct
 from micropref.heads.evaluation.selection import agreeing_share
@@ -41,7 +41,7 @@ VARIANTS: dict[str, Variant] = {"user": ("user", True), "user, not annealed": ("
 
 def dealt(store: Path, name: str, each: int) -> People:
     """Deal a data set's pairs to people of one attribute, `each` to fit for all of them; others by chance."""
-    data = open_fit_data(Store(store), name, routed=True, router_input="prompt")
+    data = open_fit_data(StoreFolder(store), name, routed=True, router_input="prompt")
     tested = load_pairs(data.dataset, data.features, "test", router_input="prompt")
     parts = [part.take(part.table["attribute"].is_not_null()) for part in (data.fitting, data.validation, tested)]
     names = sorted(parts[0].table["attribute"].unique())

@@ -23,7 +23,7 @@ import torch
 from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import open_dataset
 from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features, planned_features
 from micropref.cache.vectors.pair_features import locate_pairs
@@ -41,9 +41,9 @@ BATCH = 2048
 CPU = torch.device("cpu")
 
 
-def build_store(root: Path, pairs: int, width: int) -> Store:
+def build_store(root: Path, pairs: int, width: int) -> StoreFolder:
     """Write a store of `pairs` float16 pairs, chosen by one taste."""
-    store = Store(root)
+    store = StoreFolder(root)
     features = planned_features(store, {"width": width, "store_dtype": "float16"})
     features.create({}, None)
     draw = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def key(prompt: int, text: int) -> bytes:
     return (5 * prompt + text).to_bytes(16, "big")
 
 
-def _write_tables(store: Store, features_id: str, chosen_first: np.ndarray) -> None:
+def _write_tables(store: StoreFolder, features_id: str, chosen_first: np.ndarray) -> None:
     count = len(chosen_first)
     prompt, second = np.divmod(np.arange(count), 2)
     prompt_ids = [hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range(count // 2)]
@@ -114,7 +114,7 @@ def _write_tables(store: Store, features_id: str, chosen_first: np.ndarray) -> N
     commit(links_folder, stem, {"links": table}, {"pairs_digest": file.digest, "responses": "plain"})
 
 
-def open_stream(store: Store) -> PairStream:
+def open_stream(store: StoreFolder) -> PairStream:
     """Return the pairs to fit as a stream; every shard's digest is checked here, once, and not while it is measured."""
     dataset = open_dataset(store, NAME)
     features = open_features(store, dataset.linked_features()[0])
@@ -152,7 +152,7 @@ def load_epoch(stream: PairStream, seed: int) -> None:
     assert pairs > stream.pairs - BATCH
 
 
-def loader_rates(store: Store, rounds: int) -> Iterator[dict[str, float]]:
+def loader_rates(store: StoreFolder, rounds: int) -> Iterator[dict[str, float]]:
     """Yield the bytes per second of a cold sequential read and of the loader, cold too, round by round."""
     stream = open_stream(store)
     located = stream.located
@@ -186,7 +186,7 @@ def _child(root: Path, memory: str) -> None:
 
     plan = FitPlan(epochs=2, batch=BATCH, patience=0)
     options = TrainOptions(restarts=8, memory=memory)
-    done = train(Store(root), NAME, FitSetting("mixture", 5), plan, options, progress)
+    done = train(StoreFolder(root), NAME, FitSetting("mixture", 5), plan, options, progress)
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     record = {name: done.record[name] for name in ("streamed", "train_pairs", "validation_pairs", "validation_nll")}
     record |= {"settings": options.restarts, "peak": int(peak.split()[1]) * 1024}

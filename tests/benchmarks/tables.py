@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.pipeline.comparison.compare import AVERAGE, ComparedRow, run_comparison
 from micropref.pipeline.comparison.experiment import TrialOptions
 from micropref.pipeline.demo.demo import NAME, run_demo
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--store", type=Path, default=Path(os.environ.get("MICROPREF_STORE", DEFAULT_STORE)))
     asked = parser.parse_args()
-    store = Store(asked.store)
+    store = StoreFolder(asked.store)
     run_demo(store, say)
     compared = run_comparison(store, NAME, None, TrialOptions(seeds=asked.seeds), say)
     print("| system | learns from | accuracy ± over seeds | 95 % over prompts | less single reward |")

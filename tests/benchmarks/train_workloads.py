@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from micropref.cache.commits import commit, write_table
 from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import planned_features
 from micropref.heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors
 from micropref.heads.fitting.hardware import resolve_device, resolve_dtype
@@ -127,7 +127,7 @@ def products(width: int, batch: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def write_store(store: Store, name: str, pairs: PairTensors) -> None:
+def write_store(store: StoreFolder, name: str, pairs: PairTensors) -> None:
     """Write the pairs' vectors, in float16, and links as `embed` would, one prompt for each pair."""
     assert pairs.router is not None
     features = planned_features(store, {"width": pairs.width, "store_dtype": "float16", "max_length": 8})

@@ -15,7 +15,7 @@ import torch
 from micropref.cache.commits import commit, write_table
 from micropref.cache.runs import save_run
 from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import planned_features
 from micropref.pipeline.sources.splits import part_of
 
@@ -24,7 +24,7 @@ GROUPS = ("a", "b", None)
 
 
 def make_synthetic(
-    store: Store,
+    store: StoreFolder,
     name: str = "toy",
     prompts: int = 400,
     seed: int = 0,
@@ -115,7 +115,7 @@ def synthetic() -> Callable[..., str]:
     return make_synthetic
 
 
-def make_planted_run(store: Store, features: str, k: int = 3, **changes: Any) -> str:
+def make_planted_run(store: StoreFolder, features: str, k: int = 3, **changes: Any) -> str:
     """Save a run on seed 0's data: heads with the taste of group a, that of b, and noise; static weights."""
     taste = np.random.default_rng(0).normal(size=WIDTH)
     heads = torch.tensor(np.stack([2 * taste, -2 * taste, taste[::-1] / 2]), dtype=torch.float32)[:k]

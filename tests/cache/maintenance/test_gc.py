@@ -18,7 +18,7 @@ from micropref.cache.errors import Failure
 from micropref.cache.maintenance.gc import Collection, collect
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features, planned_features
 
@@ -36,7 +36,7 @@ def vector_of(key: bytes) -> Any:
     return np.random.default_rng(int.from_bytes(key, "big")).standard_normal(WIDTH).astype(np.float32)
 
 
-def make_features(store: Store, *shards: Sequence[int]) -> Features:
+def make_features(store: StoreFolder, *shards: Sequence[int]) -> Features:
     features = planned_features(store, {"width": WIDTH, "store_dtype": "float32"})
     features.create({}, None)
     for numbers in shards:
@@ -45,7 +45,7 @@ def make_features(store: Store, *shards: Sequence[int]) -> Features:
     return features
 
 
-def need(store: Store, features: Features, *numbers: int, name: str = "mine") -> None:
+def need(store: StoreFolder, features: Features, *numbers: int, name: str = "mine") -> None:
     """Make a data set whose pairs need these vectors."""
     folder = store.dataset(name)
     texts = dict.fromkeys(("data", "split", "part", "pair_id", "prompt_id", "prompt", "chosen", "rejected"), "x")
@@ -59,17 +59,17 @@ def need(store: Store, features: Features, *numbers: int, name: str = "mine") ->
     commit(folder / "links" / features.id, "train-0001", {"links": linked}, {"pairs_digest": file.digest})
 
 
-def grow_old(store: Store, days: float = 2) -> None:
+def grow_old(store: StoreFolder, days: float = 2) -> None:
     then = time.time() - days * DAY_S
     for path in store.root.rglob("*"):
         os.utime(path, (then, then), follow_symlinks=False)
 
 
-def contents(store: Store) -> dict[str, bytes]:
+def contents(store: StoreFolder) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(store.root.rglob("*")) if path.is_file()}
 
 
-def assert_readers_find(store: Store, features: Features, *numbers: int) -> None:
+def assert_readers_find(store: StoreFolder, features: Features, *numbers: int) -> None:
     again = open_features(store, features.id)
     keys = make_keys(*numbers)
     found = again.gather(again.locate(pl.Series(keys)))
@@ -77,13 +77,13 @@ def assert_readers_find(store: Store, features: Features, *numbers: int) -> None
     assert verify(store).problems == []
 
 
-def stored(store: Store, features: Features) -> list[int]:
+def stored(store: StoreFolder, features: Features) -> list[int]:
     """Return the keys stored, sorted, as often as they are."""
     keys = open_features(store, features.id).keys().to_pylist()
     return sorted(int.from_bytes(key, "big") for key in keys)
 
 
-def test_a_whole_store_is_left_alone(store: Store) -> None:
+def test_a_whole_store_is_left_alone(store: StoreFolder) -> None:
     features = make_features(store, [1, 2], [3, 4])
     need(store, features, 1, 2, 3, 4)
     grow_old(store)
@@ -92,7 +92,7 @@ def test_a_whole_store_is_left_alone(store: Store) -> None:
     assert contents(store) == before
 
 
-def test_an_unneeded_shard_goes(store: Store) -> None:
+def test_an_unneeded_shard_goes(store: StoreFolder) -> None:
     features = make_features(store, [1, 2], [3, 4])
     need(store, features, 1, 2)
     grow_old(store)
@@ -104,7 +104,7 @@ def test_an_unneeded_shard_goes(store: Store) -> None:
     assert len(list((features.folder / "shards").iterdir())) == 2
 
 
-def test_a_shard_needed_in_part_is_rewritten(store: Store) -> None:
+def test_a_shard_needed_in_part_is_rewritten(store: StoreFolder) -> None:
     features = make_features(store, range(50))
     need(store, features, 7, 3, 31)
     grow_old(store)
@@ -116,7 +116,7 @@ def test_a_shard_needed_in_part_is_rewritten(store: Store) -> None:
     assert_readers_find(store, features, 3, 7, 31)
 
 
-def test_what_any_data_set_needs_stays(store: Store) -> None:
+def test_what_any_data_set_needs_stays(store: StoreFolder) -> None:
     features = make_features(store, [1, 2, 3, 4])
     need(store, features, 1, 2, name="a")
     need(store, features, 2, 4, name="b")
@@ -125,7 +125,7 @@ def test_what_any_data_set_needs_stays(store: Store) -> None:
     assert_readers_find(store, features, 1, 2, 4)
 
 
-def test_second_copies_go(store: Store) -> None:
+def test_second_copies_go(store: StoreFolder) -> None:
     features = make_features(store, [1, 2, 3], [3, 2, 5], [5, 6], [1, 6])
     need(store, features, 1, 2, 3, 5, 6)
     grow_old(store)
@@ -138,7 +138,7 @@ def test_second_copies_go(store: Store) -> None:
 
 
 @pytest.mark.parametrize("numbers", [(1, 2), (2, 1), (5, 9), (11, 12), (3, 8)])
-def test_a_shard_that_shrinks_to_another_shard(store: Store, numbers: tuple[int, int]) -> None:
+def test_a_shard_that_shrinks_to_another_shard(store: StoreFolder, numbers: tuple[int, int]) -> None:
     features = make_features(store, [*numbers, 20], list(numbers))
     need(store, features, *numbers)
     grow_old(store)
@@ -151,7 +151,7 @@ def test_a_shard_that_shrinks_to_another_shard(store: Store, numbers: tuple[int,
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_overlaps(store: Store, seed: int) -> None:
+def test_random_overlaps(store: StoreFolder, seed: int) -> None:
     random = np.random.default_rng(seed)
     shards = [random.permutation(8)[: random.integers(1, 6)].tolist() for _ in range(6)]
     features = make_features(store, *shards)
@@ -168,7 +168,7 @@ def test_random_overlaps(store: Store, seed: int) -> None:
     assert_readers_find(store, features, *needed)
 
 
-def test_young_files_are_left_alone(store: Store) -> None:
+def test_young_files_are_left_alone(store: StoreFolder) -> None:
     features = make_features(store, [1, 2])
     need(store, features, 1)
     folder = features.folder / "shards"
@@ -182,7 +182,7 @@ def test_young_files_are_left_alone(store: Store) -> None:
     assert (gone.vectors, gone.shards, gone.files) == (1, 1, 2)
 
 
-def test_a_dry_run_changes_nothing(store: Store) -> None:
+def test_a_dry_run_changes_nothing(store: StoreFolder) -> None:
     features = make_features(store, [1, 2, 3], [3, 4], [5])
     need(store, features, 1, 3)
     (features.folder / f".{'1' * 16}.tmp").write_bytes(b"half")
@@ -194,7 +194,7 @@ def test_a_dry_run_changes_nothing(store: Store) -> None:
     assert (gone.vectors, gone.shards, gone.files) == (planned.vectors, planned.shards, planned.files)
 
 
-def test_what_killed_writers_left_goes(store: Store) -> None:
+def test_what_killed_writers_left_goes(store: StoreFolder) -> None:
     features = make_features(store, [1])
     need(store, features, 1)
     need(store, features, 1)  # the same pairs again: the same file
@@ -218,7 +218,7 @@ def test_what_killed_writers_left_goes(store: Store) -> None:
     assert_readers_find(store, features, 1)
 
 
-def test_files_of_others_are_never_touched(store: Store, tmp_path: Path) -> None:
+def test_files_of_others_are_never_touched(store: StoreFolder, tmp_path: Path) -> None:
     features = make_features(store, [1])
     need(store, features, 1)
     theirs = [
@@ -242,7 +242,7 @@ def test_files_of_others_are_never_touched(store: Store, tmp_path: Path) -> None
     assert all(path.read_text() == "theirs" for path in [*theirs, *outside.iterdir()])
 
 
-def test_a_damaged_store_is_not_collected(store: Store) -> None:
+def test_a_damaged_store_is_not_collected(store: StoreFolder) -> None:
     features = make_features(store, [1, 2], [1, 2, 3])
     need(store, features, 1, 2)
     grow_old(store)
@@ -255,7 +255,7 @@ def test_a_damaged_store_is_not_collected(store: Store) -> None:
     assert contents(store) == before
 
 
-def test_damaged_links_stop_it(store: Store) -> None:
+def test_damaged_links_stop_it(store: StoreFolder) -> None:
     features = make_features(store, [1, 2])
     need(store, features, 1, 2)
     grow_old(store)

@@ -22,7 +22,7 @@ from micropref.cache.errors import Failure
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.runs import TABLES, Run, save_run
 from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors import parquet_layout as layout
 from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import only_features, planned_features
@@ -31,7 +31,7 @@ from micropref.cli import app
 KEYS = [number.to_bytes(16, "big") for number in range(6)]
 
 
-def save_pairs(store: Store, features: Features, chosen: list[bytes]) -> Dataset:
+def save_pairs(store: StoreFolder, features: Features, chosen: list[bytes]) -> Dataset:
     """Commit one part whose pairs' chosen responses have these keys."""
     dataset = Dataset("mine", store.dataset("mine"))
     texts = dict.fromkeys(("data", "split", "part", "pair_id", "prompt_id", "prompt", "chosen", "rejected"), "x")
@@ -45,7 +45,7 @@ def save_pairs(store: Store, features: Features, chosen: list[bytes]) -> Dataset
     return dataset
 
 
-def save_evaluated(store: Store, features: Features, run_id: str) -> Run:
+def save_evaluated(store: StoreFolder, features: Features, run_id: str) -> Run:
     run = save_run(store, run_id, {"features": features.id}, {"heads": torch.ones(2, 4)})
     folder = run.eval_folder("mine")
     table = pa.table({"pair_id": ["x"], "margin_0": [0.5]})
@@ -57,7 +57,7 @@ def save_evaluated(store: Store, features: Features, run_id: str) -> Run:
     return run
 
 
-def make_whole(store: Store) -> Features:
+def make_whole(store: StoreFolder) -> Features:
     """Fill a store: two shards, a data set, two runs."""
     features = planned_features(store, {"width": 4, "store_dtype": "float16"})
     features.create({"name": "tiny"}, None)
@@ -83,11 +83,11 @@ def damage(path: Path, bit: int | None = None) -> None:
     rewrite(path, bytes(data))
 
 
-def contents(store: Store) -> dict[str, bytes]:
+def contents(store: StoreFolder) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
 
 
-def test_a_whole_store(store: Store) -> None:
+def test_a_whole_store(store: StoreFolder) -> None:
     make_whole(store)
     before = contents(store)
     found = verify(store)
@@ -97,7 +97,7 @@ def test_a_whole_store(store: Store) -> None:
     assert contents(store) == before
 
 
-def test_an_empty_store_is_whole(store: Store) -> None:
+def test_an_empty_store_is_whole(store: StoreFolder) -> None:
     assert verify(store).problems == []
 
 
@@ -116,7 +116,7 @@ def test_an_empty_store_is_whole(store: Store) -> None:
         pytest.param("runs/r1/eval/mine/scores-*.json", r"the commit file", id="commit of scores"),
     ],
 )
-def test_damage_is_found(store: Store, pattern: str, said: str) -> None:
+def test_damage_is_found(store: StoreFolder, pattern: str, said: str) -> None:
     make_whole(store)
     path = next(iter(sorted(store.root.glob(pattern))))
     damage(path)
@@ -126,25 +126,25 @@ def test_damage_is_found(store: Store, pattern: str, said: str) -> None:
     assert any(re.search(said, line) and path.parent.name in line for line in problems)
 
 
-def lose_shard(store: Store, features: Features) -> None:
+def lose_shard(store: StoreFolder, features: Features) -> None:
     features.commits[0].remove()
 
 
-def lose_file(store: Store, features: Features) -> None:
+def lose_file(store: StoreFolder, features: Features) -> None:
     features.commits[0].path("vectors").unlink()
 
 
-def swap_files(store: Store, features: Features) -> None:
+def swap_files(store: StoreFolder, features: Features) -> None:
     """Give one shard's commit the other's data: each digest is right, the name is not made of the keys."""
     first, second = features.commits
     commit(first.folder, first.stem, second.files, first.record)
 
 
-def other_width(store: Store, features: Features) -> None:
+def other_width(store: StoreFolder, features: Features) -> None:
     features.write_shard([b"w" * 16], np.ones((1, 5)), {})
 
 
-def not_vectors(store: Store, features: Features) -> None:
+def not_vectors(store: StoreFolder, features: Features) -> None:
     folder = features.folder / "shards"
     file = write_table(folder, "a" * 32, "vectors", pa.table({"a": [1]}))
     commit(folder, "a" * 32, {"vectors": file}, {})
@@ -160,19 +160,19 @@ def not_vectors(store: Store, features: Features) -> None:
         (not_vectors, "not a vector file"),
     ],
 )
-def test_losses_are_found(store: Store, change: Callable[[Store, Features], None], said: str) -> None:
+def test_losses_are_found(store: StoreFolder, change: Callable[[StoreFolder, Features], None], said: str) -> None:
     change(store, make_whole(store))
     assert any(said in line for line in verify(store).problems)
 
 
-def test_second_copies_are_counted_and_no_problem(store: Store) -> None:
+def test_second_copies_are_counted_and_no_problem(store: StoreFolder) -> None:
     features = make_whole(store)
     features.write_shard(KEYS[1:4], np.zeros((3, 4)), {})
     found = verify(store)
     assert (found.problems, found.vectors, found.duplicate_vectors) == ([], 9, 3)
 
 
-def test_what_is_under_way_is_no_problem(store: Store) -> None:
+def test_what_is_under_way_is_no_problem(store: StoreFolder) -> None:
     features = make_whole(store)
     (store.features("b" * 12)).mkdir()
     (store.features("b" * 12) / "about.json").write_text("{}")
@@ -184,7 +184,7 @@ def test_what_is_under_way_is_no_problem(store: Store) -> None:
     assert verify(store).problems == []
 
 
-def test_the_command_exits_1_on_damage_alone(store: Store) -> None:
+def test_the_command_exits_1_on_damage_alone(store: StoreFolder) -> None:
     runner = CliRunner()
     features = make_whole(store)
     whole = runner.invoke(app, ["verify", "--store", str(store.root)])
@@ -198,7 +198,7 @@ def test_the_command_exits_1_on_damage_alone(store: Store) -> None:
     assert "Traceback" not in broken.output
 
 
-def test_a_run_of_other_features_does_not_read_a_shard(store: Store) -> None:
+def test_a_run_of_other_features_does_not_read_a_shard(store: StoreFolder) -> None:
     features = make_whole(store)
     other = planned_features(store, {"width": 3, "store_dtype": "float16"})
     other.create({}, None)
@@ -211,7 +211,7 @@ def test_a_run_of_other_features_does_not_read_a_shard(store: Store) -> None:
     assert verify(store).problems == []
 
 
-def assert_refused(store: Store, path: Path) -> None:
+def assert_refused(store: StoreFolder, path: Path) -> None:
     """Every reader says that a shard's file is damaged, and none decodes it before."""
 
     def watched(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -237,7 +237,7 @@ def assert_refused(store: Store, path: Path) -> None:
         assert any(path.name in line for line in verify(store).problems)
 
 
-def rot(store: Store, features: Features, flips: int, *, footer: bool = False) -> None:
+def rot(store: StoreFolder, features: Features, flips: int, *, footer: bool = False) -> None:
     """Flip one random bit of a shard at a time."""
     choose = random.Random(flips)
     for _ in range(flips):
@@ -250,12 +250,12 @@ def rot(store: Store, features: Features, flips: int, *, footer: bool = False) -
     assert verify(store).problems == []
 
 
-def test_flipped_bits_are_found_before_decoding(store: Store) -> None:
+def test_flipped_bits_are_found_before_decoding(store: StoreFolder) -> None:
     rot(store, make_whole(store), 100)
 
 
 @pytest.mark.slow
-def test_many_flipped_bits_and_every_truncation_are_found_before_decoding(store: Store) -> None:
+def test_many_flipped_bits_and_every_truncation_are_found_before_decoding(store: StoreFolder) -> None:
     features = make_whole(store)
     rot(store, features, 1000)
     rot(store, features, 200, footer=True)

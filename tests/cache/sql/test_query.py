@@ -16,7 +16,7 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.schemas import KEY_COLUMNS, LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
 from micropref.cache.sql.query import SqlLimits, run_query, view_examples, view_table
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import planned_features
 
@@ -72,7 +72,7 @@ def put(folder: Path, stem: str, record: dict[str, Any], **tables: pa.Table) -> 
 
 
 def put_features(root: Path, width: int, dtype: str) -> Features:
-    features = planned_features(Store(root), {"width": width, "store_dtype": dtype})
+    features = planned_features(StoreFolder(root), {"width": width, "store_dtype": dtype})
     features.create({}, None)
     return features
 

@@ -18,7 +18,7 @@ from micropref.cache.schemas import PAIR_SCHEMA
 from micropref.cache.sql.parse import read_query
 from micropref.cache.sql.query import run_query
 from micropref.cache.sql.sandbox import SqlLimits, open_sandbox
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import planned_features
 
 SECRET = "the-secret-of-another-folder"
@@ -136,7 +136,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outside = tmp_path_factory.mktemp("outside")
     secret = outside / "secret.csv"
     secret.write_text(f"a\n{SECRET}\n", encoding="utf-8")
-    features = planned_features(Store(root), {"width": 2, "store_dtype": "float32"})
+    features = planned_features(StoreFolder(root), {"width": 2, "store_dtype": "float32"})
     features.create({}, None)
     shard = features.write_shard([b"k" * 16], np.ones((1, 2), np.float32), {})
     folder = root / "datasets" / "tiny" / "pairs"

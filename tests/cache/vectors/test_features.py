@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from micropref.cache.errors import BadInput, Failure
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import only_features, open_features, planned_features
 
@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def make_features(store: Store, **changes: Any) -> Features:
+def make_features(store: StoreFolder, **changes: Any) -> Features:
     features = planned_features(store, {**SETTINGS, **changes})
     features.create({"name": "tiny"}, None)
     return features
@@ -43,7 +43,7 @@ def values(rows: int, seed: int, width: int = 6) -> Any:
 
 
 @pytest.mark.parametrize("store_dtype", ["float16", "float32"])
-def test_vectors_are_those_of_a_dict(store: Store, store_dtype: str) -> None:
+def test_vectors_are_those_of_a_dict(store: StoreFolder, store_dtype: str) -> None:
     features = make_features(store, store_dtype=store_dtype)
     reference: dict[bytes, Any] = {}
     for shard in range(4):
@@ -64,7 +64,7 @@ def test_vectors_are_those_of_a_dict(store: Store, store_dtype: str) -> None:
     assert len(again.keys()) == len(reference)
 
 
-def test_the_first_committed_shard_has_a_key(store: Store) -> None:
+def test_the_first_committed_shard_has_a_key(store: StoreFolder) -> None:
     features = make_features(store)
     keys = make_keys(1, 2, 3), make_keys(2, 3, 4)
     vectors = values(3, 1), values(3, 2)
@@ -79,7 +79,7 @@ def test_the_first_committed_shard_has_a_key(store: Store) -> None:
     assert (again.locate(pl.Series(make_keys(1, 4))) >= 0).all()
 
 
-def test_the_same_plan_has_the_same_name(store: Store) -> None:
+def test_the_same_plan_has_the_same_name(store: StoreFolder) -> None:
     features = make_features(store)
     one = features.write_shard(make_keys(1, 2), values(2, 1), {})
     assert features.has_shard(make_keys(1, 2))
@@ -94,7 +94,7 @@ def test_the_same_plan_has_the_same_name(store: Store) -> None:
     ("store_dtype", "value"),
     [("float16", 65520.0), ("float16", -1e30), ("float16", np.nan), ("float32", np.inf), ("float32", np.nan)],
 )
-def test_what_cannot_be_stored_is_refused_by_name(store: Store, store_dtype: str, value: float) -> None:
+def test_what_cannot_be_stored_is_refused_by_name(store: StoreFolder, store_dtype: str, value: float) -> None:
     features = make_features(store, store_dtype=store_dtype)
     vectors = values(5, 1)
     vectors[3, 2] = value
@@ -105,13 +105,13 @@ def test_what_cannot_be_stored_is_refused_by_name(store: Store, store_dtype: str
     assert not (features.folder / "shards").exists()
 
 
-def test_the_largest_half_is_stored(store: Store) -> None:
+def test_the_largest_half_is_stored(store: StoreFolder) -> None:
     features = make_features(store, store_dtype="float16")
     features.write_shard(make_keys(1), np.full((1, 6), 65504.0, dtype=np.float32), {})
     assert (open_features(store, features.id).gather(np.zeros(1, dtype=np.int64)) == 65504).all()
 
 
-def test_each_setting_changed_alone_makes_other_features(store: Store) -> None:
+def test_each_setting_changed_alone_makes_other_features(store: StoreFolder) -> None:
     changed = {
         "checkpoint": "d" * 64,
         "tokenizer": "u" * 64,
@@ -130,7 +130,7 @@ def test_each_setting_changed_alone_makes_other_features(store: Store) -> None:
     assert planned_features(store, dict(reversed(SETTINGS.items()))).id == planned_features(store, SETTINGS).id
 
 
-def test_the_layout_version_is_part_of_the_id(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layout_version_is_part_of_the_id(store: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     before = planned_features(store, SETTINGS).id
     monkeypatch.setattr("micropref.cache.vectors.opening.LAYOUT_VERSION", 2)
     later = make_features(store)
@@ -141,7 +141,7 @@ def test_the_layout_version_is_part_of_the_id(store: Store, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"width": 6', '{"width":6}'])
-def test_damaged_settings_are_refused_and_mended_by_the_next_embed(store: Store, text: str) -> None:
+def test_damaged_settings_are_refused_and_mended_by_the_next_embed(store: StoreFolder, text: str) -> None:
     features = make_features(store)
     features.write_shard(make_keys(1), values(1, 1), {})
     path = features.folder / "features.json"
@@ -152,7 +152,7 @@ def test_damaged_settings_are_refused_and_mended_by_the_next_embed(store: Store,
     assert open_features(store, features.id).settings == features.settings
 
 
-def test_features_exist_from_their_last_file_on(store: Store) -> None:
+def test_features_exist_from_their_last_file_on(store: StoreFolder) -> None:
     features = make_features(store)
     (features.folder / "features.json").unlink()
     with pytest.raises(BadInput, match="there: none yet"):
@@ -161,7 +161,7 @@ def test_features_exist_from_their_last_file_on(store: Store) -> None:
         only_features(store, None)
 
 
-def test_damaged_description_is_a_failure(store: Store) -> None:
+def test_damaged_description_is_a_failure(store: StoreFolder) -> None:
     features = make_features(store)
     assert features.about() == {"name": "tiny"}
     (features.folder / "about.json").write_text("{")
@@ -171,7 +171,7 @@ def test_damaged_description_is_a_failure(store: Store) -> None:
     assert features.about() == {}
 
 
-def test_the_reward_head_is_kept_and_checked(store: Store) -> None:
+def test_the_reward_head_is_kept_and_checked(store: StoreFolder) -> None:
     features = planned_features(store, SETTINGS)
     head = values(1, 3)
     features.create({}, head)
@@ -185,14 +185,14 @@ def test_the_reward_head_is_kept_and_checked(store: Store) -> None:
     assert make_features(store, width=7).reward_head() is None
 
 
-def test_a_shard_of_another_width_is_refused(store: Store) -> None:
+def test_a_shard_of_another_width_is_refused(store: StoreFolder) -> None:
     features = make_features(store)
     features.write_shard(make_keys(1), values(1, 1, width=5), {})
     with pytest.raises(Failure, match=r"float32\[5\], float32\[6\] expected"):
         open_features(store, features.id).gather(np.zeros(1, dtype=np.int64))
 
 
-def test_damaged_shards_can_be_passed_over(store: Store, tmp_path: Path) -> None:
+def test_damaged_shards_can_be_passed_over(store: StoreFolder, tmp_path: Path) -> None:
     features = make_features(store)
     item = features.write_shard(make_keys(1, 2), values(2, 1), {})
     features.write_shard(make_keys(3), values(1, 2), {})
@@ -208,7 +208,7 @@ def test_damaged_shards_can_be_passed_over(store: Store, tmp_path: Path) -> None
     assert whole.locate(pl.Series(make_keys(1, 2, 3))).tolist() == [-1, -1, 0]
 
 
-def test_a_choice_of_features_has_to_be_made(store: Store) -> None:
+def test_a_choice_of_features_has_to_be_made(store: StoreFolder) -> None:
     first, second = make_features(store), make_features(store, width=7)
     with pytest.raises(BadInput, match=r"2 features ids .*choose one with --features"):
         only_features(store, None)

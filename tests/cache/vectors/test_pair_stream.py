@@ -12,7 +12,7 @@ import torch
 
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput, Failure
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors import pair_stream
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import LocatedPairs, locate_pairs
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=["context", "prompt"])
 def located(
-    store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> LocatedPairs:
     """Return the pairs to fit of 400 prompts in 7 shards, the sizes of blocks and windows small enough for many."""
     features_id = synthetic(store, shards=7)

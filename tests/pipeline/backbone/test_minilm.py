@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from micropref.cache.datasets import open_dataset
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
 from micropref.heads.fitting.fit import fit
@@ -30,7 +30,7 @@ def minilm_pairs(tmp_path_factory: pytest.TempPathFactory) -> PairFeatures:
     """Return real embeddings of 1,200 demo pairs, computed in float32."""
     root = tmp_path_factory.mktemp("minilm")
     train, _ = write(generate(), root / "rows")
-    store = Store(root / "store")
+    store = StoreFolder(root / "store")
     options = EmbedOptions(dtype="float32")
     report = embed(store, [train], "demo", SourceOptions(limit=1200), options)
     features = open_features(store, report.features)

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from micropref.cache.datasets import open_dataset, read_table
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.checkpoint import find_checkpoint
@@ -77,7 +77,7 @@ def test_vectors_are_those_of_plain_transformers(tmp_path_factory: pytest.TempPa
     """One prompt, one context, one pair by hand: the tokenizer's template, the model, the last token."""
     root = tmp_path_factory.mktemp("by-hand")
     train, _ = write(generate(), root)
-    store = Store(root / "store")
+    store = StoreFolder(root / "store")
     options = EmbedOptions("smollm2", dtype="float32", device="cpu")
     features = open_features(store, embed(store, [train], "few", SourceOptions(limit=8), options).features)
     dataset = open_dataset(store, "few")
@@ -110,7 +110,7 @@ def test_vectors_are_those_of_plain_transformers(tmp_path_factory: pytest.TempPa
 
 
 def test_the_demo_runs_from_end_to_end(tmp_path_factory: pytest.TempPathFactory) -> None:
-    store = Store(tmp_path_factory.mktemp("demo-smollm2"))
+    store = StoreFolder(tmp_path_factory.mktemp("demo-smollm2"))
     said: list[str] = []
     rows = {row["held-out prompts"]: row for row in run_demo(store, said.append, backbone="smollm2").rows}
     accuracy = {model: row["accuracy"] for model, row in rows.items()}

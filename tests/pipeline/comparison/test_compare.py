@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cli import app
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.mixture import Mixture
@@ -33,8 +33,8 @@ def silent(line: str) -> None:
 
 @pytest.fixture
 def embedded(
-    store: Store, tmp_path: Path, tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path]
-) -> Store:
+    store: StoreFolder, tmp_path: Path, tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path]
+) -> StoreFolder:
     """Return a store with data set `made`: 90 prompts, two attributes with a context each, users, half of them test."""
     contexts = {"warm": "Prefer the friendly answer.", "cold": "Prefer the dry answer."}
     rows = []
@@ -49,7 +49,7 @@ def embedded(
     return store
 
 
-def test_every_row_runs_or_says_why_not(embedded: Store) -> None:
+def test_every_row_runs_or_says_why_not(embedded: StoreFolder) -> None:
     options = TrialOptions(shots=3, budget=4, seeds=1, k=2)
     compared = run_comparison(embedded, "made", None, options, silent)
     assert {row.system for row in compared.rows} | set(compared.skipped) == set(contestants())
@@ -67,7 +67,7 @@ def test_every_row_runs_or_says_why_not(embedded: Store) -> None:
     assert learns["lore"] == "pairs with users"
 
 
-def test_the_single_row_is_that_of_its_model(store: Store, synthetic: Fill) -> None:
+def test_the_single_row_is_that_of_its_model(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=160)
     trial = Trial(store, "toy", TrialOptions(shots=5, seeds=2), silent)
     right = contestants()["single"].right(trial)
@@ -83,7 +83,7 @@ def test_the_single_row_is_that_of_its_model(store: Store, synthetic: Fill) -> N
     assert compared.rows[0].deviation["a"] == pytest.approx(by_seed.std(ddof=1))
 
 
-def test_nothing_drawn_is_scored(store: Store, synthetic: Fill) -> None:
+def test_nothing_drawn_is_scored(store: StoreFolder, synthetic: Fill) -> None:
     for seed in range(6):
         synthetic(store, f"toy{seed}", prompts=80 + 40 * seed, seed=seed)
         trial = Trial(store, f"toy{seed}", TrialOptions(shots=2 + seed, budget=3), silent)
@@ -97,7 +97,7 @@ def test_nothing_drawn_is_scored(store: Store, synthetic: Fill) -> None:
             assert len(own)
 
 
-def test_a_target_without_train_split_gives_its_budget_and_never_scores_it(store: Store, synthetic: Fill) -> None:
+def test_a_target_without_train_split_gives_its_budget_and_never_scores_it(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, "toy", prompts=120)
     synthetic(store, "other", prompts=200, seed=4)
     for path in (store.dataset("other") / "pairs").glob("train-*"):
@@ -110,7 +110,7 @@ def test_a_target_without_train_split_gives_its_budget_and_never_scores_it(store
     assert not set(taken["prompt_id"]) & set(trial.table[trial.rows.numpy()]["prompt_id"])
 
 
-def test_an_oracle_is_never_below_the_honest_choice_and_is_labelled(store: Store, synthetic: Fill) -> None:
+def test_an_oracle_is_never_below_the_honest_choice_and_is_labelled(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=240)
     compared = run_comparison(store, "toy", QUICK, TrialOptions(shots=5, seeds=1, k=3), silent)
     rows = {row.system: row for row in compared.rows}
@@ -123,7 +123,7 @@ def test_an_oracle_is_never_below_the_honest_choice_and_is_labelled(store: Store
     assert rows["single"].deviation["average"] is None
 
 
-def test_attributes_with_few_pairs_are_left_out_and_named(store: Store, synthetic: Fill) -> None:
+def test_attributes_with_few_pairs_are_left_out_and_named(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=100)
     with pytest.raises(BadInput, match="no attribute has more than 25 pairs"):
         Trial(store, "toy", TrialOptions(shots=25), silent)
@@ -144,7 +144,7 @@ def test_published_figures_stand_beside_ours() -> None:
         assert systems <= set(contestants())
 
 
-def test_the_command_prints_the_table_and_one_json_object(store: Store, synthetic: Fill) -> None:
+def test_the_command_prints_the_table_and_one_json_object(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=120)
     arguments = ["compare", "toy", "--store", str(store.root), "--methods", "single,hyre", "--seeds", "2"]
     arguments += ["--shots", "4", "--k", "2", "--paper", "helpsteer2"]
@@ -172,7 +172,7 @@ def test_the_command_prints_the_table_and_one_json_object(store: Store, syntheti
         (["--methods", "micro", "--budget", "400"], "--budget 400"),
     ],
 )
-def test_bad_input_is_one_line(store: Store, synthetic: Fill, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line(store: StoreFolder, synthetic: Fill, arguments: list[str], message: str) -> None:
     synthetic(store, prompts=120)
     result = CliRunner().invoke(app, ["compare", "toy", "--store", str(store.root), "--shots", "4", *arguments])
     assert result.exit_code == 2, result.output

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.checkpoint import find_checkpoint
 from micropref.pipeline.embedding.cost import DEVICES, forward_flops, padded_tokens
@@ -32,7 +32,7 @@ BERT = 2 * (4 * (1024 + 32) + 64 + (2048 + 64) + (2048 + 32) + 64) + 64 + (1024 
 
 
 @pytest.fixture
-def plan(store: Store, tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path]) -> Plan:
+def plan(store: StoreFolder, tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path]) -> Plan:
     """Return `plan(rows, kind="llama", write=False, ...)`: the report of `embed --plan`, or of `embed`."""
 
     def run(rows: list[dict[str, Any]], kind: str = "llama", *, write: bool = False, **options: Any) -> EmbedReport:
@@ -133,7 +133,10 @@ def test_what_is_stored_is_free_but_a_loop_reads_it_again(
 
 
 def test_a_plan_needs_no_weights(
-    store: Store, make_backbone: Callable[..., Path], write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder,
+    make_backbone: Callable[..., Path],
+    write_rows: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = make_backbone("llama")
     options = EmbedOptions(backbone=str(folder), dtype="float32")
@@ -154,7 +157,10 @@ def test_a_plan_needs_no_weights(
 
 
 def test_a_plan_fetches_no_weights(
-    store: Store, make_backbone: Callable[..., Path], write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder,
+    make_backbone: Callable[..., Path],
+    write_rows: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = make_backbone("llama")
     fetched: list[list[str]] = []

@@ -26,7 +26,7 @@ from micropref.cache.atomic import TEMP_NAME
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import Failure
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import only_features
 from micropref.pipeline.backbone.backbone import Backbone
@@ -126,7 +126,7 @@ def run_embed(tiny_backbone: Callable[..., Path], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("micropref.pipeline.embedding.embed.Backbone.load", load_once)
     monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", SHARD_TOKENS)
 
-    def run(store: Store, source: Path, name: str = "mine", tokens_per_batch: int | None = None) -> None:
+    def run(store: StoreFolder, source: Path, name: str = "mine", tokens_per_batch: int | None = None) -> None:
         embed(store, [source], name, SourceOptions(), EmbedOptions("tiny", tokens_per_batch=tokens_per_batch))
 
     threads = torch.get_num_threads()
@@ -149,7 +149,7 @@ def vectors_of(features: Features) -> dict[bytes, Any]:
     return dict(zip(keys, found, strict=True))
 
 
-def assert_same(store: Store, other: Store, name: str = "mine", *, copies: bool = False) -> None:
+def assert_same(store: StoreFolder, other: StoreFolder, name: str = "mine", *, copies: bool = False) -> None:
     """Two stores show their readers the same; `copies`: other batches, so the last bits and copies may differ."""
     one, two = only_features(store, None), only_features(other, None)
     found, expected = vectors_of(one), vectors_of(two)
@@ -175,7 +175,7 @@ def crash_everywhere(
     tmp_path: Path, run: Callable[..., None], source: Path, chosen: Callable[[int], list[int | None]]
 ) -> list[str]:
     """Let every step fail in the ways `chosen` for it (errno, None: killed), resume, compare; return the steps."""
-    whole = Store(tmp_path / "whole")
+    whole = StoreFolder(tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
         counting = Disk(whole.root)
         counting.install(patch)
@@ -183,7 +183,7 @@ def crash_everywhere(
     assert len(only_features(whole, None).commits) >= 2
     for at, step in enumerate(counting.steps):
         for fault in chosen(at):
-            store = Store(tmp_path / f"{at}-{fault}")
+            store = StoreFolder(tmp_path / f"{at}-{fault}")
             with pytest.MonkeyPatch.context() as patch:
                 disk = Disk(store.root, at, fault)
                 disk.install(patch)
@@ -225,7 +225,7 @@ def test_two_writers(
     tmp_path: Path, run_embed: Callable[..., None], write_rows: Callable[..., Path], overlap: int
 ) -> None:
     sources = write_rows(make_rows(0, 12), "a.jsonl"), write_rows(make_rows(12 - overlap, 24 - overlap), "b.jsonl")
-    together, alone = Store(tmp_path / "together"), Store(tmp_path / "alone")
+    together, alone = StoreFolder(tmp_path / "together"), StoreFolder(tmp_path / "alone")
     start = threading.Barrier(2)
 
     def work(name: str, source: Path, tokens_per_batch: int) -> None:
@@ -248,7 +248,7 @@ def test_the_next_embed_mends_damaged_shards(
     change: Callable[[bytes], bytes] | None,
 ) -> None:
     source = write_rows(make_rows(0, 6))
-    store, whole = Store(tmp_path / "store"), Store(tmp_path / "whole")
+    store, whole = StoreFolder(tmp_path / "store"), StoreFolder(tmp_path / "whole")
     run_embed(store, source)
     run_embed(whole, source)
     for item in only_features(store, None).commits:
@@ -275,7 +275,7 @@ app()
 
 
 def start_embed(
-    store: Store, source: Path, backbone: Path, name: str = "mine", tokens_per_batch: int = 1024
+    store: StoreFolder, source: Path, backbone: Path, name: str = "mine", tokens_per_batch: int = 1024
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", COMMAND, "embed", str(source), "--name", name, "--backbone", str(backbone)]
     options = ["--store", str(store.root), "--tokens-per-batch", str(tokens_per_batch), "--device", "cpu"]
@@ -286,7 +286,7 @@ def start_embed(
         )
 
 
-def kill_at_random(process: subprocess.Popen[bytes], store: Store, choose: random.Random) -> bool:
+def kill_at_random(process: subprocess.Popen[bytes], store: StoreFolder, choose: random.Random) -> bool:
     """Kill a command some writes after its first, unless it ends before; say whether it was killed."""
     seen = len(list(store.root.rglob("*")))
     writes = choose.randrange(1, 12)
@@ -300,7 +300,7 @@ def kill_at_random(process: subprocess.Popen[bytes], store: Store, choose: rando
     return code != 0
 
 
-def acknowledged(store: Store) -> set[tuple[Path, bytes]]:
+def acknowledged(store: StoreFolder) -> set[tuple[Path, bytes]]:
     """Return the commits there are."""
     return {(path, path.read_bytes()) for path in store.root.glob("*/*/**/*.json") if path.name.count(".") == 1}
 
@@ -310,13 +310,13 @@ def test_a_hundred_kills_of_the_command_lose_nothing_acknowledged(
     tmp_path: Path, tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path]
 ) -> None:
     source, backbone = write_rows(make_rows(0, 1500)), tiny_backbone("bert")
-    whole = Store(tmp_path / "whole")
+    whole = StoreFolder(tmp_path / "whole")
     assert start_embed(whole, source, backbone).wait() == 0
     choose = random.Random(5)
     kills = stores = 0
     while kills < 100:
         stores += 1
-        store = Store(tmp_path / f"store-{stores}")
+        store = StoreFolder(tmp_path / f"store-{stores}")
         before: set[tuple[Path, bytes]] = set()
         while kills < 100 and kill_at_random(start_embed(store, source, backbone), store, choose):
             kills += 1
@@ -336,7 +336,7 @@ def test_eight_writers_with_kills(
 ) -> None:
     backbone, choose = tiny_backbone("bert"), random.Random(6)
     sources = [write_rows(make_rows(at * 100, at * 100 + 400), f"{at}.jsonl") for at in range(4)]
-    together, alone = Store(tmp_path / "together"), Store(tmp_path / "alone")
+    together, alone = StoreFolder(tmp_path / "together"), StoreFolder(tmp_path / "alone")
 
     def start(number: int) -> subprocess.Popen[bytes]:
         return start_embed(together, sources[number // 2], backbone, f"w{number}", (64, 1024)[number % 2])

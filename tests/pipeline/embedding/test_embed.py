@@ -19,7 +19,7 @@ from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure, Interrupted
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.schemas import KEY_COLUMNS
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.embedding.embed import embed
@@ -36,7 +36,7 @@ def options(tiny_backbone: Callable[..., Path]) -> EmbedOptions:
 
 
 @pytest.fixture
-def run(store: Store, options: EmbedOptions) -> Callable[..., EmbedReport]:
+def run(store: StoreFolder, options: EmbedOptions) -> Callable[..., EmbedReport]:
     def run(path: Path | list[Path], name: str = "mine", **changes: Any) -> EmbedReport:
         sources = {key: changes.pop(key) for key in list(changes) if key in SourceOptions.__dataclass_fields__}
         plan_only = changes.pop("plan_only", False)
@@ -47,7 +47,11 @@ def run(store: Store, options: EmbedOptions) -> Callable[..., EmbedReport]:
 
 
 def test_vectors_are_those_of_the_texts_read_one_at_a_time(
-    store: Store, run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], options: EmbedOptions
+    store: StoreFolder,
+    run: Callable[..., EmbedReport],
+    write_rows: Write,
+    rows: list[dict[str, Any]],
+    options: EmbedOptions,
 ) -> None:
     report = run(write_rows(rows), store_dtype="float32")
     backbone = Backbone.load(options.backbone, dtype="float32")
@@ -86,7 +90,7 @@ def test_counts_by_hand(run: Callable[..., EmbedReport], write_rows: Write, rows
 
 
 def test_again_forwards_nothing(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     path = write_rows(rows)
     first = run(path)
@@ -98,7 +102,7 @@ def test_again_forwards_nothing(
 
 
 def test_all_passes_store_the_same_vectors_under_the_same_keys(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     path = write_rows(rows)
     first = run(path, packing="tree", store_dtype="float32")
@@ -157,7 +161,7 @@ def test_progress_counts_what_texts_share_once(
 
 
 def test_plan_says_the_same_and_writes_nothing(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     path = write_rows(rows)
     plan = run(path, plan_only=True)
@@ -172,7 +176,7 @@ def test_plan_says_the_same_and_writes_nothing(
 
 
 def test_a_limit_is_extended_never_cut(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     path = write_rows(rows)
     assert run(path, limit=30).pairs == 30
@@ -190,7 +194,7 @@ def test_another_backbone_for_a_limited_source_keeps_its_pairs(
     write_rows: Write,
     rows: list[dict[str, Any]],
     tiny_backbone: Callable[..., Path],
-    store: Store,
+    store: StoreFolder,
 ) -> None:
     path = write_rows(rows)
     run(path)
@@ -200,7 +204,7 @@ def test_another_backbone_for_a_limited_source_keeps_its_pairs(
 
 
 def test_sources_add_up_and_replace_starts_over(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     first, second = write_rows(rows[:60], "a.jsonl"), write_rows(rows[30:90], "b.jsonl")
     run(first)
@@ -217,7 +221,7 @@ def test_sources_add_up_and_replace_starts_over(
 
 
 def test_splits_by_prompt_share_no_prompt(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     report = run(write_rows(rows), split_by_prompt=0.3)
     assert set(report.splits) == {"train", "test"}
@@ -252,7 +256,7 @@ def test_the_same_source_with_other_options_is_refused(
 
 
 def test_responses_behind_contexts_are_added_to_the_plain_ones(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     path = write_rows(rows)
     plain = run(path)
@@ -274,7 +278,7 @@ def test_contexts_that_say_nothing_of_the_data_are_refused(
 
 
 def test_replace_takes_a_smaller_limit_and_undoes_a_split(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     path = write_rows(rows)
     run(path)
@@ -298,7 +302,7 @@ def test_rows_passed_over_once_still_stop_who_asks_to_stop(run: Callable[..., Em
 
 
 def test_a_damaged_table_is_mended(
-    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     path = write_rows(rows)
     run(path)
@@ -322,7 +326,7 @@ def test_nothing_that_fits_is_bad_input(
 
 
 def test_ratings_leave_out_unanimous_pairs_in_train_only(
-    run: Callable[..., EmbedReport], write_rows: Write, store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, store: StoreFolder
 ) -> None:
     rated = [
         {"prompt": "p", "response": "good", "help": 4, "style": 3},
@@ -343,7 +347,7 @@ def test_ratings_leave_out_unanimous_pairs_in_train_only(
 
 
 def test_what_does_not_fit_is_trimmed_or_dropped(
-    run: Callable[..., EmbedReport], write_rows: Write, store: Store
+    run: Callable[..., EmbedReport], write_rows: Write, store: StoreFolder
 ) -> None:
     data = [
         {"prompt": "word " * 100, "chosen": "yes", "rejected": "no"},
@@ -373,7 +377,7 @@ def test_a_vector_that_is_not_finite_as_stored_names_its_row(
     run: Callable[..., EmbedReport],
     write_rows: Write,
     rows: list[dict[str, Any]],
-    store: Store,
+    store: StoreFolder,
     monkeypatch: pytest.MonkeyPatch,
     value: float,
     store_dtype: str,
@@ -395,7 +399,7 @@ def test_an_interrupt_keeps_whole_shards_and_goes_on(
     run: Callable[..., EmbedReport],
     write_rows: Write,
     rows: list[dict[str, Any]],
-    store: Store,
+    store: StoreFolder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", 2000)
@@ -422,7 +426,7 @@ def test_an_interrupt_keeps_whole_shards_and_goes_on(
     assert (checked.problems, checked.vectors, checked.duplicate_vectors) == ([], 200, 0)
 
 
-def test_bad_sources_write_nothing(run: Callable[..., EmbedReport], write_rows: Write, store: Store) -> None:
+def test_bad_sources_write_nothing(run: Callable[..., EmbedReport], write_rows: Write, store: StoreFolder) -> None:
     good = write_rows([{"prompt": "p", "chosen": "a", "rejected": "b"}], "good.jsonl")
     bad = write_rows([{"prompt": "", "chosen": "a", "rejected": "b"}], "bad.jsonl")
     with pytest.raises(BadInput, match=r"bad\.jsonl:1: "):
@@ -430,6 +434,6 @@ def test_bad_sources_write_nothing(run: Callable[..., EmbedReport], write_rows: 
     assert not store.root.exists()
 
 
-def pairs_of(store: Store, name: str, split: str = "train") -> pl.DataFrame:
+def pairs_of(store: StoreFolder, name: str, split: str = "train") -> pl.DataFrame:
     parts = open_dataset(store, name).of_split(split)
     return pl.concat(read_table(part, "pairs", ["pair_id", "prompt_id", "part"]) for part in parts)

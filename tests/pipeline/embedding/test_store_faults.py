@@ -27,7 +27,7 @@ from micropref.cache.errors import Damaged, Failure
 from micropref.cache.maintenance import leases
 from micropref.cache.maintenance.leases import Leases
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import only_features, open_features
 from micropref.cli import app
@@ -62,7 +62,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def command(store: Store, tiny_backbone: Callable[..., Path]) -> Callable[..., Any]:
+def command(store: StoreFolder, tiny_backbone: Callable[..., Path]) -> Callable[..., Any]:
     """Return `command(name, *arguments)`, the real command on the store."""
 
     def run(*arguments: str) -> Any:
@@ -82,7 +82,7 @@ def sources(write_rows: Callable[..., Path]) -> list[str]:
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("kind", ["shard", "shard's commit", "pairs", "links", "links' commit"])
 def test_embed_removes_nothing_that_it_cannot_read(
-    store: Store, command: Callable[..., Any], sources: list[str], kind: str, error: int
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], kind: str, error: int
 ) -> None:
     assert command("embed", sources[0], "--name", "first").exit_code == 0
     before = contents(store.root)
@@ -107,7 +107,7 @@ def test_embed_removes_nothing_that_it_cannot_read(
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_verify_and_gc_call_it_unreadable(
-    store: Store, command: Callable[..., Any], sources: list[str], error: int
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], error: int
 ) -> None:
     command("embed", sources[0], "--name", "first")
     before = contents(store.root)
@@ -122,7 +122,7 @@ def test_verify_and_gc_call_it_unreadable(
 
 @pytest.mark.parametrize("name", ["features.json", "about.json", "run.json", "heads.safetensors"])
 def test_no_message_tells_to_remove_what_may_only_be_unreadable(
-    store: Store, synthetic: Callable[..., str], planted_run: Callable[..., str], name: str
+    store: StoreFolder, synthetic: Callable[..., str], planted_run: Callable[..., str], name: str
 ) -> None:
     run = planted_run(store, synthetic(store))
     path = next(store.root.rglob(name))
@@ -136,7 +136,7 @@ def test_no_message_tells_to_remove_what_may_only_be_unreadable(
     assert f"remove {store.root}" not in line
 
 
-def test_damage_is_told_apart_from_a_failed_read(store: Store, synthetic: Callable[..., str]) -> None:
+def test_damage_is_told_apart_from_a_failed_read(store: StoreFolder, synthetic: Callable[..., str]) -> None:
     synthetic(store)
     (item,) = only_features(store, None).commits
     with unreadable(item.path(ROLE), errno.EIO), pytest.raises(Failure) as caught:
@@ -156,7 +156,7 @@ def damage(path: Path) -> None:
     os.utime(path, ns=(0, 0))  # two writes may share one tick of the clock
 
 
-def logical(store: Store, name: str) -> Any:
+def logical(store: StoreFolder, name: str) -> Any:
     """Return what readers find of a data set: vectors by key, pairs and links."""
     features, dataset = only_features(store, None), open_dataset(store, name)
     keys = features.keys().to_pylist()
@@ -181,7 +181,7 @@ def logical(store: Store, name: str) -> Any:
     ],
 )
 def test_embedding_the_same_source_again_repairs_a_file(
-    store: Store, command: Callable[..., Any], sources: list[str], pattern: str, change: str
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], pattern: str, change: str
 ) -> None:
     command("embed", sources[0], "--name", "first")
     whole = logical(store, "first")
@@ -201,7 +201,7 @@ def test_embedding_the_same_source_again_repairs_a_file(
 
 
 def test_damaged_vectors_stay_until_their_replacement_is_committed(
-    store: Store, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command("embed", sources[0], "--name", "first")
     (item,) = only_features(store, None).commits
@@ -216,7 +216,7 @@ def test_damaged_vectors_stay_until_their_replacement_is_committed(
 
 
 def test_damaged_vectors_of_another_data_set_stay_and_are_named(
-    store: Store, command: Callable[..., Any], sources: list[str]
+    store: StoreFolder, command: Callable[..., Any], sources: list[str]
 ) -> None:
     command("embed", sources[0], "--name", "first")
     (item,) = only_features(store, None).commits
@@ -229,7 +229,7 @@ def test_damaged_vectors_of_another_data_set_stay_and_are_named(
     assert verify(store).problems == []
 
 
-def grow_old(store: Store, days: float = 2) -> None:
+def grow_old(store: StoreFolder, days: float = 2) -> None:
     then = time.time() - days * 86400
     for path in store.root.rglob("*"):
         os.utime(path, (then, then))
@@ -237,7 +237,7 @@ def grow_old(store: Store, days: float = 2) -> None:
 
 @pytest.fixture
 def interrupted(
-    store: Store, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """Return `go_on(during)`: an `embed` stopped days ago goes on; `during` runs once, when it has stored a shard."""
     monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", 300)
@@ -272,7 +272,7 @@ def interrupted(
 
 
 def test_gc_leaves_what_a_running_embed_counts_as_stored(
-    store: Store, command: Callable[..., Any], interrupted: Callable[..., Any]
+    store: StoreFolder, command: Callable[..., Any], interrupted: Callable[..., Any]
 ) -> None:
     collected = []
     again = interrupted(lambda: collected.append(command("gc", "--json")))
@@ -283,7 +283,7 @@ def test_gc_leaves_what_a_running_embed_counts_as_stored(
 
 
 def test_what_a_gc_of_young_files_takes_is_embedded_again(
-    store: Store, command: Callable[..., Any], interrupted: Callable[..., Any]
+    store: StoreFolder, command: Callable[..., Any], interrupted: Callable[..., Any]
 ) -> None:
     collected = []
     again = interrupted(lambda: collected.append(command("gc", "--json", "--min-age", "0")))
@@ -295,11 +295,11 @@ def test_what_a_gc_of_young_files_takes_is_embedded_again(
 
 
 def test_an_embed_whose_vectors_keep_going_says_so(
-    store: Store, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = store_vectors.whole_features
 
-    def gone(store: Store, settings: dict[str, Any]) -> Any:
+    def gone(store: StoreFolder, settings: dict[str, Any]) -> Any:
         features, _ = real(store, settings)
         for item in features.commits:
             item.remove()
@@ -313,7 +313,7 @@ def test_an_embed_whose_vectors_keep_going_says_so(
 
 
 def test_leases_are_renewed_until_the_command_ends(
-    store: Store, synthetic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, synthetic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "RENEW_S", 0.02)
     features = open_features(store, synthetic(store, shards=3))
@@ -332,7 +332,9 @@ def test_leases_are_renewed_until_the_command_ends(
             assert time.time() - paths[1].stat().st_mtime > 3600, "nobody relies on it"
 
 
-def test_who_cannot_lease_is_told(store: Store, synthetic: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_lease_is_told(
+    store: StoreFolder, synthetic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     features = open_features(store, synthetic(store, shards=2))
     keys = features.keys().to_pylist()
     said: list[str] = []
@@ -347,7 +349,7 @@ def test_who_cannot_lease_is_told(store: Store, synthetic: Callable[..., str], m
     assert "cannot be marked as in use (Permission denied): run no `gc` while this runs" in line
 
 
-def pair_ids(store: Store, name: str) -> list[str]:
+def pair_ids(store: StoreFolder, name: str) -> list[str]:
     return [row for part in open_dataset(store, name).parts for row in read_table(part, "pairs")["pair_id"]]
 
 
@@ -358,7 +360,7 @@ def overlapping(write_rows: Callable[..., Path]) -> list[str]:
     return [str(write_rows(rows[start : start + 10], f"{start}.jsonl")) for start in (0, 4)]
 
 
-def embed_at_once(store: Store, backbone: Path, sources: list[str], patch: pytest.MonkeyPatch) -> None:
+def embed_at_once(store: StoreFolder, backbone: Path, sources: list[str], patch: pytest.MonkeyPatch) -> None:
     """Embed sources in threads that wait for each other before they first commit pairs."""
     barrier, real, met = threading.Barrier(len(sources)), parts.write_part, threading.local()
 
@@ -377,7 +379,7 @@ def embed_at_once(store: Store, backbone: Path, sources: list[str], patch: pytes
 
 
 def test_writers_at_the_same_moment_give_no_pair_id_twice(
-    store: Store,
+    store: StoreFolder,
     command: Callable[..., Any],
     tiny_backbone: Callable[..., Path],
     overlapping: list[str],
@@ -394,7 +396,7 @@ def test_writers_at_the_same_moment_give_no_pair_id_twice(
 
 
 def test_doubled_pair_ids_are_reported_and_repaired(
-    store: Store,
+    store: StoreFolder,
     command: Callable[..., Any],
     tiny_backbone: Callable[..., Path],
     overlapping: list[str],

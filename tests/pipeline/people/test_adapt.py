@@ -19,7 +19,7 @@ from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.runs import open_run
 from micropref.cache.sql.query import run_query
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.few_shot import ADAPT_METHODS, GRIDS
@@ -49,7 +49,9 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     return seen
 
 
-def test_a_few_choices_find_the_head_of_each_group(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_a_few_choices_find_the_head_of_each_group(
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
+) -> None:
     run = planted_run(store, synthetic(store))
     adapted = adapt(store, run, None, AdaptOptions("attribute"))
     curve = adapted.adaptation
@@ -67,7 +69,7 @@ def test_a_few_choices_find_the_head_of_each_group(store: Store, synthetic: Synt
 @pytest.mark.parametrize("shots_from", ["test", "train"])
 @pytest.mark.parametrize("method", ADAPT_METHODS)
 def test_no_prompt_of_a_persons_shots_is_scored_for_them(
-    store: Store,
+    store: StoreFolder,
     synthetic: Synthetic,
     planted_run: Planted,
     monkeypatch: pytest.MonkeyPatch,
@@ -94,7 +96,7 @@ def test_no_prompt_of_a_persons_shots_is_scored_for_them(
 
 
 def test_every_method_and_count_is_scored_on_the_same_pairs(
-    store: Store, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = planted_run(store, synthetic(store, users=5))
     seen = spied(monkeypatch)
@@ -111,7 +113,7 @@ def test_every_method_and_count_is_scored_on_the_same_pairs(
     assert fewer.drop("run").equals(both)
 
 
-def test_figures_are_those_of_a_slow_loop(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_figures_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     features = synthetic(store, prompts=80, users=3)
     run = planted_run(store, features)
     adapted = adapt(store, run, None, AdaptOptions("user", "2", tau=2.0))
@@ -135,7 +137,7 @@ def test_figures_are_those_of_a_slow_loop(store: Store, synthetic: Synthetic, pl
     assert last["gain"] == pytest.approx(last["accuracy"] - first["accuracy"])
 
 
-def test_no_shots_are_the_runs_own_prediction(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_no_shots_are_the_runs_own_prediction(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     run = planted_run(store, synthetic(store))
     scored = adapt(store, run, None, AdaptOptions("attribute", "3"))
     evaluate(store, run)
@@ -150,7 +152,7 @@ def test_no_shots_are_the_runs_own_prediction(store: Store, synthetic: Synthetic
 
 
 def test_the_views_have_what_was_reported_and_the_scores_give_it_again(
-    store: Store, synthetic: Synthetic, planted_run: Planted
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store))
     adapted = adapt(store, run, None, AdaptOptions("attribute", "4", "drm"))
@@ -164,7 +166,7 @@ def test_the_views_have_what_was_reported_and_the_scores_give_it_again(
 
 
 def test_the_same_adaptation_is_the_same_run_and_another_seed_is_not(
-    store: Store, synthetic: Synthetic, planted_run: Planted
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store))
     first, again = (adapt(store, run, None, AdaptOptions("attribute", "4")) for _ in range(2))
@@ -176,7 +178,7 @@ def test_the_same_adaptation_is_the_same_run_and_another_seed_is_not(
 
 @pytest.mark.parametrize(("sharpness", "expected"), [(1.0, max), (-1.0, min)])
 def test_the_strength_is_the_best_on_validation_pairs(
-    store: Store,
+    store: StoreFolder,
     synthetic: Synthetic,
     planted_run: Planted,
     monkeypatch: pytest.MonkeyPatch,
@@ -200,7 +202,7 @@ def test_the_strength_is_the_best_on_validation_pairs(
 
 
 def test_people_with_too_few_pairs_are_left_out_and_counted(
-    store: Store, synthetic: Synthetic, planted_run: Planted
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store, prompts=84, users=5))
     counts = open_frozen(store, run, None).pairs_of("test", "user").drop_nulls("user")["user"].value_counts()["count"]
@@ -210,7 +212,9 @@ def test_people_with_too_few_pairs_are_left_out_and_counted(
     assert adapted.left_out == (counts <= most).sum() > 0
 
 
-def test_intervals_are_over_users_or_over_prompts(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_intervals_are_over_users_or_over_prompts(
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
+) -> None:
     run = planted_run(store, synthetic(store, users=5))
     by_user, by_attribute = (adapt(store, run, None, AdaptOptions(by, "4")) for by in ("user", "attribute"))  # type: ignore[arg-type]
     assert (by_user.resampled, by_attribute.resampled) == ("users", "prompts")
@@ -251,7 +255,7 @@ def test_numbers_of_shots(text: str, counts: tuple[int, ...]) -> None:
     ],
 )
 def test_bad_requests(
-    store: Store, synthetic: Synthetic, planted_run: Planted, options: dict[str, Any], message: str
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted, options: dict[str, Any], message: str
 ) -> None:
     run = planted_run(store, synthetic(store, context=False))
     with pytest.raises(BadInput, match=message) as caught:
@@ -259,7 +263,7 @@ def test_bad_requests(
     assert "\n" not in str(caught.value)
 
 
-def test_runs_that_cannot_be_adapted(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_runs_that_cannot_be_adapted(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     features = synthetic(store, context=False)
     settings = {"router_input": "context", "reward_input": "plain"}
     options = AdaptOptions("attribute", "4")
@@ -276,7 +280,9 @@ def test_runs_that_cannot_be_adapted(store: Store, synthetic: Synthetic, planted
         adapt(store, planted_run(store, features), "gone", options)
 
 
-def test_a_data_set_of_another_backbone_is_refused(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_a_data_set_of_another_backbone_is_refused(
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
+) -> None:
     features = synthetic(store)
     links = store.dataset("toy") / "links"
     (links / features).rename(links / "otherbackbone")
@@ -284,7 +290,9 @@ def test_a_data_set_of_another_backbone_is_refused(store: Store, synthetic: Synt
         adapt(store, planted_run(store, features), None, AdaptOptions("attribute"))
 
 
-def test_a_run_that_knows_people_takes_them_as_new(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_a_run_that_knows_people_takes_them_as_new(
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
+) -> None:
     synthetic(store, users=5)
     run = train_system(store, "toy", "maxmin", SystemOptions(k=2)).run
     known = open_run(store, run).record["units"]
@@ -298,7 +306,7 @@ def test_a_run_that_knows_people_takes_them_as_new(store: Store, synthetic: Synt
 
 
 def test_drm_wants_heads_that_reward_a_response(
-    store: Store, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = planted_run(store, synthetic(store))
     frozen = open_frozen(store, run, None)
@@ -316,7 +324,7 @@ def test_drm_wants_heads_that_reward_a_response(
 
 
 def test_the_command_prints_curves_and_refuses_what_online_does_not_heed(
-    store: Store, synthetic: Synthetic, planted_run: Planted
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store, users=5))
     words = ["adapt", run, "--by", "user", "--store", str(store.root)]

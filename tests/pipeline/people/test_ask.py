@@ -17,7 +17,7 @@ from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.people import person_path, read_person
 from micropref.cache.runs import open_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.pipeline.people.adapt import AdaptOptions, adapt
 from micropref.pipeline.people.ask import Asked, AskOptions, Question, Reply, ask
 from micropref.pipeline.people.ask_replay import ReplayOptions, replay_policies
@@ -29,7 +29,7 @@ WEIGHTS = (0.5, 0.3, 0.2)
 """Of the planted run: the taste of group a, that of b, and noise."""
 
 
-def margins_of(store: Store, pairs: list[str]) -> np.ndarray:
+def margins_of(store: StoreFolder, pairs: list[str]) -> np.ndarray:
     frozen = open_frozen(store, "planted", None)
     table = frozen.pairs_of("test", "attribute")
     judged = frozen.judge("test", table["pair_id"])
@@ -48,14 +48,14 @@ def answered(questions: list[Question], replies: str) -> Callable[[Question], Re
     return respond
 
 
-def interview(store: Store, replies: str, user: str = "ann", **options: Any) -> tuple[Asked, list[Question]]:
+def interview(store: StoreFolder, replies: str, user: str = "ann", **options: Any) -> tuple[Asked, list[Question]]:
     questions: list[Question] = []
     settings = {"n": len(replies), "threshold": 0.0, **options}
     return ask(store, "planted", None, AskOptions(user, **settings), answered(questions, replies)), questions
 
 
 @pytest.fixture
-def pool(store: Store, synthetic: Synthetic, planted_run: Planted) -> Store:
+def pool(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> StoreFolder:
     """Return a store with a planted run, whose pairs have texts of their own."""
     planted_run(store, synthetic(store, prompts=120))
     return store
@@ -81,7 +81,7 @@ def distinct_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_weights_are_those_of_bayes_rule_and_questions_the_most_telling(
-    pool: Store, monkeypatch: pytest.MonkeyPatch
+    pool: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distinct_texts(monkeypatch)
     asked, questions = interview(pool, "12s1", beta=0.5)
@@ -113,7 +113,7 @@ def test_weights_are_those_of_bayes_rule_and_questions_the_most_telling(
     assert person.answers[2].preferred == "neither"
 
 
-def test_the_chosen_response_is_shown_first_half_the_time(pool: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chosen_response_is_shown_first_half_the_time(pool: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     distinct_texts(monkeypatch)
     _, questions = interview(pool, "1" * 60)
     for question in questions:
@@ -124,7 +124,7 @@ def test_the_chosen_response_is_shown_first_half_the_time(pool: Store, monkeypat
 
 
 def test_an_answer_counts_what_validation_people_want(
-    store: Store, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distinct_texts(monkeypatch)
     planted_run(store, synthetic(store, users=4))
@@ -139,12 +139,12 @@ def test_an_answer_counts_what_validation_people_want(
     assert (replayed.beta, replayed.beta_chosen_by) == (by_attribute.strength, "chosen on validation attributes of toy")
 
 
-def test_without_validation_people_an_answer_counts_as_bayes_rule_has_it(pool: Store) -> None:
+def test_without_validation_people_an_answer_counts_as_bayes_rule_has_it(pool: StoreFolder) -> None:
     asked, _ = interview(pool, "1")
     assert (asked.beta, asked.beta_chosen_by.split(":")[0]) == (1.0, "Bayes' rule")
 
 
-def test_a_known_person_goes_on_and_another_begins_anew(pool: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_person_goes_on_and_another_begins_anew(pool: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     distinct_texts(monkeypatch)
     whole, _ = interview(pool, "121", user="whole")
     first, _ = interview(pool, "12")
@@ -159,7 +159,7 @@ def test_a_known_person_goes_on_and_another_begins_anew(pool: Store, monkeypatch
     assert interview(pool, "1", user="bob")[0].resumed == 0
 
 
-def test_it_stops_when_the_next_question_tells_too_little(pool: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stops_when_the_next_question_tells_too_little(pool: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     distinct_texts(monkeypatch)
     asked, questions = interview(pool, "1" * 40, threshold=0.3)
     assert asked.stopped == "threshold"
@@ -170,7 +170,7 @@ def test_it_stops_when_the_next_question_tells_too_little(pool: Store, monkeypat
     assert interview(pool, "1", user="cat")[0].stopped == "n"
 
 
-def test_equal_questions_are_asked_once(pool: Store) -> None:
+def test_equal_questions_are_asked_once(pool: StoreFolder) -> None:
     """All responses of the synthetic store read alike, so there is a question for each prompt."""
     prompts = open_frozen(pool, "planted", None).pairs_of("test", "attribute")["prompt_id"].n_unique()
     asked, questions = interview(pool, "s" * (prompts + 1))
@@ -178,13 +178,13 @@ def test_equal_questions_are_asked_once(pool: Store) -> None:
     assert interview(pool, "1")[0].questions == []
 
 
-def test_answers_about_other_pairs_are_refused(pool: Store, synthetic: Synthetic) -> None:
+def test_answers_about_other_pairs_are_refused(pool: StoreFolder, synthetic: Synthetic) -> None:
     interview(pool, "12")
     with pytest.raises(BadInput, match=r"2 of the 2 earlier answers of 'ann' .* split 'train'; give the --pool"):
         interview(pool, "1", split="train")
 
 
-def test_a_damaged_person_is_told_by_ask_and_verify(pool: Store) -> None:
+def test_a_damaged_person_is_told_by_ask_and_verify(pool: StoreFolder) -> None:
     asked, _ = interview(pool, "1")
     path = Path(str(asked.file))
     before = verify(pool)
@@ -195,7 +195,7 @@ def test_a_damaged_person_is_told_by_ask_and_verify(pool: Store) -> None:
     assert [line for line in verify(pool).problems if str(path) in line]
 
 
-def test_adapt_writes_a_file_for_each_person(pool: Store, tmp_path: Path) -> None:
+def test_adapt_writes_a_file_for_each_person(pool: StoreFolder, tmp_path: Path) -> None:
     adapted = adapt(pool, "planted", None, AdaptOptions("attribute", "2,4"), tmp_path / "people")
     run = open_run(pool, adapted.run)
     assert len(list((tmp_path / "people").iterdir())) == len(run.record["groups"]) == 2
@@ -210,7 +210,7 @@ def test_adapt_writes_a_file_for_each_person(pool: Store, tmp_path: Path) -> Non
         assert person.data_digest == run.record["data_digest"]
 
 
-def test_people_of_two_runs_are_not_mixed(pool: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_of_two_runs_are_not_mixed(pool: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = AdaptOptions("attribute", "2")
     (tmp_path / "empty").mkdir()
     adapt(pool, "planted", None, options, tmp_path / "empty")
@@ -234,7 +234,7 @@ def test_nobody_is_no_person(tmp_path: Path) -> None:
     assert read_person(person_path(tmp_path, "ann")) is None
 
 
-def test_asking_beats_random_questions_on_recorded_choices(pool: Store) -> None:
+def test_asking_beats_random_questions_on_recorded_choices(pool: StoreFolder) -> None:
     options = ReplayOptions("attribute", n=4, candidates=20, draws=20)
     found = replay_policies(pool, "planted", None, options)
     cold = found.curve.filter(found.curve["answers"] == 0)
@@ -249,7 +249,7 @@ def test_asking_beats_random_questions_on_recorded_choices(pool: Store) -> None:
         assert other == (min(reached) if reached else None)
 
 
-def test_all_candidates_asked_are_what_adapt_learns_from(pool: Store) -> None:
+def test_all_candidates_asked_are_what_adapt_learns_from(pool: StoreFolder) -> None:
     """After all candidates every policy knows the same, and what `adapt` knows from as many shots of the same draw."""
     found = replay_policies(pool, "planted", None, ReplayOptions("attribute", n=6, candidates=6, beta=1.0, seed=3))
     last = found.curve.filter(found.curve["answers"] == 6)
@@ -278,12 +278,12 @@ def test_bad_options(options: Callable[[], Any], message: str) -> None:
         options()
 
 
-def test_too_few_recorded_choices(pool: Store) -> None:
+def test_too_few_recorded_choices(pool: StoreFolder) -> None:
     with pytest.raises(BadInput, match=r"--candidates 500: none of the 2 groups by attribute"):
         replay_policies(pool, "planted", None, ReplayOptions("attribute", candidates=500))
 
 
-def test_the_command(pool: Store, tmp_path: Path) -> None:
+def test_the_command(pool: StoreFolder, tmp_path: Path) -> None:
     answers = tmp_path / "answers.txt"
     words = ["ask", "planted", "--store", str(pool.root)]
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from micropref import cli
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
 from micropref.heads.adaptation.diagnosis import DiagnosisPlan
@@ -25,7 +25,7 @@ Parts = tuple[PairFeatures, PairFeatures, PairFeatures]
 CHEAP = DiagnosisPlan(k=2, restarts=1, device="cpu")
 
 
-def parts_of(store: Store, synthetic: Synthetic, **changes: Any) -> Parts:
+def parts_of(store: StoreFolder, synthetic: Synthetic, **changes: Any) -> Parts:
     """Return pairs to fit, validation and test pairs that name a user."""
     features = open_features(store, synthetic(store, users=10, **changes))
     dataset = open_dataset(store, "toy")
@@ -47,7 +47,7 @@ def found(parts: Parts, plan: DiagnosisPlan = CHEAP) -> UnitDiagnosis:
     return diagnosis
 
 
-def test_planted_groups_are_worth_knowing(store: Store, synthetic: Synthetic) -> None:
+def test_planted_groups_are_worth_knowing(store: StoreFolder, synthetic: Synthetic) -> None:
     one = found(parts_of(store, synthetic))
     assert (one.worth_it, one.more_pairs, one.units) == ("yes", 0, 20)
     gains = (one.over_single, one.over_nobody, one.over_stranger)
@@ -58,7 +58,7 @@ def test_planted_groups_are_worth_knowing(store: Store, synthetic: Synthetic) ->
     assert one.by_count[1] < one.by_count[4] < one.by_count[16]
 
 
-def test_people_of_one_taste_are_not_worth_knowing(store: Store, synthetic: Synthetic) -> None:
+def test_people_of_one_taste_are_not_worth_knowing(store: StoreFolder, synthetic: Synthetic) -> None:
     fitting, validation, test = (p.take(p.table["attribute"] == "a") for p in parts_of(store, synthetic))
     one = found((fitting, validation, test))
     assert one.units == 10
@@ -66,20 +66,20 @@ def test_people_of_one_taste_are_not_worth_knowing(store: Store, synthetic: Synt
     assert abs(one.over_stranger.mean) < 0.02
 
 
-def test_shuffled_people_are_not_worth_knowing(store: Store, synthetic: Synthetic) -> None:
+def test_shuffled_people_are_not_worth_knowing(store: StoreFolder, synthetic: Synthetic) -> None:
     parts = parts_of(store, synthetic, prompts=200)
     assert found(parts).worth_it == "yes"
     assert [found(shuffled(parts, seed)).worth_it for seed in range(10)].count("yes") == 0
 
 
 @pytest.mark.slow
-def test_at_most_one_in_twenty_shuffles_is_taken_for_groups(store: Store, synthetic: Synthetic) -> None:
+def test_at_most_one_in_twenty_shuffles_is_taken_for_groups(store: StoreFolder, synthetic: Synthetic) -> None:
     parts = parts_of(store, synthetic, prompts=200)
     answers = [found(shuffled(parts, seed)).worth_it for seed in range(100, 200)]
     assert answers.count("yes") <= 5
 
 
-def test_few_pairs_say_how_many_more_would_settle_it(store: Store, synthetic: Synthetic) -> None:
+def test_few_pairs_say_how_many_more_would_settle_it(store: StoreFolder, synthetic: Synthetic) -> None:
     """With a pair or two of each user to learn from, no gain says little: it is too early to tell."""
     fitting, validation, test = parts_of(store, synthetic, prompts=200)
     dealt = shuffled((fitting, validation, test), 0)
@@ -88,14 +88,14 @@ def test_few_pairs_say_how_many_more_would_settle_it(store: Store, synthetic: Sy
     assert (one.pairs_per_unit, one.worth_it, one.more_pairs) == (2, "not yet", 6)
 
 
-def test_only_prompts_that_train_has_not_are_scored(store: Store, synthetic: Synthetic) -> None:
+def test_only_prompts_that_train_has_not_are_scored(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, users=5, prompts=120)
     one, *_ = diagnose(store, "toy", CHEAP).units
     test = open_dataset(store, "toy").linked_pairs(open_dataset(store, "toy").linked_features()[0], "test", ["user"])
     assert one.scored == test["user"].drop_nulls().len() - one.unknown
 
 
-def test_every_kind_of_unit_has_a_row_and_a_line(store: Store, synthetic: Synthetic) -> None:
+def test_every_kind_of_unit_has_a_row_and_a_line(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, users=5, prompts=160)
     words = ["diagnose", "toy", "--k", "2", "--restarts", "1", "--device", "cpu", "--store", str(store.root)]
     report = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).stdout)
@@ -108,7 +108,7 @@ def test_every_kind_of_unit_has_a_row_and_a_line(store: Store, synthetic: Synthe
     assert text[0].startswith("toy, by user: yes: knowing the user is worth +0.")
 
 
-def test_people_whose_taste_is_the_contexts_are_worth_knowing_with_it(store: Store, synthetic: Synthetic) -> None:
+def test_people_whose_taste_is_the_contexts_are_worth_knowing_with_it(store: StoreFolder, synthetic: Synthetic) -> None:
     """Users who choose in both contexts, by opposite tastes, are nobody by themselves."""
     parts = [
         replace(part, table=part.table.with_columns(user=pl.col("user").str.slice(1)))
@@ -124,7 +124,9 @@ def test_people_whose_taste_is_the_contexts_are_worth_knowing_with_it(store: Sto
     assert diagnose_kind(without, *parts[1:], "user and context", CHEAP) is None
 
 
-def test_data_that_names_nobody_is_refused(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_names_nobody_is_refused(
+    store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synthetic(store, prompts=80)
     monkeypatch.setattr("micropref.pipeline.people.diagnose.KINDS", ("user",))
     with pytest.raises(BadInput, match=r"neither users, attributes nor contexts .* two of a kind or more") as caught:
@@ -132,7 +134,7 @@ def test_data_that_names_nobody_is_refused(store: Store, synthetic: Synthetic, m
     assert "\n" not in str(caught.value)
 
 
-def test_there_are_no_more_groups_than_units(store: Store, synthetic: Synthetic) -> None:
+def test_there_are_no_more_groups_than_units(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, users=5, prompts=80)
     assert diagnose(store, "toy", replace(CHEAP, k=1000)) == diagnose(store, "toy", replace(CHEAP, k=10))
 

@@ -15,7 +15,7 @@ import torch
 from micropref.cache.datasets import open_dataset
 from micropref.cache.runs import open_run
 from micropref.cache.sql.query import run_query
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.pipeline.people.frozen_run import Frozen
@@ -25,7 +25,7 @@ Synthetic = Callable[..., str]
 Planted = Callable[..., str]
 
 
-def test_online_predicts_before_it_learns(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_online_predicts_before_it_learns(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     features = synthetic(store, prompts=60, users=3)
     online = adapt_online(store, planted_run(store, features), None, "user")
     pairs = load_pairs(open_dataset(store, "toy"), open_features(store, features), "test", router_input="prompt")
@@ -50,7 +50,7 @@ def test_online_predicts_before_it_learns(store: Store, synthetic: Synthetic, pl
     assert online.pairs == sum(user is not None for user in users)
 
 
-def test_online_sums_are_those_of_the_view(store: Store, synthetic: Synthetic, planted_run: Planted) -> None:
+def test_online_sums_are_those_of_the_view(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     online = adapt_online(store, planted_run(store, synthetic(store, users=5)), None, "attribute")
     query = (
         "SELECT forecaster, sum(loss) AS loss, sum(regret) AS regret, sum(bound) AS bound, "
@@ -69,7 +69,7 @@ def test_online_sums_are_those_of_the_view(store: Store, synthetic: Synthetic, p
 
 
 def test_rounds_on_a_prompt_met_before_are_told_from_new_ones(
-    store: Store, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Frozen.judge
     first = []

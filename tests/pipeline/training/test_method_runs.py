@@ -22,7 +22,7 @@ from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.runs import open_run
 from micropref.cache.schemas import KEY_COLUMNS, LINK_SCHEMA
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.heads.evaluation.metrics import accuracy
 from micropref.heads.methods import armo, dpl, lore, pal
@@ -38,7 +38,7 @@ from micropref.pipeline.training.method_runs import open_fitted, train_system
 Synthetic = Callable[..., str]
 
 
-def invoke(store: Store, *words: str) -> Result:
+def invoke(store: StoreFolder, *words: str) -> Result:
     return CliRunner().invoke(cli.app, [words[0], "--store", str(store.root), *words[1:]])
 
 
@@ -51,7 +51,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", methods())
-def test_every_system_is_trained_and_evaluated(store: Store, synthetic: Synthetic, name: str) -> None:
+def test_every_system_is_trained_and_evaluated(store: StoreFolder, synthetic: Synthetic, name: str) -> None:
     synthetic(store, prompts=60, users=3, ratings=True, reward_head=True)
     trained = invoke(store, "train", "toy", "--method", name, "--json")
     assert trained.exit_code == 0, trained.output
@@ -76,7 +76,7 @@ def test_every_system_is_trained_and_evaluated(store: Store, synthetic: Syntheti
     assert rows == [{"method": name, "k": record["k"]}]
 
 
-def test_units_are_users_where_pairs_name_any(store: Store, synthetic: Synthetic) -> None:
+def test_units_are_users_where_pairs_name_any(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=60, users=3)
     data = open_system_data(store, "toy", frozenset({"units"}))
     assert data.reading.units == Units("user", ("a0", "a1", "a2", "b0", "b1", "b2"))
@@ -89,14 +89,14 @@ def test_units_are_users_where_pairs_name_any(store: Store, synthetic: Synthetic
     assert data.reading.units.codes(stranger).tolist() == [NO_UNIT]
 
 
-def test_units_are_attributes_where_pairs_name_no_users(store: Store, synthetic: Synthetic) -> None:
+def test_units_are_attributes_where_pairs_name_no_users(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=40)
     data = open_system_data(store, "toy", frozenset({"units"}))
     assert data.reading.units == Units("attribute", ("a", "b"))
     assert data.training.unit_kind == "attribute"
 
 
-def test_responses_are_those_of_the_pairs(store: Store, synthetic: Synthetic) -> None:
+def test_responses_are_those_of_the_pairs(store: StoreFolder, synthetic: Synthetic) -> None:
     features = open_features(store, synthetic(store, prompts=20))
     reading = Reading("prompt", "plain", frozenset({"responses"}))
     table, pairs = reading.pairs(open_dataset(store, "toy"), features, "test", pl.col("attribute") == "b")
@@ -107,7 +107,7 @@ def test_responses_are_those_of_the_pairs(store: Store, synthetic: Synthetic) ->
         Reading("prompt", "plain").pairs(open_dataset(store, "toy"), features, "test", pl.lit(True))[1].responses()
 
 
-def test_ratings_find_the_vectors_of_their_responses(store: Store, synthetic: Synthetic) -> None:
+def test_ratings_find_the_vectors_of_their_responses(store: StoreFolder, synthetic: Synthetic) -> None:
     features = open_features(store, synthetic(store, prompts=40, ratings=True))
     rated = open_system_data(store, "toy", frozenset({"ratings"})).training.rated
     assert rated is not None
@@ -127,7 +127,7 @@ def test_ratings_find_the_vectors_of_their_responses(store: Store, synthetic: Sy
         assert values == pytest.approx([expected[tuple(vector)][name] for name in "ab"], rel=1e-6)
 
 
-def test_scores_come_in_pieces(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_come_in_pieces(store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic(store, prompts=40)
     run = train_system(store, "toy", "drm", SystemOptions()).run
     whole = evaluate(store, run)
@@ -142,7 +142,7 @@ def test_scores_come_in_pieces(store: Store, synthetic: Synthetic, monkeypatch: 
     assert evaluate(store, other).scored == 0
 
 
-def test_runs_that_do_not_say_how_heads_combine_are_mixtures(store: Store, synthetic: Synthetic) -> None:
+def test_runs_that_do_not_say_how_heads_combine_are_mixtures(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=60)
     trained = invoke(store, "train", "toy", "--k", "2", "--restarts", "1", "--epochs", "2", "--json")
     run = json.loads(trained.stdout)["run"]
@@ -154,7 +154,7 @@ def test_runs_that_do_not_say_how_heads_combine_are_mixtures(store: Store, synth
     assert evaluate(store, run).accuracy == expected
 
 
-def test_a_split_whose_pairs_all_are_too_long_has_nothing_to_evaluate(store: Store, synthetic: Synthetic) -> None:
+def test_a_split_whose_pairs_all_are_too_long_has_nothing_to_evaluate(store: StoreFolder, synthetic: Synthetic) -> None:
     features = synthetic(store, prompts=40)
     run = train_system(store, "toy", "drm", SystemOptions()).run
     dataset = open_dataset(store, "toy")
@@ -167,7 +167,7 @@ def test_a_split_whose_pairs_all_are_too_long_has_nothing_to_evaluate(store: Sto
         evaluate(store, run)
 
 
-def without_response_ids(store: Store) -> None:
+def without_response_ids(store: StoreFolder) -> None:
     """Store the train pairs as the first version did."""
     folder = store.dataset("toy")
     part = open_dataset(store, "toy").of_split("train")[0]
@@ -179,7 +179,9 @@ def without_response_ids(store: Store) -> None:
     commit(links.folder, links.stem, links.files, {**links.record, "pairs_digest": file.digest})
 
 
-def test_pairs_of_the_first_version_are_trained_on_but_do_not_serve_ratings(store: Store, synthetic: Synthetic) -> None:
+def test_pairs_of_the_first_version_are_trained_on_but_do_not_serve_ratings(
+    store: StoreFolder, synthetic: Synthetic
+) -> None:
     synthetic(store, prompts=60, ratings=True)
     without_response_ids(store)
     evaluate(store, train_system(store, "toy", "drm", SystemOptions()).run)
@@ -188,7 +190,7 @@ def test_pairs_of_the_first_version_are_trained_on_but_do_not_serve_ratings(stor
 
 
 def test_pairs_of_the_first_version_are_stored_anew_by_embed(
-    store: Store, write_rows: Callable[..., Path], tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]]
+    store: StoreFolder, write_rows: Callable[..., Path], tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]]
 ) -> None:
     path = write_rows(rows[:30])
     words = ("embed", str(path), "--name", "toy", "--backbone", str(tiny_backbone("bert")), "--json")
@@ -217,7 +219,9 @@ def test_pairs_of_the_first_version_are_stored_anew_by_embed(
         (("--method", "lore", "--features", "nothere"), "unknown features id 'nothere'"),
     ],
 )
-def test_bad_requests_are_one_line(store: Store, synthetic: Synthetic, words: tuple[str, ...], message: str) -> None:
+def test_bad_requests_are_one_line(
+    store: StoreFolder, synthetic: Synthetic, words: tuple[str, ...], message: str
+) -> None:
     synthetic(store, prompts=40)
     result = invoke(store, "train", "toy", *words)
     assert result.exit_code == 2, result.output
@@ -225,7 +229,7 @@ def test_bad_requests_are_one_line(store: Store, synthetic: Synthetic, words: tu
     assert message in " ".join(result.stderr.split())
 
 
-def test_runs_of_unknown_methods_are_refused(store: Store, synthetic: Synthetic) -> None:
+def test_runs_of_unknown_methods_are_refused(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=40)
     run = train_system(store, "toy", "drm", SystemOptions()).run
     path = store.run(run) / "run.json"

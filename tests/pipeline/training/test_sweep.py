@@ -17,7 +17,7 @@ from micropref.cache.errors import BadInput, Interrupted
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.runs import open_run
 from micropref.cache.sql.query import SqlLimits, run_query
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.heads.methods.base import SystemOptions
 from micropref.pipeline.evaluation.evaluate import evaluate
@@ -33,16 +33,16 @@ PLAN = FitPlan(epochs=12, batch=256, dtype="float32")
 GRID = Grid((1, 2, 4), (0.03, 0.3))
 
 
-def run(store: Store, grid: Grid = GRID, progress: Any = None, seeds: int = 2, **options: Any) -> Swept:
+def run(store: StoreFolder, grid: Grid = GRID, progress: Any = None, seeds: int = 2, **options: Any) -> Swept:
     return sweep(store, "toy", grid, BASE, PLAN, TrainOptions(restarts=seeds, **options), progress)
 
 
-def rows(store: Store, query: str) -> list[dict[str, Any]]:
+def rows(store: StoreFolder, query: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = run_query(store.root, query, SqlLimits()).to_pylist()
     return found
 
 
-def test_one_validation_prompt_leaves_no_standard_error(store: Store, synthetic: Synthetic) -> None:
+def test_one_validation_prompt_leaves_no_standard_error(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=5)
     trained = train(store, "toy", BASE, PLAN, TrainOptions(restarts=1))
     assert json.loads((open_run(store, trained.run).folder / "run.json").read_text())["validation_nll_se"] is None
@@ -67,7 +67,9 @@ def test_settings_are_distinct_and_one_head_is_fitted_once() -> None:
     ]
 
 
-def test_the_planted_number_of_groups_is_chosen_and_saved_like_any_run(store: Store, synthetic: Synthetic) -> None:
+def test_the_planted_number_of_groups_is_chosen_and_saved_like_any_run(
+    store: StoreFolder, synthetic: Synthetic
+) -> None:
     synthetic(store, prompts=1200)
     swept = run(store, seeds=4)
     record = open_run(store, swept.run).record
@@ -96,7 +98,7 @@ def test_the_planted_number_of_groups_is_chosen_and_saved_like_any_run(store: St
     assert "restarts that agree" in text
 
 
-def test_a_setting_of_a_sweep_is_what_train_gives(store: Store, synthetic: Synthetic) -> None:
+def test_a_setting_of_a_sweep_is_what_train_gives(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     swept = run(store, Grid((3,), (0.1,)), seeds=2)
     setting = FitSetting("mixture", 3, lam=0.1, lr=2e-2, hidden=16)
@@ -107,11 +109,11 @@ def test_a_setting_of_a_sweep_is_what_train_gives(store: Store, synthetic: Synth
 
 
 def test_an_interrupted_sweep_keeps_its_chunks_and_goes_on(
-    store: Store, tmp_path: Path, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, tmp_path: Path, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("micropref.heads.fitting.fit.CHUNK_SETTINGS", 3)
     synthetic(store)
-    whole = Store(tmp_path / "whole")
+    whole = StoreFolder(tmp_path / "whole")
     synthetic(whole)
     expected = run(whole)
     seen: list[tuple[int, int]] = []
@@ -137,7 +139,9 @@ def test_an_interrupted_sweep_keeps_its_chunks_and_goes_on(
         assert torch.equal(tensor, open_run(whole, expected.run).tensors()[name])
 
 
-def test_a_damaged_chunk_is_fitted_again(store: Store, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_chunk_is_fitted_again(
+    store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("micropref.heads.fitting.fit.CHUNK_SETTINGS", 3)
     synthetic(store)
 
@@ -154,7 +158,7 @@ def test_a_damaged_chunk_is_fitted_again(store: Store, synthetic: Synthetic, mon
     assert chunks == {1, 2, 3}
 
 
-def test_pruning_shows_accuracy_before_and_after(store: Store, synthetic: Synthetic) -> None:
+def test_pruning_shows_accuracy_before_and_after(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=1200)
     setting = FitSetting("mixture", 6, lam=0.3, lr=2e-2, hidden=16)
     plain = train(store, "toy", setting, PLAN, TrainOptions(restarts=1))
@@ -171,7 +175,7 @@ def test_pruning_shows_accuracy_before_and_after(store: Store, synthetic: Synthe
     assert evaluate(store, pruned.run).head_accuracy["head"].n_unique() == 6 - len(removed)
 
 
-def test_a_projected_run_is_one_of_the_full_width(store: Store, synthetic: Synthetic, monkeypatch: Any) -> None:
+def test_a_projected_run_is_one_of_the_full_width(store: StoreFolder, synthetic: Synthetic, monkeypatch: Any) -> None:
     monkeypatch.setattr("micropref.pipeline.training.choose_width.PROBED", (2, 8))
     synthetic(store)
     full = train(store, "toy", BASE, PLAN, TrainOptions(restarts=2))
@@ -190,7 +194,7 @@ def test_a_projected_run_is_one_of_the_full_width(store: Store, synthetic: Synth
     assert json.dumps(chosen.record)
 
 
-def test_k_one_alone_needs_no_router(store: Store, synthetic: Synthetic) -> None:
+def test_k_one_alone_needs_no_router(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     swept = run(store, Grid((1,), (0.1, 0.3)))
     assert (swept.settings, swept.record["method"]) == (1, "single")

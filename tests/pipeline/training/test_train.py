@@ -16,7 +16,7 @@ import torch
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.runs import open_run
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import planned_features
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.fitting.settings import FitPlan, FitSetting
@@ -30,12 +30,14 @@ GROUPS = ("a", "b", None)
 PLAN = FitPlan(epochs=15, batch=256, dtype="float32")
 
 
-def fit(store: Store, method: str = "mixture", k: int = 3, **options: Any) -> str:
+def fit(store: StoreFolder, method: str = "mixture", k: int = 3, **options: Any) -> str:
     setting = FitSetting(method, k, lr=2e-2, hidden=16)  # type: ignore[arg-type]
     return train(store, "toy", setting, PLAN, TrainOptions(restarts=3, **options)).run
 
 
-def test_the_router_with_contexts_finds_the_groups_and_single_does_not(store: Store, synthetic: Synthetic) -> None:
+def test_the_router_with_contexts_finds_the_groups_and_single_does_not(
+    store: StoreFolder, synthetic: Synthetic
+) -> None:
     synthetic(store, prompts=1200)
     mixture, single = evaluate(store, fit(store)), evaluate(store, fit(store, "single", 1))
     labelled = pl.col("attribute").is_not_null()
@@ -44,7 +46,7 @@ def test_the_router_with_contexts_finds_the_groups_and_single_does_not(store: St
     assert mixture.best_head.filter(labelled)["accuracy"].min() > 0.8  # type: ignore[operator]
 
 
-def test_scores_are_those_of_a_slow_loop(store: Store, synthetic: Synthetic) -> None:
+def test_scores_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Synthetic) -> None:
     features_id = synthetic(store, prompts=40)
     run = open_run(store, fit(store))
     evaluation = evaluate(store, run.id)
@@ -72,7 +74,9 @@ def test_scores_are_those_of_a_slow_loop(store: Store, synthetic: Synthetic) -> 
     assert evaluation.without_context == 10
 
 
-def test_best_heads_are_chosen_on_validation_and_the_oracle_is_called_one(store: Store, synthetic: Synthetic) -> None:
+def test_best_heads_are_chosen_on_validation_and_the_oracle_is_called_one(
+    store: StoreFolder, synthetic: Synthetic
+) -> None:
     synthetic(store)
     evaluation = evaluate(store, fit(store))
     oracle = evaluation.best_head.filter(pl.col("chosen_on") == "oracle")
@@ -88,7 +92,7 @@ def test_best_heads_are_chosen_on_validation_and_the_oracle_is_called_one(store:
     assert chosen["head"].item() == best
 
 
-def test_intervals_hold_the_accuracy_and_narrow_with_more_prompts(store: Store, synthetic: Synthetic) -> None:
+def test_intervals_hold_the_accuracy_and_narrow_with_more_prompts(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     table = evaluate(store, fit(store)).head_accuracy
     assert (table["low"] <= table["accuracy"]).all()
@@ -97,7 +101,7 @@ def test_intervals_hold_the_accuracy_and_narrow_with_more_prompts(store: Store, 
     assert width == pytest.approx(2 * 1.96 * 0.4 / math.sqrt(100), rel=0.35)
 
 
-def test_eval_scores_only_what_has_no_scores(store: Store, synthetic: Synthetic) -> None:
+def test_eval_scores_only_what_has_no_scores(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     run = fit(store)
     first = evaluate(store, run)
@@ -109,9 +113,9 @@ def test_eval_scores_only_what_has_no_scores(store: Store, synthetic: Synthetic)
     assert evaluate(store, run, split="train").scored == 900 - validation
 
 
-def test_the_same_fit_is_the_same_run_to_the_bit(store: Store, tmp_path: Path, synthetic: Synthetic) -> None:
+def test_the_same_fit_is_the_same_run_to_the_bit(store: StoreFolder, tmp_path: Path, synthetic: Synthetic) -> None:
     synthetic(store)
-    other = Store(tmp_path / "other")
+    other = StoreFolder(tmp_path / "other")
     synthetic(other)
     first, second = fit(store), fit(other)
     assert first == second
@@ -119,7 +123,7 @@ def test_the_same_fit_is_the_same_run_to_the_bit(store: Store, tmp_path: Path, s
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in open_run(other, second).tensors().items())
 
 
-def test_runs_record_what_they_were_told(store: Store, synthetic: Synthetic) -> None:
+def test_runs_record_what_they_were_told(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     setting = FitSetting("mixture", 3, lr=2e-2, hidden=16)
     trained = train(store, "toy", setting, PLAN, TrainOptions(restarts=3))
@@ -135,7 +139,7 @@ def test_runs_record_what_they_were_told(store: Store, synthetic: Synthetic) -> 
         assert train(store, "toy", replace(setting, **change), PLAN, TrainOptions(restarts=1)).run != trained.run
 
 
-def test_changed_weights_are_refused(store: Store, synthetic: Synthetic) -> None:
+def test_changed_weights_are_refused(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     run = fit(store)
     path = store.run(run) / "heads.safetensors"
@@ -160,20 +164,22 @@ def test_changed_weights_are_refused(store: Store, synthetic: Synthetic) -> None
         (lambda store: TrainOptions(restarts=0), "restarts is 0"),
     ],
 )
-def test_bad_requests(store: Store, call: Callable[[Store], Any], message: str, synthetic: Synthetic) -> None:
+def test_bad_requests(
+    store: StoreFolder, call: Callable[[StoreFolder], Any], message: str, synthetic: Synthetic
+) -> None:
     synthetic(store, context=False)
     with pytest.raises(BadInput, match=message) as caught:
         call(store)
     assert "\n" not in str(caught.value)
 
 
-def test_too_few_prompts_to_validate(store: Store, synthetic: Synthetic) -> None:
+def test_too_few_prompts_to_validate(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=2)
     with pytest.raises(BadInput, match="embed more prompts"):
         fit(store)
 
 
-def test_two_features_ids_need_a_choice(store: Store, synthetic: Synthetic) -> None:
+def test_two_features_ids_need_a_choice(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     (store.dataset("toy") / "links" / "otherid").mkdir()
     with pytest.raises(BadInput, match=r"2 features ids \(.*\): choose one with --features"):

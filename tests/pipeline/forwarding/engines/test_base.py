@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from micropref.cache.errors import BadInput, Failure, Interrupted
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.pipeline.embedding.embed import embed
 from micropref.pipeline.forwarding import worker as forward
 from micropref.pipeline.forwarding.engines import processes as process_engine
@@ -315,7 +315,7 @@ def test_a_worker_process_sends_its_errors_to_the_command(error: Exception) -> N
 
 
 def test_ray_that_is_not_installed(
-    store: Store, write_rows: Callable[..., Path], rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    store: StoreFolder, write_rows: Callable[..., Path], rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "micropref.pipeline.forwarding.engines.ray_cluster", raising=False)

@@ -20,7 +20,7 @@ import pytest
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.store import Store
+from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import only_features
 from micropref.pipeline.embedding.embed import embed
 from micropref.pipeline.embedding.report import EmbedReport
@@ -46,14 +46,14 @@ def run(
     """Return `run(store, engine, rows)`: an embed of many small shards."""
     monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", 2000)
 
-    def run(store: Store, engine: EngineOptions, rows: int = 60) -> EmbedReport:
+    def run(store: StoreFolder, engine: EngineOptions, rows: int = 60) -> EmbedReport:
         options = EmbedOptions(backbone=str(tiny_backbone("llama")), dtype="float32", device="cpu")
         return embed(store, [write_rows(make_rows(rows))], "mine", SourceOptions(), options, engine)
 
     return run
 
 
-def assert_same(store: Store, other: Store) -> None:
+def assert_same(store: StoreFolder, other: StoreFolder) -> None:
     """Two stores hold the same keys, once each, vectors that differ by rounding, and the same links."""
     one, two = only_features(store, None), only_features(other, None)
     keys = one.keys().to_pylist()
@@ -73,7 +73,7 @@ def assert_same(store: Store, other: Store) -> None:
 
 
 def test_two_processes_store_what_one_stores(tmp_path: Path, run: Callable[..., EmbedReport]) -> None:
-    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    one, two = StoreFolder(tmp_path / "one"), StoreFolder(tmp_path / "two")
     alone, together = run(one, EngineOptions()), run(two, EngineOptions(workers=2))
     assert len(only_features(one, None).commits) >= 5
     assert_same(two, one)
@@ -84,7 +84,7 @@ def test_two_processes_store_what_one_stores(tmp_path: Path, run: Callable[..., 
 
 @pytest.mark.slow
 def test_a_killed_process_is_told_and_the_next_run_goes_on(tmp_path: Path, run: Callable[..., EmbedReport]) -> None:
-    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    one, two = StoreFolder(tmp_path / "one"), StoreFolder(tmp_path / "two")
 
     def kill() -> None:
         while not list(two.root.rglob("*.parquet")):
@@ -104,7 +104,7 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(tmp_path: Path, run: 
     assert_same(two, one)
 
 
-def command(store: Store, source: Path, backbone: Path, *more: str) -> list[str]:
+def command(store: StoreFolder, source: Path, backbone: Path, *more: str) -> list[str]:
     code = "from pipeline import text_plan; text_plan.SHARD_TOKENS = 2000; from cli import app; app()"
     options = ["--name", "mine", "--backbone", str(backbone), "--store", str(store.root), "--dtype", "float32"]
     return [sys.executable, "-c", code, "embed", str(source), *options, "--device", "cpu", *more]
@@ -124,7 +124,7 @@ def test_a_killed_command_takes_its_workers_along_and_the_next_goes_on(
     engine: list[str],
     how: signal.Signals,
 ) -> None:
-    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    one, two = StoreFolder(tmp_path / "one"), StoreFolder(tmp_path / "two")
     source = write_rows(make_rows(2000))
     line = command(two, source, tiny_backbone("llama"), *engine)
     process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -169,7 +169,7 @@ def test_ray_gives_a_killed_actors_shards_to_the_next(
             return stored
 
     monkeypatch.setattr(ray_engine, "Actor", Fragile)
-    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    one, two = StoreFolder(tmp_path / "one"), StoreFolder(tmp_path / "two")
     report = run(two, EngineOptions("ray", workers=2), 400)
     assert killed.exists()
     assert report.texts == 1200
@@ -191,7 +191,7 @@ def test_what_goes_wrong_in_a_ray_actor_is_told_as_it_is_here(
 
     monkeypatch.setattr(ray_engine, "Actor", Failing)
     with pytest.raises(Failure, match=r"^disk full$"):
-        run(Store(tmp_path / "store"), EngineOptions("ray", workers=2))
+        run(StoreFolder(tmp_path / "store"), EngineOptions("ray", workers=2))
 
 
 @pytest.mark.slow
@@ -204,4 +204,4 @@ def test_an_address_without_a_cluster_is_bad_input(
     with pytest.raises(
         BadInput, match=f"--ray-address {address}: Ray does not connect .*give the address of a running"
     ):
-        run(Store(tmp_path / "store"), EngineOptions("ray", ray_address=address))
+        run(StoreFolder(tmp_path / "store"), EngineOptions("ray", ray_address=address))
