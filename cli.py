@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefError, cannot_read
 from micropref.cache.keys import finite
 from micropref.cache.store import StoreFolder
+from micropref.pipeline.api.store import Store
 from micropref.pipeline.options import (
     BACKBONE_HELP,
     CONTEXT_TEMPLATE,
@@ -35,7 +36,6 @@ from micropref.pipeline.options import (
     EpochsOption,
     FeaturesOption,
     FitDtypeOption,
-    FitMethod,
     GroupedBy,
     HiddenOption,
     JsonOption,
@@ -117,6 +117,11 @@ def _print(report: DataclassInstance, text: str, *, as_json: bool) -> None:
         typer.echo(text, nl=False)
 
 
+def _show(report: DataclassInstance, *, as_json: bool) -> None:
+    """Print a report of the Python API, which reads as the command prints it."""
+    _print(report, f"{report!r}\n", as_json=as_json)
+
+
 def _is_given(ctx: typer.Context, option: str) -> bool:
     source = ctx.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
@@ -175,13 +180,11 @@ def embed(
       micropref embed pairs.jsonl --name mine
       micropref embed held-out.jsonl --name mine --split test
     """
-    from micropref.pipeline.embedding import embed as stage
-    from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
-    from micropref.pipeline.show.embed import show_embedding
-    from micropref.pipeline.sources.ingest import SourceOptions
-
-    source_options = SourceOptions(split, split_by_prompt, shape, contexts, limit, on_bad, replace)
-    options = EmbedOptions(
+    report = Store(store, _announce).embed(
+        sources,
+        name,
+        split=split,
+        split_by_prompt=split_by_prompt,
         backbone=backbone,
         revision=revision,
         pooling=pooling,
@@ -189,20 +192,25 @@ def embed(
         overlong=overlong,
         template=template,
         date=date,
+        contexts=contexts,
         context_template=context_template,
         responses=responses,
+        format=shape,
         dtype=dtype,
         store_dtype=store_dtype,
         device=device,
-        packing=packing,
+        pass_=packing,
         tokens_per_batch=tokens_per_batch,
+        limit=limit,
+        on_bad=on_bad,
+        replace=replace,
         trust_remote_code=trust_remote_code,
+        engine=engine,
+        workers=workers,
+        ray_address=ray_address,
+        plan=plan,
     )
-    who = EngineOptions(engine, workers, ray_address)
-    report = stage.embed(
-        StoreFolder(store), sources, name, source_options, options, who, plan_only=plan, announce=_announce
-    )
-    _print(report, show_embedding(report, planned=plan), as_json=as_json)
+    _show(report, as_json=as_json)
 
 
 @app.command()
@@ -253,27 +261,37 @@ def train(
 
     given = [option for option in ctx.params if _is_given(ctx, option)]
     check_heeded(method, given, latent)
-    if method not in get_args(FitMethod):
-        from micropref.heads.methods.base import SystemOptions
-        from micropref.pipeline.show.methods import show_system
-        from micropref.pipeline.training.method_runs import train_system
-
-        recipe = SystemOptions(k if k is not None else SystemOptions().k, device, armo_gate)
-        reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
-        system = train_system(StoreFolder(store), name, method, recipe, seed=seed, **reads)
-        _print(system, show_system(system), as_json=as_json)
-        return
-    from micropref.heads.fitting.settings import FitPlan, FitSetting
-    from micropref.pipeline.show.train import show_training, training_progress
-    from micropref.pipeline.training import train as stage
-
-    heads = k if k is not None else 1 if method == "single" else 5
-    setting = FitSetting(cast("FitMethod", method), heads, lam, prior, hidden, lr, wd, l2, seed, latent, weight)
-    plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=solver, anneal=anneal)
-    options = stage.TrainOptions(router_input, reward_input, restarts, features, projection, prune, memory)
-    with training_progress() as progress:
-        trained = stage.train(StoreFolder(store), name, setting, plan, options, progress)
-    _print(trained, show_training(trained), as_json=as_json)
+    report = Store(store, _announce).train(
+        name,
+        method=method,
+        k=k,
+        lam=lam,
+        l2=l2,
+        solver=solver,
+        restarts=restarts,
+        armo_gate=armo_gate,
+        router_input=router_input,
+        reward_input=reward_input,
+        hidden=hidden,
+        prior=prior,
+        latent=latent,
+        weight=weight,
+        anneal=anneal,
+        epochs=epochs,
+        lr=lr,
+        batch=batch,
+        wd=wd,
+        patience=patience,
+        projection=projection,
+        prune=prune,
+        memory=memory,
+        seed=seed,
+        data_seed=data_seed,
+        dtype=dtype,
+        device=device,
+        features=features,
+    )
+    _show(report, as_json=as_json)
 
 
 @app.command()
@@ -313,21 +331,38 @@ def sweep(
     Example:
       micropref sweep mine --k 1,2,3,5 --lam 0,0.1,0.3 --seeds 4
     """
-    from micropref.heads.fitting.settings import FitPlan, FitSetting
-    from micropref.pipeline.show.train import show_sweep, training_progress
-    from micropref.pipeline.training import sweep as stage
     from micropref.pipeline.training.method_options import check_latent
-    from micropref.pipeline.training.train import TrainOptions
+    from micropref.pipeline.training.sweep import parse_values
 
-    given = [option for option in ("weight", "anneal") if _is_given(ctx, option)]
-    check_latent(latent, given)
-    grid = stage.Grid(stage.parse_values("k", k, int), stage.parse_values("lam", lam, float))
-    base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
-    plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
-    options = TrainOptions(router_input, reward_input, seeds, features, projection, prune, memory)
-    with training_progress() as progress:
-        swept = stage.sweep(StoreFolder(store), name, grid, base, plan, options, progress)
-    _print(swept, show_sweep(swept), as_json=as_json)
+    check_latent(latent, [option for option in ("weight", "anneal") if _is_given(ctx, option)])
+    report = Store(store, _announce).sweep(
+        name,
+        k=parse_values("k", k, int),
+        lam=parse_values("lam", lam, float),
+        seeds=seeds,
+        method=method,
+        router_input=router_input,
+        reward_input=reward_input,
+        hidden=hidden,
+        prior=prior,
+        latent=latent,
+        weight=weight,
+        anneal=anneal,
+        epochs=epochs,
+        lr=lr,
+        batch=batch,
+        wd=wd,
+        patience=patience,
+        projection=projection,
+        prune=prune,
+        memory=memory,
+        seed=seed,
+        data_seed=data_seed,
+        dtype=dtype,
+        device=device,
+        features=features,
+    )
+    _show(report, as_json=as_json)
 
 
 @app.command("eval")
@@ -344,11 +379,7 @@ def evaluate(
     Example:
       micropref eval mixture-1a2b3c4d --split test
     """
-    from micropref.pipeline.evaluation import evaluate as stage
-    from micropref.pipeline.show.evaluate import show_evaluation
-
-    evaluation = stage.evaluate(StoreFolder(store), run, data, split)
-    _print(evaluation, show_evaluation(evaluation), as_json=as_json)
+    _show(Store(store, _announce).evaluate(run, data=data, split=split), as_json=as_json)
 
 
 @app.command()
@@ -378,14 +409,22 @@ def route(
       micropref route mixture-1a2b3c4d --budget 50
       micropref route mixture-1a2b3c4d --budget 5,10,20,50,100
     """
-    from micropref.heads.adaptation.router_refit import RouteSetting
-    from micropref.pipeline.routing import route as stage
-    from micropref.pipeline.show.route import show_routed
+    from micropref.pipeline.routing.route import parse_budgets, parse_tau
 
-    setting = RouteSetting(target, anchor, epochs, batch, lr, seed)
-    options = stage.RouteOptions(stage.parse_budgets(budget), stage.parse_tau(tau), reward_input, setting)
-    routed = stage.route(StoreFolder(store), run, data, options)
-    _print(routed, show_routed(routed), as_json=as_json)
+    report = Store(store, _announce).route(
+        run,
+        data=data,
+        budget=parse_budgets(budget),
+        tau=parse_tau(tau),
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        target=target,
+        anchor=anchor,
+        reward_input=reward_input,
+        seed=seed,
+    )
+    _show(report, as_json=as_json)
 
 
 @app.command()
@@ -432,14 +471,9 @@ def adapt(
         replayed = adapt_online(StoreFolder(store), run, data, by, switches or 1)
         _print(replayed, show_online(replayed), as_json=as_json)
     else:
-        from micropref.pipeline.people import adapt as stage
-        from micropref.pipeline.show.adapt import show_adaptation
-
         if switches is not None:
             raise BadInput(f"--switches is {switches}: only --online follows changes of taste; give both or neither")
-
-        adapted = stage.adapt(StoreFolder(store), run, data, stage.AdaptOptions(by, **given), people)
-        _print(adapted, show_adaptation(adapted), as_json=as_json)
+        _show(Store(store, _announce).adapt(run, by, data=data, out=people, **given), as_json=as_json)
 
 
 @app.command()
@@ -513,13 +547,10 @@ def diagnose(
     Example:
       micropref diagnose mine
     """
-    from micropref.heads.adaptation.diagnosis import DiagnosisPlan
-    from micropref.pipeline.people import diagnose as stage
-    from micropref.pipeline.show.diagnose import show_diagnosis
-
-    plan = DiagnosisPlan(k, restarts, device, seed)
-    found = stage.diagnose(StoreFolder(store), name, plan, features=features, reward_input=reward_input)
-    _print(found, show_diagnosis(found), as_json=as_json)
+    report = Store(store, _announce).diagnose(
+        name, k=k, restarts=restarts, reward_input=reward_input, seed=seed, device=device, features=features
+    )
+    _show(report, as_json=as_json)
 
 
 @app.command()
@@ -545,14 +576,21 @@ def compare(
     Example:
       micropref compare mine --methods single,static,mixture,micro --seeds 3
     """
-    from micropref.pipeline.comparison import compare as stage
-    from micropref.pipeline.comparison.experiment import TrialOptions
-    from micropref.pipeline.show.compare import show_compared
-
-    wanted = None if systems == "all" else [word.strip() for word in systems.split(",")]
-    options = TrialOptions(split, shots, budget, k, seeds, gate, paper, route_on, features, device)
-    compared = stage.run_comparison(StoreFolder(store), name, wanted, options, _announce)
-    _print(compared, show_compared(compared), as_json=as_json)
+    report = Store(store, _announce).compare(
+        name,
+        methods=systems,
+        seeds=seeds,
+        split=split,
+        shots=shots,
+        budget=budget,
+        k=k,
+        armo_gate=gate,
+        paper=paper,
+        route_on=route_on,
+        device=device,
+        features=features,
+    )
+    _show(report, as_json=as_json)
 
 
 @app.command()

@@ -35,6 +35,7 @@ FLOORS = (
     {"pipeline.embedding", "pipeline.comparison"},
     {"pipeline.demo"},
     {"pipeline.show"},
+    {"pipeline.api"},
     {"cli"},
 )
 """Folders from the lowest floor up: a file imports from its own folder and from floors below, never from beside it."""

@@ -1,0 +1,217 @@
+"""`Store.train` and `Store.sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from micropref.pipeline.api.opened import OpenedStore
+from micropref.pipeline.api.reports import readable
+from micropref.pipeline.api.values import changed, several, size
+from micropref.pipeline.options import (
+    ArmoGate,
+    DeviceName,
+    FitDtype,
+    FitMethod,
+    Latent,
+    Method,
+    Prior,
+    RewardInput,
+    RouterInput,
+    Solver,
+    SweptMethod,
+    Weight,
+)
+
+if TYPE_CHECKING:
+    from micropref.pipeline.training.method_runs import TrainedSystem
+    from micropref.pipeline.training.sweep import Swept
+    from micropref.pipeline.training.train import Trained
+
+
+class Fitting(OpenedStore):
+    """Fits on cached vectors."""
+
+    def train(
+        self,
+        name: str,
+        *,
+        method: Method = "mixture",
+        k: int | None = None,
+        lam: float = 0.1,
+        router_input: RouterInput = "auto",
+        reward_input: RewardInput = "plain",
+        hidden: int = 128,
+        prior: Prior = "example",
+        latent: Latent = "pair",
+        weight: Weight = "pair",
+        anneal: bool = True,
+        epochs: int = 20,
+        lr: float = 2e-3,
+        batch: int = 2048,
+        wd: float = 0.01,
+        l2: float = 0.0,
+        patience: int = 5,
+        solver: Solver = "adamw",
+        projection: str | int = "none",
+        prune: float | None = None,
+        memory: str | int | None = None,
+        restarts: int = 8,
+        armo_gate: ArmoGate = "small",
+        seed: int = 0,
+        data_seed: int = 0,
+        dtype: FitDtype = "auto",
+        device: DeviceName = "auto",
+        features: str | None = None,
+    ) -> Trained | TrainedSystem:
+        """Fit reward heads and router, or another method, on a data set's cached features.
+
+        Args:
+            name: the data set.
+            method: mixture (heads and a router), static (one set of weights), single (one head), or another method.
+            k: reward heads K; None: 5, and 1 for single.
+            lam: λ, the KL penalty towards uniform mixture weights.
+            router_input: what the router reads; auto: the context where rows have one.
+            reward_input: behind which prompt responses were embedded.
+            hidden: units of the router; 0: linear.
+            prior: whether the penalty is on each pair's weights, or on the batch mean.
+            latent: what has one group: each pair, or all pairs of a user or context.
+            weight: what counts alike: pairs, or the users or contexts of `latent`.
+            anneal: raise the weight of a user's or context's evidence over half the fit.
+            epochs: passes over the pairs at most.
+            lr: peak learning rate; vectors wider than 384 take 384 / width of it.
+            batch: pairs of a minibatch.
+            wd: weight decay.
+            l2: explicit L2 term; scikit-learn's C is 1 / l2.
+            patience: epochs without a better validation NLL before stopping; 0: never.
+            solver: adamw on minibatches, or lbfgs on all pairs to convergence.
+            projection: fit on so many principal components, "auto" or "none".
+            prune: remove heads whose predictions correlate above this.
+            memory: most memory of the process in bytes, or such as "6GB"; pairs that need more are streamed.
+            restarts: initialisations fitted together; the best by validation NLL is kept.
+            armo_gate: size of ARMO's gate.
+            seed: seed of the first restart's initial weights.
+            data_seed: seed of the order of the pairs.
+            dtype: precision of the large matrix multiplications.
+            device: where to compute.
+            features: features id; None: the only one there is.
+
+        Returns:
+            The run's id, its record and how the restarts ended.
+
+        Raises:
+            BadInput: for unknown names, and options without an effect on the method.
+
+        Example:
+            Store("data").train("mine", k=5, lam=0.1).run
+
+        """
+        from micropref.pipeline.training.method_options import check_heeded
+
+        check_heeded(method, changed(Fitting.train, locals()), latent)
+        if method not in get_args(FitMethod):
+            from micropref.heads.methods.base import SystemOptions
+            from micropref.pipeline.show.methods import show_system
+            from micropref.pipeline.training.method_runs import train_system
+
+            recipe = SystemOptions(SystemOptions().k if k is None else k, device, armo_gate)
+            reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
+            system = train_system(self._store, name, method, recipe, seed=seed, **reads)
+            return readable(system, show_system(system))
+        from micropref.heads.fitting.settings import FitPlan, FitSetting
+        from micropref.pipeline.show.train import show_training, training_progress
+        from micropref.pipeline.training import train as stage
+
+        heads = k if k is not None else 1 if method == "single" else 5
+        setting = FitSetting(cast("FitMethod", method), heads, lam, prior, hidden, lr, wd, l2, seed, latent, weight)
+        plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=solver, anneal=anneal)
+        options = stage.TrainOptions(
+            router_input, reward_input, restarts, features, str(projection), prune, size(memory)
+        )
+        with training_progress() as progress:
+            trained = stage.train(self._store, name, setting, plan, options, progress)
+        return readable(trained, show_training(trained))
+
+    def sweep(
+        self,
+        name: str,
+        *,
+        k: int | Sequence[int] = (1, 2, 3, 5, 8, 10),
+        lam: float | Sequence[float] = (0, 0.03, 0.1, 0.3, 0.5),
+        seeds: int = 8,
+        method: SweptMethod = "mixture",
+        router_input: RouterInput = "auto",
+        reward_input: RewardInput = "plain",
+        hidden: int = 128,
+        prior: Prior = "example",
+        latent: Latent = "pair",
+        weight: Weight = "pair",
+        anneal: bool = True,
+        epochs: int = 20,
+        lr: float = 2e-3,
+        batch: int = 2048,
+        wd: float = 0.01,
+        patience: int = 5,
+        projection: str | int = "none",
+        prune: float | None = None,
+        memory: str | int | None = None,
+        seed: int = 0,
+        data_seed: int = 0,
+        dtype: FitDtype = "auto",
+        device: DeviceName = "auto",
+        features: str | None = None,
+    ) -> Swept:
+        """Fit many K, λ and seeds at once, choose K by the one-standard-error rule, and save the winner as a run.
+
+        Args:
+            name: the data set.
+            k: numbers of reward heads.
+            lam: values of λ, the KL penalty towards uniform mixture weights.
+            seeds: initialisations of each K and λ.
+            method: mixture, static or ensemble.
+            router_input: as in `train`.
+            reward_input: as in `train`.
+            hidden: as in `train`.
+            prior: as in `train`.
+            latent: as in `train`.
+            weight: as in `train`.
+            anneal: as in `train`.
+            epochs: as in `train`.
+            lr: as in `train`.
+            batch: as in `train`.
+            wd: as in `train`.
+            patience: as in `train`.
+            projection: as in `train`.
+            prune: as in `train`.
+            memory: as in `train`.
+            seed: as in `train`.
+            data_seed: as in `train`.
+            dtype: as in `train`.
+            device: as in `train`.
+            features: as in `train`.
+
+        Returns:
+            The leaderboard, and the run that was saved.
+
+        Raises:
+            BadInput: for unknown names, values and options without an effect.
+            Interrupted: on Ctrl-C; the same call goes on from there.
+
+        Example:
+            Store("data").sweep("mine", k=[1, 2, 5], lam=[0.03, 0.3], seeds=4)
+
+        """
+        from micropref.heads.fitting.settings import FitPlan, FitSetting
+        from micropref.pipeline.show.train import show_sweep, training_progress
+        from micropref.pipeline.training import sweep as stage
+        from micropref.pipeline.training.method_options import check_latent
+        from micropref.pipeline.training.train import TrainOptions
+
+        check_latent(latent, changed(Fitting.sweep, locals()))
+        grid = stage.Grid(tuple(several(k)), tuple(float(value) for value in several(lam)))
+        base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
+        plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
+        options = TrainOptions(router_input, reward_input, seeds, features, str(projection), prune, size(memory))
+        with training_progress() as progress:
+            swept = stage.sweep(self._store, name, grid, base, plan, options, progress)
+        return readable(swept, show_sweep(swept))

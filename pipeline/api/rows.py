@@ -1,0 +1,65 @@
+"""Rows given in memory: tables and lists of dicts as a JSON Lines file, which is what every source is read from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from micropref.cache.atomic import write_bytes
+from micropref.cache.errors import BadInput
+from micropref.cache.keys import sha256_hex
+
+
+def as_paths(source: Any, folder: Path) -> list[Path]:
+    """Return the files of a source: a path, several, or rows in memory, which are kept in `folder`.
+
+    Rows are a list of dicts or a table of Polars, pandas, Arrow or `datasets`. Their file is named by its content, so
+    that the same rows given again are the same source. Raises BadInput for anything else.
+    """
+    if isinstance(source, str | Path):
+        return [Path(source)]
+    if isinstance(source, list | tuple) and source and all(isinstance(one, str | Path) for one in source):
+        return [Path(one) for one in source]
+    lines = "".join(_line(number, row) for number, row in enumerate(_rows(source), 1))
+    if not lines:
+        raise BadInput("source: found no rows; expected a path, or rows such as {'prompt': ..., 'chosen': ..., ...}")
+    path = folder / f"rows-{sha256_hex(lines)[:12]}.jsonl"
+    if not path.is_file():
+        write_bytes(path, lines.encode())
+    return [path]
+
+
+def _rows(source: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a table of any of the libraries, known by what it can do and not by an import."""
+    if hasattr(source, "iter_rows"):  # Polars
+        yield from source.iter_rows(named=True)
+    elif hasattr(source, "to_pylist"):  # Arrow
+        yield from source.to_pylist()
+    elif hasattr(source, "iloc"):  # pandas, by way of Arrow: a missing value is null there, and whole numbers stay so
+        import pyarrow as pa
+
+        yield from pa.Table.from_pandas(source, preserve_index=False).to_pylist()
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):  # a list of dicts, `datasets`
+        yield from source
+    else:
+        raise BadInput(f"source: found a {type(source).__name__}; expected a path, a list of dicts or a table")
+
+
+def _line(number: int, row: Any) -> str:
+    if not isinstance(row, Mapping):
+        raise BadInput(f"source, row {number}: found a {type(row).__name__}; expected a dict")
+    try:
+        return json.dumps(dict(row), ensure_ascii=False, default=_plain) + "\n"
+    except TypeError as error:
+        raise BadInput(f"source, row {number}: {error}; expected texts, numbers, lists and dicts") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a scalar of NumPy as Python has it."""
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"found a {type(value).__name__}")

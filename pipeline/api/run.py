@@ -1,0 +1,79 @@
+"""Runs: fitted models, opened by name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from micropref.cache.errors import BadInput
+from micropref.cache.store import StoreFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import polars as pl
+
+
+class Run:
+    """A fitted model and how it came to be. `Store.run` opens one.
+
+    Example:
+        run = Store().run("mixture-1a2b3c4d")
+        run.settings["k"], run.heads.shape, run.table("head_accuracy")
+
+    """
+
+    def __init__(self, folder: StoreFolder, run_id: str) -> None:
+        """Open a run. Raises BadInput listing the runs there are."""
+        from micropref.cache.runs import open_run
+
+        self._folder, self._run = folder, open_run(folder, run_id)
+
+    def __repr__(self) -> str:
+        record = self._run.record
+        return f"Run({self.id!r}, method={record['method']!r}, data={record['data']!r}, k={record['k']})"
+
+    @property
+    def id(self) -> str:
+        """Return the run's name."""
+        return self._run.id
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return all of run.json: settings, seeds, versions, validation figures."""
+        return dict(self._run.record)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the run was fitted with, `k`, `lam` and `seed` among them."""
+        record = self._run.record
+        return {"k": record["k"], "lam": record["lam"], "seed": record["seed"], **record["settings"]}
+
+    @cached_property
+    def heads(self) -> npt.NDArray[np.float32]:
+        """Return the reward heads [K, D], float32: row k times a response's vector is its reward under head k.
+
+        Raises BadInput where the run's method has none, Failure where they are damaged.
+        """
+        tensors = self._run.tensors()
+        if "heads" not in tensors:
+            there = ", ".join(sorted(tensors))
+            raise BadInput(f"run {self.id}: method {self._run.record['method']} has no reward heads (there: {there})")
+        heads: npt.NDArray[np.float32] = tensors["heads"].float().numpy()
+        return heads
+
+    def table(self, name: str) -> pl.DataFrame:
+        """Return the run's rows of a view: head_accuracy, mixture_accuracy, best_head or router_weights.
+
+        Any other view with a column `run` works too. Raises BadInput where there is no such view.
+        """
+        import polars as pl
+
+        from micropref.cache.runs import TABLES
+        from micropref.cache.sql.query import run_query
+
+        if not name.isidentifier():
+            raise BadInput(f"table {name!r}: expected the name of a view, such as {', '.join(TABLES)}")
+        found = pl.from_arrow(run_query(self._folder.root, f"FROM {name} WHERE run = '{self.id}'"))
+        assert isinstance(found, pl.DataFrame)
+        return found

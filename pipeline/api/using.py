@@ -1,0 +1,281 @@
+"""`Store.evaluate`, `route`, `adapt`, `diagnose`, `compare` and `sql`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from micropref.pipeline.api.opened import OpenedStore
+from micropref.pipeline.api.reports import readable
+from micropref.pipeline.api.run import Run
+from micropref.pipeline.api.values import run_id, several, words
+from micropref.pipeline.options import (
+    AdaptMethod,
+    Anchor,
+    ArmoGate,
+    DeviceName,
+    GroupedBy,
+    Paper,
+    RewardInput,
+    ShotsFrom,
+    Target,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from micropref.pipeline.comparison.compare import Compared
+    from micropref.pipeline.evaluation.evaluate import Evaluation
+    from micropref.pipeline.people.adapt import Adaptation
+    from micropref.pipeline.people.diagnose import Diagnosis
+    from micropref.pipeline.routing.route import Routed
+
+
+class Using(OpenedStore):
+    """What is done with runs and data sets."""
+
+    def evaluate(self, run: str | Run, *, data: str | None = None, split: str = "test") -> Evaluation:
+        """Say how well every head, the best head and the mixture predict each attribute, with 95 % intervals.
+
+        Args:
+            run: the run, or its name.
+            data: data set; None: the run's own.
+            split: split to evaluate on.
+
+        Returns:
+            Accuracies as Polars tables.
+
+        Raises:
+            BadInput: for unknown names.
+
+        Example:
+            Store("data").evaluate("mixture-1a2b3c4d").mixture_accuracy
+
+        """
+        from micropref.pipeline.evaluation import evaluate as stage
+        from micropref.pipeline.show.evaluate import show_evaluation
+
+        evaluation = stage.evaluate(self._store, run_id(run), data, split)
+        return readable(evaluation, show_evaluation(evaluation))
+
+    def route(
+        self,
+        run: str | Run,
+        *,
+        data: str | None = None,
+        budget: int | Sequence[int] = 50,
+        tau: float | None = None,
+        epochs: int = 10,
+        batch: int = 32,
+        lr: float = 1e-3,
+        target: Target = "context",
+        anchor: Anchor = "previous",
+        reward_input: RewardInput | None = None,
+        seed: int = 0,
+    ) -> Routed:
+        """Teach a run's router to read contexts from a few pairs of each attribute, its heads frozen (Algorithm 1).
+
+        Args:
+            run: the run, or its name.
+            data: data set; None: the run's own.
+            budget: pairs of each attribute; several: a curve, of which the largest makes the run.
+            tau: temperature of Hedge; None: the best on pairs held out inside the budget.
+            epochs: passes over the budget.
+            batch: pairs of a minibatch.
+            lr: learning rate.
+            target: one soft label for an attribute's contexts, or for each pair.
+            anchor: labels start from the router so far, or from the run.
+            reward_input: behind which prompt responses were embedded; None: as the run has it.
+            seed: seed of the draw and of the order of pairs.
+
+        Returns:
+            Accuracies by size of the budget, and the new run.
+
+        Raises:
+            BadInput: for unknown names, and data without contexts.
+
+        Example:
+            Store("data").route("mixture-1a2b3c4d", budget=[5, 10, 50])
+
+        """
+        from micropref.heads.adaptation.router_refit import RouteSetting
+        from micropref.pipeline.routing import route as stage
+        from micropref.pipeline.show.route import show_routed
+
+        setting = RouteSetting(target, anchor, epochs, batch, lr, seed)
+        options = stage.RouteOptions(tuple(several(budget)), tau, reward_input, setting)
+        routed = stage.route(self._store, run_id(run), data, options)
+        return readable(routed, show_routed(routed))
+
+    def adapt(
+        self,
+        run: str | Run,
+        by: GroupedBy,
+        *,
+        data: str | None = None,
+        shots: int | Sequence[int] = 16,
+        method: AdaptMethod = "hedge",
+        tau: float | None = None,
+        shots_from: ShotsFrom = "test",
+        seed: int = 0,
+        out: str | Path | None = None,
+    ) -> Adaptation:
+        """Weigh a run's heads for each user, attribute or context by a few choices, and say how much that helps.
+
+        Args:
+            run: the run, or its name.
+            by: whose choices share weights.
+            data: data set; None: the run's own.
+            shots: choices learned from; one number: also 0 and the powers of 2 up to it.
+            method: how weights are learned.
+            tau: temperature of hedge; None: 1, Bayes' rule.
+            shots_from: split that the choices are from; those of test are never scored.
+            seed: seed of the draw of choices.
+            out: folder for a JSON file of each person's weights.
+
+        Returns:
+            Accuracy and NLL by number of choices, and the run that keeps them.
+
+        Raises:
+            BadInput: for unknown names, and groups with too few choices.
+
+        Example:
+            Store("data").adapt("mixture-1a2b3c4d", "user", shots=[1, 2, 4])
+
+        """
+        from micropref.pipeline.people import adapt as stage
+        from micropref.pipeline.show.adapt import show_adaptation
+
+        counts = ",".join(str(count) for count in several(shots))
+        options = stage.AdaptOptions(by, counts, method, tau, shots_from, seed)
+        adapted = stage.adapt(self._store, run_id(run), data, options, None if out is None else Path(out))
+        return readable(adapted, show_adaptation(adapted))
+
+    def diagnose(
+        self,
+        name: str,
+        *,
+        k: int = 5,
+        restarts: int = 4,
+        reward_input: RewardInput = "plain",
+        seed: int = 0,
+        device: DeviceName = "auto",
+        features: str | None = None,
+    ) -> Diagnosis:
+        """Say whether personalisation is worth it on this data: what knowing who chose adds on held-out prompts.
+
+        Args:
+            name: data set with a train and a test split.
+            k: groups that people may fall into.
+            restarts: initialisations fitted together.
+            reward_input: behind which prompt responses were embedded.
+            seed: seed of the first restart.
+            device: where to compute.
+            features: features id; None: the only one there is.
+
+        Returns:
+            A yes or no for users, attributes and contexts, with the gain in nats and its interval.
+
+        Raises:
+            BadInput: for unknown names, and data that names nobody.
+
+        Example:
+            Store("data").diagnose("mine")
+
+        """
+        from micropref.heads.adaptation.diagnosis import DiagnosisPlan
+        from micropref.pipeline.people import diagnose as stage
+        from micropref.pipeline.show.diagnose import show_diagnosis
+
+        plan = DiagnosisPlan(k, restarts, device, seed)
+        found = stage.diagnose(self._store, name, plan, features=features, reward_input=reward_input)
+        return readable(found, show_diagnosis(found))
+
+    def compare(
+        self,
+        name: str,
+        *,
+        methods: str | Sequence[str] = "all",
+        seeds: int = 5,
+        split: str = "test",
+        shots: int = 16,
+        budget: int = 50,
+        k: int | None = None,
+        armo_gate: ArmoGate = "small",
+        paper: Paper | None = None,
+        route_on: str | None = None,
+        device: DeviceName = "auto",
+        features: str | None = None,
+    ) -> Compared:
+        """Fit every compared method on one data set and score all on the same held-out pairs.
+
+        Args:
+            name: data set to train on.
+            methods: rows of the table, or "all".
+            seeds: fits of every method.
+            split: split to score.
+            shots: labelled pairs of each attribute to adapt to.
+            budget: pairs with context of each attribute to route by.
+            k: reward heads; None: the paper's for the table asked for, else 5.
+            armo_gate: size of ARMO's gate.
+            paper: table of the paper to put beside ours.
+            route_on: data set to route and score on; None: `name`.
+            device: where to compute.
+            features: features id; None: the only one there is.
+
+        Returns:
+            A row for each method, with intervals and paired differences to the single reward.
+
+        Raises:
+            BadInput: for unknown names and methods.
+
+        Example:
+            Store("data").compare("mine", methods=["single", "mixture", "lore"], seeds=2)
+
+        """
+        from micropref.pipeline.comparison import compare as stage
+        from micropref.pipeline.comparison.experiment import TrialOptions
+        from micropref.pipeline.show.compare import show_compared
+
+        wanted = None if methods == "all" else words(methods)
+        options = TrialOptions(split, shots, budget, k, seeds, armo_gate, paper, route_on, features, device)
+        compared = stage.run_comparison(self._store, name, wanted, options, self._announce)
+        return readable(compared, show_compared(compared))
+
+    def sql(
+        self,
+        query: str,
+        *,
+        limit_vectors: int | None = None,
+        timeout: float = 60.0,
+        memory_mb: int = 4096,
+        threads: int | None = None,
+    ) -> pl.DataFrame:
+        """Run one read-only DuckDB SELECT over the store's views and return its rows.
+
+        Args:
+            query: one SELECT; `micropref sql` lists the views with an example each.
+            limit_vectors: vectors to load of the view `embeddings`.
+            timeout: seconds before the query is stopped.
+            memory_mb: memory of the query.
+            threads: threads of the query; None: the machine's.
+
+        Returns:
+            A Polars table.
+
+        Raises:
+            BadInput: for anything but one SELECT over the views.
+            Failure: where a limit is exceeded.
+
+        Example:
+            Store("data").sql("SELECT run, validation_nll FROM leaderboard ORDER BY 2")
+
+        """
+        import polars as pl
+
+        from micropref.cache.sql.query import SqlLimits, run_query
+
+        found = pl.from_arrow(run_query(self.folder, query, SqlLimits(memory_mb, timeout, threads, limit_vectors)))
+        assert isinstance(found, pl.DataFrame)
+        return found
