@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 from typer.core import TyperGroup
 
-from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefError, cannot_read
+from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefError
 from micropref.cache.keys import finite
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.api.store import Store
@@ -91,7 +92,8 @@ class _Commands(TyperGroup):
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            typer.echo(f"micropref: {cannot_read(error.filename or 'a file', error)}", err=True)
+            where = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"micropref: {where}{os.strerror(error.errno) if error.errno else error}", err=True)
             raise typer.Exit(Failure.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("micropref: interrupted: what was finished is kept; give the same command again", err=True)
@@ -125,6 +127,9 @@ def _show(report: DataclassInstance, *, as_json: bool) -> None:
 def _is_given(ctx: typer.Context, option: str) -> bool:
     source = ctx.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
+
+
+MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while no other command runs."
 
 
 def _announce(line: str) -> None:
@@ -653,14 +658,18 @@ def verify(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> N
     _print(found, "\n".join([*found.problems, counts]) + "\n", as_json=as_json)
     if found.problems:
         count = f"{len(found.problems)} problem" + ("s" if len(found.problems) > 1 else "")
-        typer.echo(f"micropref: {count}; `micropref embed` again mends vectors, a run has to be made again", err=True)
+        way_out = "embed the sources again to repair vectors and pairs, train again to repair a run"
+        typer.echo(f"micropref: {count}; {way_out}", err=True)
         raise typer.Exit(1)
 
 
 @app.command()
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
-    min_age: Annotated[float, typer.Option(help="Hours for which new files are left alone.")] = 24.0,
+    min_age: Annotated[
+        float,
+        typer.Option(help=MIN_AGE_HELP),
+    ] = 24.0,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:

@@ -9,9 +9,11 @@ of itself.
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +28,9 @@ from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 
 LAYOUT = 1
 REBUILD = "embed, train or evaluate again to rebuild it"
+COMMIT_ENDING = ".json"
+ASIDE = ".aside"
+"""Ending of a commit that `gc` has hidden while it looks whether somebody came to rely on it."""
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,120}")
 FILE_NAME = re.compile(r"(?P<stem>[A-Za-z0-9][A-Za-z0-9_-]{0,120})\.[a-z_]+\.[0-9a-f]{12}\.[a-z]+")
 """A data file: stem, role, first digits of its digest, extension."""
@@ -103,6 +108,17 @@ class Commit:
             raise cannot_read(path, error) from error
         return None
 
+    def set_aside(self) -> None:
+        """Hide the commit from readers, so that who relies on it can be seen before its files are removed."""
+        with suppress(FileNotFoundError):
+            self.commit_path.rename(self.commit_path.with_suffix(ASIDE))
+
+    def put_back(self) -> None:
+        """Undo `set_aside`; what was committed in its place meanwhile stays."""
+        with suppress(FileNotFoundError, FileExistsError):
+            os.link(self.commit_path.with_suffix(ASIDE), self.commit_path)
+        self.commit_path.with_suffix(ASIDE).unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Forget the commit, then its data files: in this order a reader never sees a commit without data.
 
@@ -112,6 +128,11 @@ class Commit:
         if now is not None and now.files == self.files:
             self.commit_path.unlink(missing_ok=True)
             now = None
+        self.remove_files(now)
+
+    def remove_files(self, now: Commit | None) -> None:
+        """Remove the data files of a commit that is gone or set aside, but for those that the one there `now` names."""
+        self.commit_path.with_suffix(ASIDE).unlink(missing_ok=True)
         kept = {file.name for file in now.files.values()} if now else set()
         for stored in self.files.values():
             if stored.name not in kept:
@@ -184,11 +205,18 @@ def read_commit(path: Path) -> Commit | None:
 
 
 def commit_paths(folder: Path) -> list[Path]:
-    """Return the paths of a folder's commit files by name; files of other names are none of ours and are left out."""
+    """Return the paths of a folder's commit files by name; files of other names are none of ours and are left out.
+
+    Raises Failure where the folder cannot be listed: it must not look empty, or `gc` would take what it needs.
+    """
     try:
-        return sorted(path for path in folder.glob("*.json") if STEM.fullmatch(path.stem)) if folder.is_dir() else []
+        names = [path.name for path in folder.iterdir()]  # a glob would pass over what it may not list
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise cannot_read(folder, error) from error
+    found = (folder / name for name in names if name.endswith(COMMIT_ENDING))
+    return sorted(path for path in found if STEM.fullmatch(path.stem))
 
 
 def read_commits(folder: Path) -> list[Commit]:

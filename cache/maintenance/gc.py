@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from micropref.cache.atomic import TEMP_NAME
-from micropref.cache.commits import FILE_NAME, Commit, read_commit
+from micropref.cache.commits import ASIDE, COMMIT_ENDING, FILE_NAME, Commit, read_commit
 from micropref.cache.datasets import linked_keys, open_dataset
 from micropref.cache.errors import Damaged
 from micropref.cache.store import StoreFolder
@@ -20,6 +20,8 @@ from micropref.cache.vectors.opening import open_features, whole_features
 
 MIN_AGE_S = 24 * 3600.0
 """Younger files may belong to a command at work."""
+RECOVERED_AFTER_S = 3600.0
+"""Age at which a hidden commit is taken for what a stopped `gc` left."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +46,98 @@ def collect(store: StoreFolder, *, dry_run: bool = False, min_age_s: float = MIN
     Raises Damaged where a shard is: another may hold the only whole copy of what looks like a second one. Raises
     Failure where one cannot be read.
     """
-    vectors = shards = freed = 0
+    going: list[_Going] = []
     for name in store.names("features"):
+        if not dry_run:
+            _recover(store.features(name), min_age_s)
         features = open_features(store, name)
         for line in features.damaged().values():
             raise Damaged(f"{line}; repair it with `micropref embed`, then collect")
-        needed = _needed_keys(store, name)
-        seen: set[bytes] = set()
-        for item in features.commits:
-            if not _older(item.commit_path, min_age_s):
-                continue
-            keys = features.shard_keys(item)
-            kept = [row for row, key in enumerate(keys) if key in needed and key not in seen]
-            if len(kept) < len(keys) and kept and features.has_shard([keys[row] for row in kept]):
-                kept = []  # another shard is just these rows
-            seen.update(keys[row] for row in kept)
-            if len(kept) < len(keys) and _older(item.commit_path, min_age_s):  # no command came to rely on it meanwhile
-                vectors, shards = vectors + len(keys) - len(kept), shards + 1
-                freed += _shrink(features, item, keys, kept, dry_run)
+        found = list(_unneeded(features, _needed_keys(store, name), min_age_s))
+        going += found if dry_run else _remove_unless_needed(store, features, found, min_age_s)
+    freed = sum(one.bytes for one in going)
     orphans = list(_orphans(store, min_age_s))
     freed += sum(path.stat().st_size for path in orphans)
     if not dry_run:
         for path in orphans:
-            path.unlink(missing_ok=True)
-    return Collection(vectors, shards, len(orphans), freed)
+            if _is_orphan(path):  # still: its commit may have been written a moment ago
+                path.unlink(missing_ok=True)
+    return Collection(sum(one.vectors for one in going), len(going), len(orphans), freed)
+
+
+def _recover(folder: Path, min_age_s: float) -> None:
+    """Put back what a `gc` that was stopped had hidden; a younger one may still be at work."""
+    for path in (folder / "shards").glob(f"*{ASIDE}"):
+        if _older(path, min(min_age_s, RECOVERED_AFTER_S)):
+            commit_path = path.with_suffix(COMMIT_ENDING)
+            if commit_path.exists():
+                path.unlink(missing_ok=True)
+            else:
+                path.rename(commit_path)
+
+
+@dataclass(frozen=True)
+class _Going:
+    """A shard that is to go whole, or to be replaced by one of its kept rows."""
+
+    item: Commit
+    keys: list[bytes]
+    kept: list[int]
+    """Rows that something needs and no earlier shard has."""
+    bytes: int
+    """What that frees, about."""
+
+    @property
+    def vectors(self) -> int:
+        """Return how many vectors go."""
+        return len(self.keys) - len(self.kept)
+
+
+def _unneeded(features: Features, needed: set[bytes], min_age_s: float) -> Iterator[_Going]:
+    """Yield the old shards that hold vectors which nothing needs, or which an earlier shard has."""
+    seen: set[bytes] = set()
+    for item in features.commits:
+        if not _older(item.commit_path, min_age_s):
+            continue
+        keys = features.shard_keys(item)
+        kept = [row for row, key in enumerate(keys) if key in needed and key not in seen]
+        if len(kept) < len(keys) and kept and features.has_shard([keys[row] for row in kept]):
+            kept = []  # another shard is just these rows
+        seen.update(keys[row] for row in kept)
+        if len(kept) < len(keys):
+            freed = item.files[ROLE].bytes * (len(keys) - len(kept)) // len(keys)
+            yield _Going(item, keys, kept, freed)
+
+
+def _remove_unless_needed(
+    store: StoreFolder, features: Features, found: list[_Going], min_age_s: float
+) -> list[_Going]:
+    """Remove shards and return those that went.
+
+    A command may come to rely on one at any moment: it touches the shard, links to it, and looks again whether it is
+    there. So each is hidden first; then links are read again, and what they lead to is put back. Whichever of the
+    two comes first, the vector is there in the end: it is put back here, or missed there and embedded again.
+    """
+    hidden = []
+    for one in found:
+        if one.kept:
+            rows = features.gather(np.array(one.kept, dtype=np.int64) + features.start_of(one.item))
+            written = features.write_shard([one.keys[row] for row in one.kept], rows, one.item.record)
+            one = replace(one, bytes=one.item.files[ROLE].bytes - written.files[ROLE].bytes)
+        if _older(one.item.commit_path, min_age_s):
+            one.item.set_aside()
+            hidden.append(one)
+    whole, _ = whole_features(store, features.settings)
+    linked = pl.Series(list(_needed_keys(store, features.id)), dtype=pl.Binary)
+    lost = set(linked.filter(pl.Series(whole.locate(linked) < 0)).to_list())
+    gone = []
+    for one in hidden:
+        if lost.isdisjoint(one.keys):
+            one.item.remove_files(read_commit(one.item.commit_path))
+            gone.append(one)
+        else:
+            one.item.put_back()
+    return gone
 
 
 def remove_damaged(store: StoreFolder, features: Features) -> list[str]:
@@ -83,16 +153,24 @@ def remove_damaged(store: StoreFolder, features: Features) -> list[str]:
     if lost:
         return [f"{line}; needed by {lost}" for line in damaged.values()]
     for stem in damaged:
-        if not whole.damage(stem):  # rewritten by another command a moment ago
-            continue
-        try:
-            item = read_commit(whole.commit_path(stem))
-        except Damaged:
-            whole.commit_path(stem).unlink(missing_ok=True)
-        else:
-            if item is not None:
-                item.remove()
+        _remove_damaged_shard(whole, stem)
     return []
+
+
+def _remove_damaged_shard(features: Features, stem: str) -> None:
+    """Remove a shard, unless another command has rewritten it a moment ago."""
+    path = features.commit_path(stem)
+    try:
+        item = read_commit(path)
+    except Damaged:
+        path.unlink(missing_ok=True)
+        return
+    if item is not None:
+        item.set_aside()
+        if item.damage(ROLE, digest=True):
+            item.remove_files(read_commit(path))
+        else:
+            item.put_back()
 
 
 def _lost_by_data_set(store: StoreFolder, features: Features) -> str:
@@ -105,7 +183,10 @@ def _lost_by_data_set(store: StoreFolder, features: Features) -> str:
             continue
         missing = int((features.locate(linked) < 0).sum())
         if missing:
-            lost.append(f"data set {name!r} ({missing} of its vectors are missing: embed it again too)")
+            lost.append(
+                f"data set {name!r} ({missing} of its vectors are missing: embed it again too, or start it over with "
+                "--replace if its source is gone)"
+            )
     return ", ".join(lost)
 
 
@@ -120,21 +201,6 @@ def _linked_by(store: StoreFolder, name: str, features_id: str) -> set[bytes]:
     return set().union(*(linked_keys(item) for item in links if item is not None))
 
 
-def _shrink(features: Features, item: Commit, keys: list[bytes], kept: list[int], dry_run: bool) -> int:
-    """Replace a shard by one of its kept rows, new one first, and return the bytes that frees."""
-    size = item.files[ROLE].bytes
-    freed = size * (len(keys) - len(kept)) // len(keys)
-    if dry_run:
-        return freed
-    if kept:
-        start = features.start_of(item)
-        rows = features.gather(np.array(kept, dtype=np.int64) + start)
-        written = features.write_shard([keys[row] for row in kept], rows, item.record)
-        freed = size - written.files[ROLE].bytes
-    item.remove()
-    return freed
-
-
 def _older(path: Path, age_s: float) -> bool:
     try:
         return time.time() - path.lstat().st_mtime > age_s
@@ -146,11 +212,15 @@ def _orphans(store: StoreFolder, min_age_s: float) -> Iterator[Path]:
     """Yield old data files that no commit names, and old temp files; what is not named like ours is not ours."""
     folders = (store.root / kind for kind in ("features", "datasets", "runs"))
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
-        name = FILE_NAME.fullmatch(path.name)
-        if name is not None:
-            item = read_commit(path.parent / f"{name['stem']}.json")
-            orphan = item is None or path.name not in {file.name for file in item.files.values()}
-        else:
-            orphan = TEMP_NAME.fullmatch(path.name) is not None
-        if orphan and _older(path, min_age_s):
+        if _is_orphan(path) and _older(path, min_age_s):
             yield path
+
+
+def _is_orphan(path: Path) -> bool:
+    name = FILE_NAME.fullmatch(path.name)
+    if name is None:
+        return TEMP_NAME.fullmatch(path.name) is not None
+    if (path.parent / f"{name['stem']}{ASIDE}").exists():  # of a `gc` that was stopped: see `_recover`
+        return False
+    item = read_commit(path.parent / f"{name['stem']}.json")
+    return item is None or path.name not in {file.name for file in item.files.values()}

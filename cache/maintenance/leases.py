@@ -63,8 +63,11 @@ class Leases:
         with self._lock:
             if path in self._held:
                 return True
+        if not self._touch(path):
+            return False
+        with self._lock:
             self._held.add(path)
-        return self._touch(path)
+        return True
 
     def _touch(self, path: Path) -> bool:
         try:

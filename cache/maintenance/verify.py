@@ -120,6 +120,12 @@ def _dataset_problems(store: StoreFolder, name: str) -> tuple[int, list[str]]:
 
 def _doubled_line(dataset: Dataset, both: Doubled) -> str:
     first, second = both.first.record, both.second.record
+    if first["digest"] == second["digest"]:
+        return (
+            f"data set {dataset.name!r}, split {first['split']!r}: source {first['source']} stands twice, written by "
+            f"two commands at the same moment; `micropref embed {first['source']} --name {dataset.name}`, with the "
+            "options it was embedded with, removes one"
+        )
     return (
         f"data set {dataset.name!r}, split {first['split']!r}: {both.pairs} pair ids stand in two sources, "
         f"{first['source']} and {second['source']}, written by two commands at the same moment; "

@@ -222,11 +222,13 @@ class Features:
         """Return what the embedding command said of the backbone: its name, revision, architecture."""
         path = self.folder / "about.json"
         try:
-            about: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+            about = json.loads(path.read_bytes()) if path.is_file() else {}
         except OSError as error:
             raise cannot_read(path, error) from error
-        except ValueError as error:
-            raise Damaged(f"{path}: damaged; {REWRITTEN}") from error
+        except (ValueError, RecursionError):
+            about = None
+        if not isinstance(about, dict):
+            raise Damaged(f"{path}: damaged; {REWRITTEN}")
         return about
 
     def create(self, about: dict[str, Any], reward_head: npt.NDArray[np.float32] | None) -> None:

@@ -35,7 +35,7 @@ def open_features(store: StoreFolder, features_id: str) -> Features:
     try:
         settings = json.loads(path.read_bytes())
         damaged = short_id(settings) != features_id
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         damaged = True
     except OSError as error:
         raise cannot_read(path, error) from error

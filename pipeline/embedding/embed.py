@@ -73,10 +73,16 @@ def embed(
         features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
         work = Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
         with ExitStack() as leased:
-            plan, forwarded = store_vectors(store, features, work, pairs, responses, leased)
-            wanted = forwarded.demand
             retired = _retired(dataset, sources, incoming, finished)
-            dataset = _commit_parts(dataset, features, incoming, plan, responses, retired)
+
+            def link(plan: TextPlan) -> None:
+                nonlocal dataset
+                dataset = _commit_parts(dataset, features, incoming, plan, responses, retired)
+
+            plan, forwarded = store_vectors(store, features, work, pairs, responses, leased, link)
+            wanted = forwarded.demand
+            if sources.replace:
+                dataset = _forget_damaged(dataset, sources.splits)
         for line in remove_damaged(store, features):
             announce(f"warning: {line}")
     settled = [part for parts in finished.values() for part in parts]
@@ -183,6 +189,14 @@ def _retired(
     return [part for part in dataset.parts if ends(part)]
 
 
+def _forget_damaged(dataset: Dataset, splits: Sequence[str]) -> Dataset:
+    """Remove the damaged commit files of splits that start over: what they named is replaced."""
+    for stem in dataset.damaged_parts():
+        if stem.rsplit("-", 2)[0] in splits:
+            (dataset.folder / "pairs" / f"{stem}.json").unlink(missing_ok=True)
+    return replace(dataset, skip=frozenset(dataset.damaged_parts()))
+
+
 def _commit_parts(
     dataset: Dataset,
     features: Features,
@@ -211,8 +225,12 @@ def _commit_parts(
         start = rows.stop
     for part in retired:
         for features_id in dataset.linked_features():
-            links = dataset.links(part, features_id)
-            if links is not None:
-                links.remove()
+            try:
+                links = dataset.links(part, features_id)
+            except Damaged:
+                (dataset.links_folder(features_id) / f"{part.stem}.json").unlink(missing_ok=True)
+            else:
+                if links is not None:
+                    links.remove()
         part.remove()
     return dataset.reopened()

@@ -45,21 +45,26 @@ def store_vectors(
     pairs: Sequence[PreferencePair],
     responses: Responses,
     leased: ExitStack,
+    link: Callable[[TextPlan], None],
 ) -> tuple[TextPlan, Forwarded]:
-    """Store what has no vector yet; return the plan when every text of it was found, in shards that stay leased.
+    """Store what has no vector yet, and have it linked by `link` when every text of the plan was found.
 
-    Leases keep `gc` away from what was stored before. What goes all the same, by a `gc --min-age 0` at the same
-    moment, is embedded again. Raises Failure where that goes on.
+    Shards are leased, which keeps `gc` away from what was stored before, and located again before and after they are
+    linked. What goes all the same, by a `gc --min-age 0` at the same moment, is embedded again. Raises Failure where
+    that goes on.
     """
-    forwarded = summary([], 0.0)
+    forwarded, linked = summary([], 0.0), False
     for _ in range(ROUNDS):
         leases = leased.enter_context(Leases(features, work.announce))
         plan = TextPlan(pairs, work.tokenizer, features.id, responses)
         limit = work.tokenizer.options.max_length
         missing = missing_shards(plan, leases.stored, limit)
         forwarded += _forward(work, plan, missing, leases)
-        features, _ = whole_features(store, features.settings)  # as it is now
-        lost = int((features.locate(pl.Series(plan.keys, dtype=pl.Binary)) < 0).sum())
+        features, lost = _located(store, features, plan)
+        if not lost and not linked:
+            link(plan)
+            linked = True
+            features, lost = _located(store, features, plan)
         if not lost:
             return plan, forwarded
         work.announce(f"{lost:,} vectors went while this command ran, by `gc` it seems: they are embedded again")
@@ -67,6 +72,12 @@ def store_vectors(
         f"{features.folder}: vectors went {ROUNDS} times while this command ran; stop the `gc` that runs beside it, "
         "then give the same command again: it goes on from there"
     )
+
+
+def _located(store: StoreFolder, features: Features, plan: TextPlan) -> tuple[Features, int]:
+    """Return the features as they are now, and how many texts of a plan have no vector there."""
+    features, _ = whole_features(store, features.settings)
+    return features, int((features.locate(pl.Series(plan.keys, dtype=pl.Binary)) < 0).sum())
 
 
 def missing_shards(

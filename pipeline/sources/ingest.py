@@ -56,6 +56,8 @@ class SourceOptions:
         if self.limit is not None and self.limit < 1:
             raise BadInput(f"--limit {self.limit}: expected at least 1 row")
         check_name("split", self.split or TRAIN)
+        if self.contexts is not None and not self.contexts.is_file():
+            raise BadInput(f"--contexts {self.contexts}: no such file; expected JSON, attribute to context sentences")
 
     @property
     def splits(self) -> tuple[str, ...]:

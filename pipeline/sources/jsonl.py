@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shlex
 import zlib
 from collections.abc import Iterator
@@ -67,9 +68,9 @@ def json_records(path: Path) -> Iterator[Record]:
 
 def _array_to_lines(path: Path) -> str:
     """Return the shell command that writes an array's items as lines, to a file that is not there yet."""
-    stem = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+    stem = (path.name.removesuffix(".gz").rpartition(".")[0] or path.name)[:80]
     names = (f"{stem}.lines{number}.jsonl" for number in ("", *range(2, 1000)))
-    target = next(free for name in names if not (free := path.with_name(name)).exists())
+    target = next(free for name in names if not os.path.lexists(free := path.with_name(name)))
     quoted, to = (shlex.quote(str(one.absolute() if str(one).startswith("-") else one)) for one in (path, target))
     if path.suffix.lower() == ".gz":
         return f"gunzip -c {quoted} | jq -c '.[]' > {to}"

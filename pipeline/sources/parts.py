@@ -55,13 +55,26 @@ def write_numbered(dataset: Dataset, incoming: Incoming, retired: Sequence[Commi
     again after its commit, and numbers its pairs anew where another came first; a random pause lets one of the two go
     ahead. The last to commit sees all others, so that no id stands twice once all have ended.
     """
+    dataset = dataset.reopened()  # as it is now, with the parts that others wrote since the command began
     while True:
         pair_ids = number_pairs(dataset, incoming, retired)
         part = write_part(dataset, incoming, pair_ids)
         dataset = dataset.reopened(part.stem)
-        if not _clashes(dataset, part, pair_ids, retired):
+        if _only_one(dataset, part) and not _clashes(dataset, part, pair_ids, retired):
             return part, pair_ids
         time.sleep(random.uniform(0, PAUSE_S))  # noqa: S311 - a pause, not a secret
+
+
+def _only_one(dataset: Dataset, part: Commit) -> bool:
+    """Say whether a part is the first of its source in its split, and remove others of the same source.
+
+    Two commands that embed one source at the same moment may give it two places.
+    """
+    same = [one for one in dataset.parts if one.record["split"] == part.record["split"]]
+    first, *others = [one for one in same if one.record["digest"] == part.record["digest"]]
+    for other in others:
+        other.remove()
+    return first.stem == part.stem
 
 
 def _clashes(dataset: Dataset, part: Commit, pair_ids: list[str], retired: Sequence[Commit]) -> bool:
@@ -111,6 +124,8 @@ def _taken_ids(dataset: Dataset, split: str, digest: str, retired: Sequence[Comm
     gone = {part.stem for part in retired}
     in_split = [part for part in dataset.parts if part.record["split"] == split and part.stem not in gone]
     others = [part for part in in_split if part.record["digest"] != digest]
+    # What a damaged table held is not known. It gets new ids, unlike these, when its source is embedded again.
+    others = [part for part in others if not part.damage("pairs", digest=True)]
     return {pair_id for part in others for pair_id in read_table(part, "pairs", ["pair_id"])["pair_id"]}
 
 

@@ -68,6 +68,9 @@ def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
     behind it belongs to the responses. It is cut back to white space, so that no word is split, and as far
     as both responses keep some text. Raises RowError where nothing is left of it.
     """
+    for field, text in (("chosen", chosen), ("rejected", rejected)):
+        if is_blank(text):
+            raise RowError(field, "an empty text", "a text that begins with the prompt, or a 'prompt' field")
     longest = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
     end = min(_common_length(chosen, rejected), longest)
     while end > 0 and not (chosen[end].isspace() and rejected[end].isspace()):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load, save
 
-from micropref.cache.commits import Commit, commit, commit_paths, read_commit, read_commits, write_file, write_table
+from micropref.cache.commits import Commit, commit, commit_paths, read_commit, write_file, write_table
 from micropref.cache.errors import Damaged
 from micropref.cache.keys import canonical_json, short_id
 from micropref.heads.fitting.settings import FitSetting
@@ -68,8 +68,12 @@ def _whole(path: Path) -> Commit | None:
 
 def remove_chunks(run: Path) -> None:
     """Forget the chunks of a sweep whose run is saved."""
-    for item in read_commits(run / CHUNKS):
-        item.remove()
+    for path in commit_paths(run / CHUNKS):
+        item = _whole(path)
+        if item is None:  # damaged: what it named is left to `gc`
+            path.unlink(missing_ok=True)
+        else:
+            item.remove()
 
 
 def _outcomes(item: Commit) -> list[Outcome]:

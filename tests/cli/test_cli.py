@@ -144,7 +144,7 @@ def test_one_broken_run_hides_no_other(invoke: Invoke, embedded: str, tmp_path: 
     assert len(problems) == 2
     assert all(any(run in line for line in problems) for run in runs)
     assert "2 problems; " in found.stderr
-    assert "a run has to be made again" in found.stderr
+    assert "train again to repair a run" in found.stderr
 
 
 GOOD = '{"prompt": "p", "chosen": "a", "rejected": "b"}\n'

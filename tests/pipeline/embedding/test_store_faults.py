@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from typer.testing import CliRunner
 from micropref.cache import commits
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import Damaged, Failure
-from micropref.cache.maintenance import leases
+from micropref.cache.maintenance import gc, leases
 from micropref.cache.maintenance.leases import Leases
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.store import StoreFolder
@@ -360,7 +362,7 @@ def overlapping(write_rows: Callable[..., Path]) -> list[str]:
     return [str(write_rows(rows[start : start + 10], f"{start}.jsonl")) for start in (0, 4)]
 
 
-def embed_at_once(store: StoreFolder, backbone: Path, sources: list[str], patch: pytest.MonkeyPatch) -> None:
+def embed_at_once(store: StoreFolder, backbone: Path, sources: list[Any], patch: pytest.MonkeyPatch) -> None:
     """Embed sources in threads that wait for each other before they first commit pairs."""
     barrier, real, met = threading.Barrier(len(sources)), parts.write_part, threading.local()
 
@@ -370,8 +372,9 @@ def embed_at_once(store: StoreFolder, backbone: Path, sources: list[str], patch:
             barrier.wait(timeout=60)
         return real(*args)
 
-    def run(source: str) -> None:
-        embedding.embed(store, [Path(source)], "mine", SourceOptions(), EmbedOptions(str(backbone), device="cpu"))
+    def run(source: str | list[str]) -> None:
+        paths = [Path(one) for one in ([source] if isinstance(source, str) else source)]
+        embedding.embed(store, paths, "mine", SourceOptions(), EmbedOptions(str(backbone), device="cpu"))
 
     patch.setattr(parts, "write_part", together)
     with ThreadPoolExecutor(len(sources)) as pool:
@@ -418,3 +421,143 @@ def test_doubled_pair_ids_are_reported_and_repaired(
     before = contents(store.root)
     assert command("embed", *overlapping, "--name", "mine").exit_code == 0
     assert contents(store.root) == before
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(
+    store: StoreFolder, command: Callable[..., Any], sources: list[str]
+) -> None:
+    command("embed", sources[0], "--name", "first")
+    grow_old(store)
+    before = contents(store.root)
+    folder, real = store.dataset("first") / "pairs", Path.iterdir
+
+    def refuse(path: Path) -> Any:
+        if path == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)
+        collected = command("gc")
+    assert collected.exit_code == 1
+    assert f"{folder}: cannot be read (Permission denied); it may be whole" in collected.stderr
+    assert contents(store.root) == before
+
+
+def test_gc_puts_back_what_is_linked_while_it_looks(
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that nothing needs when `gc` begins, and that an `embed` links to before its files are removed."""
+    command("embed", sources[0], "--name", "first")
+    shutil.rmtree(store.dataset("first"))
+    grow_old(store)
+    real, calls = gc._needed_keys, []
+
+    def linked_meanwhile(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:  # the shards are hidden now: this embed misses them, and stores them again
+            assert command("embed", sources[0], "--name", "first").exit_code == 0
+        return real(*args)
+
+    monkeypatch.setattr(gc, "_needed_keys", linked_meanwhile)
+    assert command("gc").exit_code == 0
+    assert len(calls) == 2
+    assert verify(store).problems == []
+    assert command("embed", sources[0], "--name", "first", "--json").exit_code == 0
+
+
+def test_gc_puts_back_a_shard_whose_links_come_late(
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("embed", sources[0], "--name", "first")
+    away = store.root / "away"
+    shutil.move(store.dataset("first"), away)
+    grow_old(store)
+    real, calls = gc._needed_keys, []
+
+    def linked_meanwhile(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            shutil.move(away, store.dataset("first"))
+        return real(*args)
+
+    monkeypatch.setattr(gc, "_needed_keys", linked_meanwhile)
+    collected = command("gc", "--json")
+    assert json.loads(collected.stdout)["vectors"] == 0
+    assert verify(store).problems == []
+
+
+def test_a_gc_that_was_stopped_is_undone(
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("embed", sources[0], "--name", "first")
+    (item,) = only_features(store, None).commits
+    item.set_aside()
+    assert not item.commit_path.exists()
+    grow_old(store)
+    assert command("gc").exit_code == 0
+    assert item.commit_path.exists()
+    assert verify(store).problems == []
+
+
+def test_a_source_that_stands_twice_is_reported_and_repaired(
+    store: StoreFolder, command: Callable[..., Any], overlapping: list[str]
+) -> None:
+    command("embed", *overlapping, "--name", "mine")
+    _, part = open_dataset(store, "mine").parts
+    twins = {
+        role: replace(file, name=file.name.replace("train-0002-", "train-0003-")) for role, file in part.files.items()
+    }
+    for role, twin in twins.items():
+        shutil.copy(part.path(role), part.folder / twin.name)
+    commits.commit(part.folder, part.stem.replace("-0002-", "-0003-"), twins, {**part.record, "ordinal": 3})
+    assert len(open_dataset(store, "mine").parts) == 3
+    assert any(f"source {overlapping[1]} stands twice" in line for line in verify(store).problems)
+    assert command("embed", overlapping[1], "--name", "mine").exit_code == 0
+    assert [one.record["source"] for one in open_dataset(store, "mine").parts] == overlapping
+    assert len(set(pair_ids(store, "mine"))) == 20
+    assert verify(store).problems == []
+
+
+def test_one_source_embedded_by_several_at_once_stands_once(
+    store: StoreFolder,
+    command: Callable[..., Any],
+    tiny_backbone: Callable[..., Path],
+    overlapping: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, source in zip("ab", overlapping, strict=True):
+        command("embed", source, "--name", name)
+    monkeypatch.setattr(parts, "PAUSE_S", 0.05)
+    first, second = overlapping
+    embed_at_once(store, tiny_backbone("bert"), [[first, second], [second], [second, first]], monkeypatch)
+    assert sorted(part.record["source"] for part in open_dataset(store, "mine").parts) == sorted(overlapping)
+    assert len(set(pair_ids(store, "mine"))) == len(pair_ids(store, "mine")) == 20
+    command("embed", *overlapping, "--name", "mine")
+    assert verify(store).problems == []
+
+
+def test_two_damaged_tables_of_a_split_are_repaired_one_after_the_other(
+    store: StoreFolder, command: Callable[..., Any], overlapping: list[str]
+) -> None:
+    for source in overlapping:
+        command("embed", source, "--name", "mine")
+    for path in store.root.glob("datasets/mine/pairs/*.parquet"):
+        damage(path)
+    for source in overlapping:
+        repaired = command("embed", source, "--name", "mine")
+        assert repaired.exit_code == 0, repaired.stderr
+    assert len(set(pair_ids(store, "mine"))) == 20
+    assert verify(store).problems == []
+
+
+@pytest.mark.parametrize("pattern", ["datasets/mine/pairs/*.json", "datasets/mine/links/*/*.json"])
+def test_replace_forgets_damaged_commit_files(
+    store: StoreFolder, command: Callable[..., Any], sources: list[str], pattern: str
+) -> None:
+    command("embed", sources[0], "--name", "mine")
+    damage(next(store.root.glob(pattern)))
+    replaced = command("embed", sources[1], "--name", "mine", "--replace")
+    assert replaced.exit_code == 0, replaced.stderr
+    assert [part.record["source"] for part in open_dataset(store, "mine").parts] == [sources[1]]
+    assert verify(store).problems == []

@@ -185,6 +185,11 @@ def test_bad_csv_rows_are_named(tmp_path: Path, content: bytes, message: str) ->
         ({"prompt": [USER], "chosen": [USER], "rejected": [OTHER]}, "field 'chosen': found nothing behind the prompt"),
         ({"prompt": ..., "chosen": [ANSWER], "rejected": [OTHER]}, "field 'rejected': found no user's turn in common"),
         ({"prompt": ...}, "field 'rejected': found no beginning in common with 'chosen'"),
+        (
+            {"prompt": ..., "chosen": ""},
+            "field 'chosen': found an empty text; expected a text that begins with",
+        ),
+        ({"prompt": ..., "rejected": " "}, "field 'rejected': found an empty text; expected a text that begins with"),
         ({"prompt": ..., "chosen": "blue", "rejected": "black"}, "field 'rejected': found no beginning in common"),
         ({"attribute": 5}, "field 'attribute': found the number 5; expected a text or null"),
         ({"context": ["a"]}, "field 'context': found a list of 1"),
