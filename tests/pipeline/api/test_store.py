@@ -1,0 +1,189 @@
+"""The Python API: the commands' names and defaults, values instead of text, rows in memory, readable reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import micropref
+from micropref.cache.store import StoreFolder
+from micropref.cli import app
+
+COMMANDS = {
+    "embed": "embed", "train": "train", "sweep": "sweep", "evaluate": "eval", "route": "route", "adapt": "adapt",
+    "diagnose": "diagnose", "compare": "compare", "sql": "sql",
+}  # fmt: skip
+RENAMED = {
+    "embed": {"sources": "source", "shape": "format", "packing": "pass_"},
+    "adapt": {"people": "out"},
+    "compare": {"systems": "methods", "gate": "armo_gate"},
+}
+"""Where the command's function, not its option, has another name."""
+ONLY_TYPED = {"store", "as_json", "ctx", "fmt", "out", "online", "switches"}
+"""Options about the terminal: where to print, and in which form; `adapt --online` is another command in one."""
+AS_VALUES: dict[tuple[str, str], Any] = {
+    ("sweep", "k"): (1, 2, 3, 5, 8, 10),
+    ("sweep", "lam"): (0, 0.03, 0.1, 0.3, 0.5),
+    ("route", "budget"): 50,
+    ("route", "tau"): None,
+    ("adapt", "shots"): 16,
+    ("adapt", "method"): "hedge",
+    ("adapt", "shots_from"): "test",
+    ("adapt", "seed"): 0,
+}
+"""Defaults that the command line has as text, or fills in later."""
+
+
+@pytest.mark.parametrize(("method", "command"), COMMANDS.items())
+def test_names_and_defaults_are_the_commands(method: str, command: str) -> None:
+    (function,) = [one.callback for one in app.registered_commands if (one.name or one.callback.__name__) == command]
+    names = RENAMED.get(method, {})
+    typed = {names.get(one.name, one.name): one for one in inspect.signature(function).parameters.values()}
+    ours = {one.name: one for one in inspect.signature(getattr(micropref.Store, method)).parameters.values()}
+    dropped = ONLY_TYPED - (set() if method == "sql" else {"out"} if method == "adapt" else set())
+    assert set(ours) - {"self"} == set(typed) - dropped
+    for name, parameter in ours.items():
+        if parameter.default is not inspect.Parameter.empty:
+            expected = AS_VALUES.get((method, name), typed[name].default)
+            assert parameter.default == expected, name
+
+
+@pytest.mark.parametrize("method", COMMANDS)
+def test_docstrings_name_every_argument(method: str) -> None:
+    function = getattr(micropref.Store, method)
+    text = inspect.getdoc(function) or ""
+    for section in ("Args:", "Returns:", "Raises:", "Example:"):
+        assert section in text, section
+    for name in inspect.signature(function).parameters:
+        assert name == "self" or f"    {name}: " in text, name
+
+
+def test_importing_is_light() -> None:
+    heavy = ("torch", "transformers", "polars", "pyarrow", "numpy", "duckdb")
+    code = f"import sys, micropref; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> micropref.Store:
+    return micropref.Store(tmp_path / "store")
+
+
+@pytest.fixture
+def embedded(
+    opened: micropref.Store, tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]]
+) -> micropref.Store:
+    opened.embed(rows, "mine", backbone=tiny_backbone("bert"), split_by_prompt=0.3, device="cpu")
+    return opened
+
+
+def test_from_rows_in_memory_to_a_table(embedded: micropref.Store) -> None:
+    trained = embedded.train("mine", k=2, restarts=2, epochs=4)
+    assert repr(trained).startswith(f"run {trained.run}")
+    evaluation = embedded.evaluate(trained.run)
+    assert isinstance(evaluation.mixture_accuracy, pl.DataFrame)
+    run = embedded.run(trained.run)
+    assert (run.settings["k"], run.heads.shape, run.heads.dtype) == (2, (2, 32), np.float32)
+    table = run.table("head_accuracy")
+    assert table["run"].unique().to_list() == [run.id]
+    assert embedded.sql("SELECT count(*) AS n FROM runs")["n"].to_list() == [1]
+    assert repr(run) == f"Run({run.id!r}, method='mixture', data='mine', k=2)"
+    assert repr(embedded).endswith("store'): 1 data sets, 1 runs")
+
+
+def test_stages_take_values_and_runs(embedded: micropref.Store) -> None:
+    swept = embedded.sweep("mine", k=[1, 2], lam=0.1, seeds=2, epochs=3, memory=2 * 10**9)
+    assert {row["k"] for row in embedded.sql("FROM leaderboard WHERE sweep IS NOT NULL").to_dicts()} == {1, 2}
+    run = embedded.run(embedded.train("mine", k=2, restarts=2, epochs=4, router_input="prompt").run)
+    adapted = embedded.adapt(run, "attribute", shots=[1, 2])
+    assert adapted.adaptation["shots"].unique().sort().to_list() == [0, 1, 2]
+    routed = embedded.route(run, budget=[2, 4])
+    assert embedded.run(routed.run).record["parent"] == run.id
+    compared = embedded.compare("mine", methods=["single", "static"], seeds=1, shots=2, budget=2)
+    for report in (swept, adapted, routed, compared):
+        assert dataclasses.is_dataclass(report)
+        assert repr(report) in report._repr_html_() or "&" in report._repr_html_()
+
+
+def test_the_command_prints_what_the_report_reads_as(embedded: micropref.Store) -> None:
+    from typer.testing import CliRunner
+
+    trained = embedded.train("mine", k=2, restarts=2, epochs=4)
+    done = CliRunner().invoke(app, ["eval", trained.run, "--store", str(embedded.folder)])
+    assert done.stdout == repr(embedded.evaluate(trained.run)) + "\n"
+
+
+ROWS = [{"prompt": f"What is {at}?", "chosen": f"It is {at}.", "rejected": "", "user": at} for at in range(6)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(lambda: ROWS, id="dicts"),
+        pytest.param(lambda: (row for row in ROWS), id="generator"),
+        pytest.param(lambda: pl.DataFrame(ROWS), id="polars"),
+        pytest.param(lambda: pa.Table.from_pylist(ROWS), id="arrow"),
+        pytest.param(lambda: pytest.importorskip("pandas").DataFrame(ROWS), id="pandas"),
+        pytest.param(lambda: [{**row, "user": np.int64(row["user"])} for row in ROWS], id="numpy scalars"),
+    ],
+)
+def test_rows_of_any_table_are_the_same_source(
+    opened: micropref.Store, tiny_backbone: Callable[..., Path], table: Callable[[], Any]
+) -> None:
+    report = opened.embed(table(), "mine", backbone=tiny_backbone("bert"), device="cpu")
+    assert (report.pairs, report.users, report.empty_responses) == (6, 6, 6)
+    again = opened.embed(ROWS, "mine", backbone=tiny_backbone("bert"), device="cpu")
+    assert (again.pairs, again.texts_embedded) == (6, 0)
+    (kept,) = (opened.folder / "sources").iterdir()
+    assert [json.loads(line) for line in kept.read_text().splitlines()] == ROWS
+
+
+def test_paths_are_texts_or_paths(
+    opened: micropref.Store, tiny_backbone: Callable[..., Path], write_rows: Callable[..., Path]
+) -> None:
+    first, second = write_rows(ROWS[:3], "a.jsonl"), write_rows(ROWS[3:], "b.jsonl")
+    report = opened.embed([str(first), second], "mine", backbone=str(tiny_backbone("bert")), device="cpu")
+    assert report.pairs == 6
+    assert not (opened.folder / "sources").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda store: store.embed([], "mine"), "source: found no rows"),
+        (lambda store: store.embed(5, "mine"), "source: found a int"),
+        (lambda store: store.embed([{"prompt": {1, 2}}], "mine"), "source, row 1: found a set"),
+        (lambda store: store.embed([["a"]], "mine"), "source, row 1: found a list; expected a dict"),
+        (lambda store: store.train("mine", method="single", lam=0.5), "method single has no use for"),
+        (lambda store: store.train("nothing"), "unknown data set 'nothing'"),
+        (lambda store: store.run("nothing"), "unknown run 'nothing'"),
+        (lambda store: store.sql("DROP TABLE runs"), "SELECT"),
+        (lambda store: micropref.Store(""), "store ''"),
+    ],
+)
+def test_bad_values_are_one_line(
+    embedded: micropref.Store, call: Callable[[micropref.Store], Any], message: str
+) -> None:
+    with pytest.raises(micropref.BadInput, match=message) as caught:
+        call(embedded)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_folder_defaults_to_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MICROPREF_STORE", str(tmp_path / "there"))
+    assert micropref.Store().folder == tmp_path / "there"
+    monkeypatch.delenv("MICROPREF_STORE")
+    assert micropref.Store().folder == Path("data")
+    assert StoreFolder(micropref.Store().folder).root == Path("data")
