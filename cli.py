@@ -110,6 +110,23 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"micropref {version('micropref')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Learn whose preference a reward is: embed once, then train, evaluate and query mixture reward heads."""
+
+
 def _print(report: DataclassInstance, text: str, *, as_json: bool) -> None:
     """Print a report once: as one JSON object for scripts, as text for people."""
     if as_json:
@@ -129,6 +146,8 @@ def _is_given(ctx: typer.Context, option: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+LAM_HELP = "λ: KL penalty towards uniform mixture weights."
+THRESHOLD_HELP = "Stop when the expected information falls below NATS."
 MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while no other command runs."
 
 
@@ -150,7 +169,7 @@ def embed(
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a text.  [default: the backbone's]")] = None,
     overlong: Annotated[Overlong, typer.Option(help="Cut long prompts, or drop the pair.")] = "trim-prompt",
     template: Annotated[Template, typer.Option(help="Chat template where there is one, or plain.")] = "auto",
-    date: Annotated[str, typer.Option(help="Today, to chat templates that ask.")] = PINNED_DATE,
+    date: Annotated[str, typer.Option(help="Date passed to chat templates.")] = PINNED_DATE,
     contexts: Annotated[Path | None, typer.Option(help="JSON: attribute -> sentence or list of sentences.")] = None,
     context_template: Annotated[str, typer.Option(help="How a context goes before a prompt.")] = CONTEXT_TEMPLATE,
     responses: Annotated[Responses, typer.Option(help="Behind which prompt responses are embedded.")] = "plain",
@@ -226,7 +245,7 @@ def train(
         Method, typer.Option(help="Heads with a router, static weights, one head; or a system of others.")
     ] = "mixture",
     k: Annotated[int | None, typer.Option(min=1, help="Reward heads.  [default: 5; 1 for single]")] = None,
-    lam: Annotated[float, typer.Option(help="Pull of the mixture weights to uniform.")] = 0.1,
+    lam: Annotated[float, typer.Option(help=LAM_HELP)] = 0.1,
     router_input: RouterInputOption = "auto",
     reward_input: RewardInputOption = "plain",
     hidden: HiddenOption = 128,
@@ -262,10 +281,10 @@ def train(
       micropref train mine --latent user --k 5
       micropref train mine --method lore --k 5
     """
-    from micropref.pipeline.training.method_options import check_heeded
+    from micropref.pipeline.training.method_options import check_used
 
     given = [option for option in ctx.params if _is_given(ctx, option)]
-    check_heeded(method, given, latent)
+    check_used(method, given, latent)
     report = Store(store, _announce).train(
         name,
         method=method,
@@ -304,7 +323,7 @@ def sweep(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Data set.")],
     k: Annotated[str, typer.Option(metavar="K,K,...", help="Numbers of reward heads.")] = "1,2,3,5,8,10",
-    lam: Annotated[str, typer.Option(metavar="L,L,...", help="Pulls to uniform.")] = "0,0.03,0.1,0.3,0.5",
+    lam: Annotated[str, typer.Option(metavar="L,L,...", help=f"Values of {LAM_HELP}")] = "0,0.03,0.1,0.3,0.5",
     seeds: Annotated[int, typer.Option(min=1, help="Initialisations of each K and lam.")] = 8,
     method: Annotated[SweptMethod, typer.Option(help="Heads with a router, static weights, or alike.")] = "mixture",
     router_input: RouterInputOption = "auto",
@@ -485,12 +504,12 @@ def adapt(
 def ask(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(help="Run whose heads are weighed.")],
-    user: Annotated[str | None, typer.Option("--user", help="Who is asked; a known name goes on.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="User to interview; resumes earlier answers.")] = None,
     pool: Annotated[str | None, typer.Option("--pool", help="Data set to ask about.  [default: the run's own]")] = None,
     split: Annotated[str, typer.Option(help="Split of the pool.")] = "test",
     n: Annotated[int, typer.Option("--n", help="Questions at most.")] = 10,
     answers: Annotated[Path | None, typer.Option(help="File of 1, 2, s or q, a line each, in place of you.")] = None,
-    threshold: Annotated[float, typer.Option(metavar="NATS", help="Least worth of a question.")] = 0.01,
+    threshold: Annotated[float, typer.Option(metavar="NATS", help=THRESHOLD_HELP)] = 0.01,
     beta: Annotated[
         float | None, typer.Option(help="What an answer counts; 1: Bayes' rule.  [default: by validation users]")
     ] = None,
@@ -511,10 +530,10 @@ def ask(
       micropref ask maxmin-1a2b3c4d --user ann
       micropref ask maxmin-1a2b3c4d --replay --by attribute --candidates 40 --n 16
     """
-    unheeded = ("user", "answers", "threshold") if replay else ("by", "candidates", "draws")
-    given = ", ".join(f"--{option}" for option in unheeded if _is_given(ctx, option))
+    unused_options = ("user", "answers", "threshold") if replay else ("by", "candidates", "draws")
+    given = ", ".join(f"--{option}" for option in unused_options if _is_given(ctx, option))
     if given:
-        raise BadInput(f"{given}: not heeded {'with' if replay else 'without'} --replay; leave out one or the other")
+        raise BadInput(f"{given}: no effect {'with' if replay else 'without'} --replay; leave out one or the other")
     if replay:
         from micropref.pipeline.people.ask_replay import ReplayOptions, replay_policies
         from micropref.pipeline.show.ask import show_replayed

@@ -89,7 +89,7 @@ PatienceOption = Annotated[
     int, typer.Option("--patience", help="Epochs without a better validation NLL; 0: never stop.")
 ]
 DataSeedOption = Annotated[int, typer.Option("--data-seed", min=0, help="Seed of the order of the pairs.")]
-FitDtypeOption = Annotated[FitDtype, typer.Option("--dtype", help="Of the large products.")]
+FitDtypeOption = Annotated[FitDtype, typer.Option("--dtype", help="Precision of the large matrix multiplications.")]
 ProjectionOption = Annotated[
     str,
     typer.Option(

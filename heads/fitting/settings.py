@@ -90,7 +90,7 @@ class FitPlan:
     data_seed: int = 0
     """Seed of the order of the pairs, shared by all settings."""
     dtype: ComputeDtype = "auto"
-    """Of the large products; auto: bfloat16 where the hardware multiplies it, float64 for lbfgs."""
+    """Precision of the large matrix multiplications; auto: bfloat16 where the hardware has it, float64 for lbfgs."""
     device: str = "auto"
     """auto: cuda where there is one, else cpu."""
     patience: int = 5
@@ -213,7 +213,7 @@ class Execution:
     device: str
     """Device type."""
     dtype: str
-    """Of the large products; master weights and sums have float32 or more."""
+    """Precision of the large matrix multiplications; master weights and sums have float32 or more."""
     batch: int
     """Pairs per minibatch."""
     chunk: int

@@ -106,9 +106,9 @@ class Fitting(OpenedStore):
             Store("data").train("mine", k=5, lam=0.1).run
 
         """
-        from micropref.pipeline.training.method_options import check_heeded
+        from micropref.pipeline.training.method_options import check_used
 
-        check_heeded(method, changed(Fitting.train, locals()), latent)
+        check_used(method, changed(Fitting.train, locals()), latent)
         if method not in get_args(FitMethod):
             from micropref.heads.methods.base import SystemOptions
             from micropref.pipeline.show.methods import show_system

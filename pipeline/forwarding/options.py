@@ -1,4 +1,4 @@
-"""What `embed` is told of backbone, texts and machines; sources have options of their own."""
+"""Options of `embed`: backbone, texts and machines; those of sources are in pipeline.sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EngineName = Literal["local", "ray"]
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """What `embed` is told of backbone and texts."""
+    """Options of `embed`: backbone and texts."""
 
     backbone: str = MINILM
     """`minilm`, `smollm2`, a folder, a .gguf file, or a hub id."""
@@ -35,7 +35,7 @@ class EmbedOptions:
     template: TemplateName = "auto"
     """How prompt and response become one text."""
     date: str = PINNED_DATE
-    """Today, to chat templates that ask."""
+    """Date passed to chat templates."""
     context_template: str = CONTEXT_TEMPLATE
     """How a context goes before a prompt."""
     responses: Responses = "plain"

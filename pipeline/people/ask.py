@@ -37,7 +37,7 @@ Stopped = Literal["n", "threshold", "quit", "pool"]
 
 @dataclass(frozen=True)
 class AskOptions:
-    """What `ask` is told of an interview."""
+    """Options of `ask`."""
 
     user: str
     """Who is asked: any name; a known one goes on where it stopped."""

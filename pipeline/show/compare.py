@@ -63,7 +63,7 @@ def _interval(row: ComparedRow) -> dict[str, Any]:
         "average": row.accuracy[AVERAGE],
         "low": row.low[AVERAGE],
         "high": row.high[AVERAGE],
-        "less single": row.difference[AVERAGE],
+        "Δ vs. single": row.difference[AVERAGE],
         "from": row.difference_low[AVERAGE],
         "to": row.difference_high[AVERAGE],
         "seconds": round(row.seconds, 1),

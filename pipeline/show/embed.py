@@ -29,7 +29,7 @@ def show_embedding(report: EmbedReport, *, planned: bool) -> str:
         "pairs whose prompt was cut to fit": report.trimmed,
         "pairs with an empty response": report.empty_responses,
         "pairs without a context": report.without_context if report.without_context < report.pairs else 0,
-        "pairs this backbone cannot tell apart": report.indistinguishable,
+        "pairs whose two responses tokenize identically": report.indistinguishable,
         "pairs that repeat an earlier vote": report.repeated,
         "users": report.users,
     }

@@ -29,22 +29,22 @@ def check_latent(latent: str, given: Collection[str]) -> None:
     """Raise BadInput naming the options that latent pair passes over among those given."""
     passed_over = [name for name in given if name in LATENT]
     if latent == "pair" and passed_over:
-        raise BadInput(f"latent pair has no use for {_named(passed_over)}: leave that out, or give --latent user")
+        raise BadInput(f"{_without_effect(passed_over)} with --latent pair; leave it out, or give --latent user")
 
 
-def check_heeded(method: str, given: Collection[str], latent: str) -> None:
+def check_used(method: str, given: Collection[str], latent: str) -> None:
     """Raise BadInput naming the options that a method passes over among those given, and those that it heeds."""
-    heeded = _heeded(method)
-    passed_over = [name for name in given if name not in heeded | EVERYWHERE]
+    accepted = _accepted(method)
+    passed_over = [name for name in given if name not in accepted | EVERYWHERE]
     if passed_over:
         raise BadInput(
-            f"method {method} has no use for {_named(passed_over)}: leave that out; what changes it is "
-            f"{_named(sorted(heeded | {'features', 'reward_input', 'seed'}))}"
+            f"{_without_effect(passed_over)} with --method {method}; it accepts "
+            f"{_named(sorted(accepted | {'features', 'reward_input', 'seed'}))}"
         )
     check_latent(latent, given)
 
 
-def _heeded(method: str) -> set[str]:
+def _accepted(method: str) -> set[str]:
     fits: dict[settings.Method, set[str]] = {
         "mixture": set(FIT),
         "static": set(FIT) - UNROUTED,
@@ -58,6 +58,10 @@ def _heeded(method: str) -> set[str]:
     system = methods()[method]
     options = {"armo_gate" if option == "gate" else option for option in system.options}
     return options | ({"router_input"} if "router" in system.needs else set())
+
+
+def _without_effect(options: Collection[str]) -> str:
+    return f"{_named(options)} {'has' if len(options) == 1 else 'have'} no effect"
 
 
 def _named(options: Collection[str]) -> str:

@@ -35,7 +35,7 @@ def main() -> None:
     store = StoreFolder(asked.store)
     run_demo(store, say)
     compared = run_comparison(store, NAME, None, TrialOptions(seeds=asked.seeds), say)
-    print("| system | learns from | accuracy ± over seeds | 95 % over prompts | less single reward |")
+    print("| system | learns from | accuracy ± over seeds | 95 % over prompts | Δ vs. single reward |")
     print("|---|---|---|---|---|")
     print("\n".join(cells(row) for row in compared.rows))
     print("\n".join(f"\nLeft out: {name}, {reason}" for name, reason in compared.skipped.items()))

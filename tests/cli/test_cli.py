@@ -255,3 +255,9 @@ def test_a_process_of_its_own_keeps_stdout_for_the_result(
     needed = "features pairs texts texts_embedded texts_reused tokens_forwarded tokens_unique"
     assert {*needed.split(), "dropped", "trimmed", "rejected_rows"} <= set(report)
     assert re.fullmatch("[0-9a-f]{12}", report["features"])
+
+
+def test_the_version_is_the_packages() -> None:
+    from importlib.metadata import version
+
+    assert CliRunner().invoke(cli.app, ["--version"]).stdout == f"micropref {version('micropref')}\n"

@@ -150,7 +150,7 @@ def test_the_command_prints_the_table_and_one_json_object(store: StoreFolder, sy
     arguments += ["--shots", "4", "--k", "2", "--paper", "helpsteer2"]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
-    for text in ("Single reward", "HyRe", "0.7632", "the paper disagrees with itself", "less single"):
+    for text in ("Single reward", "HyRe", "0.7632", "the paper disagrees with itself", "Δ vs. single"):
         assert text in shown.stdout
     assert "with context from" not in shown.stdout  # neither row learns from a budget
     found: dict[str, Any] = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)

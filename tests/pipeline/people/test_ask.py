@@ -308,8 +308,8 @@ def test_the_command(pool: StoreFolder, tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert f"{answers}:2: 'x' is no answer: expected 1, 2, s or q" in refused.stderr
     assert "--user is empty" in invoke().stderr
-    assert "--by, --draws: not heeded without --replay" in invoke("--by", "user", "--draws", "2").stderr
-    assert "--user: not heeded with --replay" in invoke("--replay", "--user", "ann").stderr
+    assert "--by, --draws: no effect without --replay" in invoke("--by", "user", "--draws", "2").stderr
+    assert "--user: no effect with --replay" in invoke("--replay", "--user", "ann").stderr
     assert "--split is 'dev'" in invoke("--replay", "--split", "dev").stderr
     shown = invoke("--replay", "--by", "attribute", "--n", "2", "--candidates", "8").stdout
     assert shown.splitlines()[-1].split()[0] == "2"

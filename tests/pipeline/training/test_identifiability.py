@@ -177,9 +177,12 @@ def test_users_are_not_streamed(store: StoreFolder, synthetic: Synthetic, monkey
     ("arguments", "said"),
     [
         (["train", "toy", "--latent", "user"], "latent user: no training pair names a user"),
-        (["train", "toy", "--no-anneal"], "latent pair has no use for --anneal: leave that out, or give --latent user"),
-        (["sweep", "toy", "--weight", "user"], "latent pair has no use for --weight"),
-        (["train", "toy", "--method", "single", "--latent", "user"], "method single has no use for --latent"),
+        (
+            ["train", "toy", "--no-anneal"],
+            "--anneal has no effect with --latent pair; leave it out, or give",
+        ),
+        (["sweep", "toy", "--weight", "user"], "--weight has no effect with --latent pair"),
+        (["train", "toy", "--method", "single", "--latent", "user"], "--latent has no effect with --method single"),
         (["train", "toy", "--latent", "context", "--solver", "lbfgs"], "solver lbfgs with latent context"),
     ],
 )

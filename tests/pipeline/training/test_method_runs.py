@@ -31,7 +31,7 @@ from micropref.heads.methods.registry import methods
 from micropref.pipeline.evaluation import scoring
 from micropref.pipeline.evaluation.evaluate import evaluate
 from micropref.pipeline.sources.ingest import SourceOptions, covered
-from micropref.pipeline.training import method_options as heeded
+from micropref.pipeline.training import method_options as accepted
 from micropref.pipeline.training.method_data import Reading, Units, open_system_data
 from micropref.pipeline.training.method_runs import open_fitted, train_system
 
@@ -208,11 +208,14 @@ def test_pairs_of_the_first_version_are_stored_anew_by_embed(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--method", "drm", "--k", "3"), "method drm has no use for --k: leave that out"),
-        (("--method", "lore", "--lam", "0.2", "--hidden", "3"), "no use for --lam, --hidden"),
-        (("--method", "static", "--router-input", "prompt"), "what changes it is --anneal, --batch, --data-seed"),
-        (("--armo-gate", "paper"), "method mixture has no use for --armo-gate"),
-        (("--method", "single", "--restarts", "2"), "method single has no use for --restarts"),
+        (("--method", "drm", "--k", "3"), "--k has no effect with --method drm; it accepts"),
+        (("--method", "lore", "--lam", "0.2", "--hidden", "3"), "--lam, --hidden have no effect with --method lore"),
+        (
+            ("--method", "static", "--router-input", "prompt"),
+            "--router-input has no effect with --method static; it accepts --anneal, --batch, --data-seed",
+        ),
+        (("--armo-gate", "paper"), "--armo-gate has no effect with --method mixture"),
+        (("--method", "single", "--restarts", "2"), "--restarts has no effect with --method single"),
         (("--method", "armo"), "data set 'toy', split 'train': it has no ratings"),
         (("--method", "armo", "--reward-input", "context"), "--responses context"),
         (("--method", "own-head"), "own-head: the backbone of these features has no reward head"),
@@ -240,4 +243,4 @@ def test_runs_of_unknown_methods_are_refused(store: StoreFolder, synthetic: Synt
 
 def test_every_option_of_train_is_known_to_change_something() -> None:
     offered = set(inspect.signature(cli.train).parameters) - {"ctx"}
-    assert offered == set(heeded.FIT) | heeded.EVERYWHERE | {"armo_gate"}
+    assert offered == set(accepted.FIT) | accepted.EVERYWHERE | {"armo_gate"}
