@@ -1,4 +1,4 @@
-"""Every command of the README runs as it stands, in the order given."""
+"""Every command of the README and the documents runs as it stands, in the order given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from micropref import cli
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "docs/data.md", "docs/training.md", "docs/people.md", "docs/comparing.md", "docs/store.md")
+"""In this order, each going on from what the pages before it made."""
+README = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
 COMMANDS = [
     line.removeprefix("$ ")
     for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
@@ -58,3 +60,11 @@ def test_make_targets_are_there() -> None:
 
 def test_ci_runs_the_readmes_test_command() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_readme_fits_a_few_screens_and_every_page_is_read() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    with_commands = {path for path in (ROOT / "docs").glob("*.md") if "```console" in path.read_text(encoding="utf-8")}
+    assert with_commands == {ROOT / page for page in PAGES[1:]}
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{page.name})" in README, page
