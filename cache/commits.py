@@ -9,7 +9,6 @@ of itself.
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
 from collections.abc import Callable
@@ -115,9 +114,7 @@ class Commit:
 
     def put_back(self) -> None:
         """Undo `set_aside`; what was committed in its place meanwhile stays."""
-        with suppress(FileNotFoundError, FileExistsError):
-            os.link(self.commit_path.with_suffix(ASIDE), self.commit_path)
-        self.commit_path.with_suffix(ASIDE).unlink(missing_ok=True)
+        put_back(self.commit_path)
 
     def remove(self) -> None:
         """Forget the commit, then its data files: in this order a reader never sees a commit without data.
@@ -137,6 +134,16 @@ class Commit:
         for stored in self.files.values():
             if stored.name not in kept:
                 (self.folder / stored.name).unlink(missing_ok=True)
+
+
+def put_back(commit_path: Path) -> None:
+    """Show readers again a commit that was set aside, unless another was committed in its place."""
+    aside = commit_path.with_suffix(ASIDE)
+    if commit_path.exists():
+        aside.unlink(missing_ok=True)
+    else:
+        with suppress(FileNotFoundError):
+            aside.rename(commit_path)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -5,7 +5,6 @@ Beside them lie the links, one set for each features id: which vectors a pair's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +50,10 @@ class Dataset:
                 lines[path.stem] = str(error)
         return lines
 
+    def whole_parts(self) -> list[Commit]:
+        """Return the parts whose table of pairs is whole; `verify` names the others, and their sources repair them."""
+        return [part for part in self.parts if not part.damage("pairs", digest=True)]
+
     def splits(self) -> list[str]:
         """Return the names of the splits there are, sorted."""
         return sorted({part.record["split"] for part in self.parts})
@@ -85,8 +88,15 @@ class Dataset:
 
         No command writes such parts, but two that write at the same moment may, if one of them is killed.
         """
-        parts = self.of_split(split)
-        return doubled_ids(parts, [read_table(part, "pairs", ["pair_id"])["pair_id"] for part in parts])
+        parts = [part for part in self.whole_parts() if part.record["split"] == split]
+        if len(parts) < 2:
+            return []
+        ids = [read_table(part, "pairs", ["pair_id"])["pair_id"] for part in parts]
+        frames = [pl.DataFrame({"pair_id": found, "part": at}) for at, found in enumerate(ids)]
+        several = pl.concat(frames).filter(pl.col("pair_id").is_duplicated())
+        both = several.join(several, on="pair_id").filter(pl.col("part") < pl.col("part_right"))
+        counts = both.group_by("part", "part_right").len().sort("part", "part_right")
+        return [Doubled(parts[first], parts[second], count) for first, second, count in counts.iter_rows()]
 
     def digest(self, split: str) -> str:
         """Return a short hash of a split's pairs: it changes when a source is added, extended or replaced."""
@@ -123,17 +133,6 @@ class Doubled:
     second: Commit
     pairs: int
     """How many ids stand in both."""
-
-
-def doubled_ids(parts: Sequence[Commit], ids: Sequence[pl.Series]) -> list[Doubled]:
-    """Return each two parts that have pair ids in common; `ids` [parts] are the pair ids of each."""
-    frames = [pl.DataFrame({"pair_id": found, "part": at}) for at, found in enumerate(ids)]
-    if len(frames) < 2:
-        return []
-    several = pl.concat(frames).filter(pl.col("pair_id").is_duplicated())
-    both = several.join(several, on="pair_id").filter(pl.col("part") < pl.col("part_right"))
-    counts = both.group_by("part", "part_right").len().sort("part", "part_right")
-    return [Doubled(parts[first], parts[second], count) for first, second, count in counts.iter_rows()]
 
 
 def read_table(part: Commit, role: str, columns: list[str] | None = None) -> pl.DataFrame:

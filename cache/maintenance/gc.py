@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from micropref.cache.atomic import TEMP_NAME
-from micropref.cache.commits import ASIDE, COMMIT_ENDING, FILE_NAME, Commit, read_commit
+from micropref.cache.commits import ASIDE, COMMIT_ENDING, FILE_NAME, Commit, put_back, read_commit
 from micropref.cache.datasets import linked_keys, open_dataset
 from micropref.cache.errors import Damaged
 from micropref.cache.store import StoreFolder
@@ -69,11 +69,7 @@ def _recover(folder: Path, min_age_s: float) -> None:
     """Put back what a `gc` that was stopped had hidden; a younger one may still be at work."""
     for path in (folder / "shards").glob(f"*{ASIDE}"):
         if _older(path, min(min_age_s, RECOVERED_AFTER_S)):
-            commit_path = path.with_suffix(COMMIT_ENDING)
-            if commit_path.exists():
-                path.unlink(missing_ok=True)
-            else:
-                path.rename(commit_path)
+            put_back(path.with_suffix(COMMIT_ENDING))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from micropref.cache.commits import Commit
-from micropref.cache.vectors.features import Features, shard_stem
+from micropref.cache.vectors.features import ROLE, Features, shard_stem
 
 RENEW_S = 600.0
 """Seconds between renewals: `gc --min-age` must leave alone what is younger than a few of these."""
@@ -92,7 +92,7 @@ class Leases:
 
 def _shard_numbers(features: Features) -> dict[bytes, int]:
     """Return in which shard readers find each key."""
-    counts = [item.files["vectors"].rows for item in features.commits]
+    counts = [item.files[ROLE].rows for item in features.commits]
     numbers = np.repeat(np.arange(len(counts)), counts).tolist()
     keys = features.keys().to_pylist()
     return dict(zip(reversed(keys), reversed(numbers), strict=True))  # the first of several copies stays

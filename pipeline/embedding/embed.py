@@ -26,7 +26,7 @@ from micropref.pipeline.forwarding.engines.choose import choose_engine
 from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.worker import Job
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sources.ingest import SourceOptions, covered, read_sources
+from micropref.pipeline.sources.ingest import SourceOptions, covered, doubled_stems, read_sources
 from micropref.pipeline.sources.parts import Incoming, write_numbered
 from micropref.pipeline.sources.splits import TEST, TRAIN
 from micropref.pipeline.text.tokenizer import PairTokenizer, Responses, Tokenizing
@@ -52,7 +52,8 @@ def embed(
     """
     start = time.monotonic()
     dataset = _open(store, name, announce)
-    known = {path: covered(dataset, path, sources) for path in dict.fromkeys(paths)}
+    doubled = doubled_stems(dataset, sources.splits)
+    known = {path: covered(dataset, path, sources, doubled) for path in dict.fromkeys(paths)}
     place = choose_engine(engine, options)
     options = place.resolve(options)
     backbone, tokenizer = _load(options, place, plan_only=plan_only)

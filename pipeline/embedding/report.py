@@ -173,14 +173,14 @@ def _facts(settled: Sequence[Commit], links: Sequence[Commit]) -> _Facts:
 
 def _repeated(dataset: Dataset, splits: Sequence[str]) -> int:
     """Count pairs whose occurrence number is not the first."""
-    parts = [part for part in _readable(dataset) if part.record["split"] in splits]
+    parts = [part for part in dataset.whole_parts() if part.record["split"] in splits]
     ids = [read_table(part, "pairs", ["pair_id"])["pair_id"] for part in parts]
     return sum(int((~names.str.ends_with("-0")).sum()) for names in ids)
 
 
 def _shared_prompts(dataset: Dataset, splits: Sequence[str]) -> int:
     prompts: dict[str, set[str]] = {}
-    for part in _readable(dataset):
+    for part in dataset.whole_parts():
         names = read_table(part, "pairs", ["prompt_id"])["prompt_id"].unique()
         prompts.setdefault(part.record["split"], set()).update(names)
     shared: set[str] = set()
@@ -188,8 +188,3 @@ def _shared_prompts(dataset: Dataset, splits: Sequence[str]) -> int:
         others = [found for name, found in prompts.items() if name != split]
         shared |= prompts.get(split, set()).intersection(set().union(*others))
     return len(shared)
-
-
-def _readable(dataset: Dataset) -> list[Commit]:
-    """Return the parts whose tables are whole; `verify` names the others, and their sources repair them."""
-    return [part for part in dataset.parts if not part.damage("pairs", digest=True)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from micropref.cache.commits import Commit
-from micropref.cache.datasets import Dataset, doubled_ids, has_response_ids, read_table
+from micropref.cache.datasets import Dataset, has_response_ids
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import digest_file
 from micropref.cache.store import check_name
@@ -93,13 +93,13 @@ def _check_contexts(source: Source, contexts: Mapping[str, tuple[str, ...]], pat
         )
 
 
-def covered(dataset: Dataset, path: Path, options: SourceOptions) -> list[Commit]:
+def covered(dataset: Dataset, path: Path, options: SourceOptions, doubled: Container[str] = ()) -> list[Commit]:
     """Return the parts that already hold all this source would give, none where it has to be read.
 
+    Parts whose stems are among `doubled` are read again.
     Raises BadInput where the source is there with other options: its pairs would silently become others.
     """
     digest = source_digest(path, source_files(path))
-    doubled = {part.stem for split in options.splits for part in _doubled(dataset, split)}
     same = [part for part in dataset.parts if part.record["digest"] == digest]
     parts = [part for part in same if part.record["split"] in options.splits]
     for part in parts:
@@ -113,11 +113,10 @@ def covered(dataset: Dataset, path: Path, options: SourceOptions) -> list[Commit
     return parts if all(_suffices(part, options) and part.stem not in doubled for part in parts) else []
 
 
-def _doubled(dataset: Dataset, split: str) -> list[Commit]:
-    """Return the parts of a split that share pair ids with another: reading either of the two again numbers it anew."""
-    parts = [part for part in dataset.parts if part.record["split"] == split and not part.damage("pairs", digest=True)]
-    found = doubled_ids(parts, [read_table(part, "pairs", ["pair_id"])["pair_id"] for part in parts])
-    return [part for both in found for part in (both.first, both.second)]
+def doubled_stems(dataset: Dataset, splits: Sequence[str]) -> set[str]:
+    """Return the stems of parts that share pair ids with another: reading either of the two again numbers it anew."""
+    found = (both for split in splits for both in dataset.doubled(split))
+    return {part.stem for both in found for part in (both.first, both.second)}
 
 
 def _suffices(part: Commit, options: SourceOptions) -> bool:

@@ -122,10 +122,9 @@ def number_pairs(dataset: Dataset, incoming: Incoming, retired: Sequence[Commit]
 def _taken_ids(dataset: Dataset, split: str, digest: str, retired: Sequence[Commit]) -> set[str]:
     """Return the pair ids of a split, without those of the source of this digest and of `retired` parts."""
     gone = {part.stem for part in retired}
-    in_split = [part for part in dataset.parts if part.record["split"] == split and part.stem not in gone]
-    others = [part for part in in_split if part.record["digest"] != digest]
     # What a damaged table held is not known. It gets new ids, unlike these, when its source is embedded again.
-    others = [part for part in others if not part.damage("pairs", digest=True)]
+    in_split = [part for part in dataset.whole_parts() if part.record["split"] == split and part.stem not in gone]
+    others = [part for part in in_split if part.record["digest"] != digest]
     return {pair_id for part in others for pair_id in read_table(part, "pairs", ["pair_id"])["pair_id"]}
 
 
