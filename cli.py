@@ -6,9 +6,11 @@ Nothing heavy is imported before a command runs.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -19,75 +21,28 @@ from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefErro
 from micropref.cache.keys import finite
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.api.store import Store
-from micropref.pipeline.options import (
-    BACKBONE_HELP,
-    CONTEXT_TEMPLATE,
-    DEFAULT_STORE,
-    MINILM,
-    PINNED_DATE,
-    AdaptMethod,
-    Anchor,
-    AnnealOption,
-    ArmoGate,
-    BatchOption,
-    DataSeedOption,
-    DeviceOption,
-    EmbedDtype,
-    EngineName,
-    EpochsOption,
-    FeaturesOption,
-    FitDtypeOption,
-    GroupedBy,
-    HiddenOption,
-    JsonOption,
-    LatentOption,
-    LrOption,
-    MemoryOption,
-    Method,
-    OnBad,
-    Overlong,
-    Paper,
-    Pass,
-    PatienceOption,
-    Pooling,
-    PriorOption,
-    ProjectionOption,
-    PruneOption,
-    Responses,
-    RewardInput,
-    RewardInputOption,
-    RouterInputOption,
-    SeedOption,
-    Shape,
-    ShotsFrom,
-    Solver,
-    StoreDtype,
-    StoreOption,
-    SweptMethod,
-    TableFormat,
-    Target,
-    Template,
-    WeightDecayOption,
-    WeightOption,
-)
+from micropref.pipeline.command_options import CommandOptions, Form, with_flags
+from micropref.pipeline.options import DEFAULT_STORE, MINILM, GroupedBy, ShotsFrom, TableFormat
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
 class _Commands(TyperGroup):
-    """Tells errors as one line with their exit code."""
+    """Prints errors as one line and exits with their code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except MicroprefError as error:
-            typer.echo(f"micropref: {error}", err=True)
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            options = [one for one in command.params if one.param_type_name == "option"] if command else []
+            typer.echo(f"micropref: {with_flags(str(error), {one.name: one.opts[0] for one in options})}", err=True)
             raise typer.Exit(error.exit_code) from None
         except typer.TyperException as error:
             problem: Any = error  # with words of the command line, which typer tells in three lines
-            command = (problem.ctx or ctx).command_path
-            typer.echo(f"micropref: {problem.format_message().rstrip('.')}; see `{command} --help`", err=True)
+            path = (problem.ctx or ctx).command_path
+            typer.echo(f"micropref: {problem.format_message().rstrip('.')}; see `{path} --help`", err=True)
             raise typer.Exit(problem.exit_code) from None
         except OSError as error:
             if isinstance(error, BrokenPipeError):
@@ -103,7 +58,6 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Learn whose preference a reward is: embed once, then train, evaluate and query mixture reward heads.",
@@ -118,13 +72,41 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+STORE_HELP = "Folder of features, data sets and runs; here or before the command."
+
+
 @app.callback()
 def _all_commands(
+    store: Annotated[Path | None, typer.Option("--store", help=STORE_HELP)] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Learn whose preference a reward is: embed once, then train, evaluate and query mixture reward heads."""
+
+
+def _chosen_store(ctx: typer.Context, store: Path) -> Path:
+    """Return the folder given after the command, else before it, else in the environment."""
+    before: Path | None = ctx.parent.params.get("store") if ctx.parent else None
+    if before is None or before == store:
+        return store
+    if _is_given(ctx, "store"):
+        raise BadInput(f"--store is {before} before the command and {store} after it: give one of them")
+    return before
+
+
+def _is_given(ctx: typer.Context, option: str) -> bool:
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+StoreOption = Annotated[
+    Path,
+    typer.Option(
+        "--store", envvar="MICROPREF_STORE", callback=_chosen_store, help="Folder of features, data sets and runs."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 
 
 def _print(report: DataclassInstance, text: str, *, as_json: bool) -> None:
@@ -136,67 +118,99 @@ def _print(report: DataclassInstance, text: str, *, as_json: bool) -> None:
         typer.echo(text, nl=False)
 
 
-def _show(report: DataclassInstance, *, as_json: bool) -> None:
-    """Print a report of the Python API, which reads as the command prints it."""
-    _print(report, f"{report!r}\n", as_json=as_json)
-
-
-def _is_given(ctx: typer.Context, option: str) -> bool:
-    source = ctx.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-LAM_HELP = "λ: KL penalty towards uniform mixture weights."
-THRESHOLD_HELP = "Stop when the expected information falls below NATS."
-MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while no other command runs."
-
-
 def _announce(line: str) -> None:
     typer.echo(line, err=True)
 
 
-@app.command()
-def embed(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help=".jsonl, .csv, .parquet, folder.")],
-    name: Annotated[str, typer.Option("--name", help="Data set to embed into.")],
-    split: Annotated[str | None, typer.Option(help="Split of every row.  [default: train]")] = None,
-    split_by_prompt: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Share of prompts that go to test; excludes --split.")
-    ] = None,
-    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = MINILM,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    pooling: Annotated[Pooling, typer.Option(help="How a text's vector is made.")] = "auto",
-    max_length: Annotated[int | None, typer.Option(help="Most tokens of a text.  [default: the backbone's]")] = None,
-    overlong: Annotated[Overlong, typer.Option(help="Cut long prompts, or drop the pair.")] = "trim-prompt",
-    template: Annotated[Template, typer.Option(help="Chat template where there is one, or plain.")] = "auto",
-    date: Annotated[str, typer.Option(help="Date passed to chat templates.")] = PINNED_DATE,
-    contexts: Annotated[Path | None, typer.Option(help="JSON: attribute -> sentence or list of sentences.")] = None,
-    context_template: Annotated[str, typer.Option(help="How a context goes before a prompt.")] = CONTEXT_TEMPLATE,
-    responses: Annotated[Responses, typer.Option(help="Behind which prompt responses are embedded.")] = "plain",
-    shape: Annotated[Shape, typer.Option("--format", help="Shape of the rows.")] = "auto",
-    dtype: Annotated[EmbedDtype, typer.Option(help="Compute dtype.")] = "auto",
-    store_dtype: Annotated[StoreDtype, typer.Option(help="float16 for 16-bit compute, else float32.")] = "auto",
-    device: DeviceOption = "auto",
-    packing: Annotated[
-        Pass, typer.Option("--pass", help="Read each distinct prefix once, each text once, or padded batches.")
-    ] = "auto",
-    tokens_per_batch: Annotated[int | None, typer.Option(help="Tokens of a batch, padding included.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Rows read of each source.")] = None,
-    on_bad: Annotated[OnBad, typer.Option(help="What a malformed row does.")] = "stop",
-    replace: Annotated[bool, typer.Option("--replace", help="Start the split over with these sources.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    engine: Annotated[EngineName, typer.Option(help="This machine, or a Ray cluster that shares the store.")] = "local",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes with a backbone each.  [default: one for each GPU]")
-    ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Head of the cluster, such as auto.  [default: found or local]"),
-    ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what it would take; forward and write nothing.")] = False,
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A command of the Python API as it was typed in."""
+
+    store: Store
+    """The store that it names."""
+    arguments: dict[str, Any]
+    """Of the method, by name."""
+    given: frozenset[str]
+    """Arguments that were typed in, at their default or not."""
+    as_json: bool
+    """Whether to print JSON."""
+
+
+def _command(
+    method: Callable[..., Any], command_name: str | None = None, /, **forms: Form
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command that has a method's arguments as options, and prints the report that it returns.
+
+    The decorated function takes the call, and by keyword the options that only the command line has.
+    """
+    options = CommandOptions(method, Store, forms)
+
+    def register(run: Callable[..., Any]) -> Callable[..., Any]:
+        _, *own = inspect.signature(run, eval_str=True).parameters.values()
+        own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+
+        def command(ctx: typer.Context, *, store: Path, as_json: bool = False, **typed: Any) -> None:
+            given = frozenset(option for option in ctx.params if _is_given(ctx, option))
+            call = _Call(Store(store, _announce), options.values(typed, given), given, as_json)
+            report = run(call, **{one.name: typed[one.name] for one in own})
+            if report is not None:
+                _print(report, f"{report!r}\n", as_json=as_json)
+
+        named = {one.name: one for one in inspect.signature(command, eval_str=True).parameters.values()}
+        parameters = [named["ctx"], *options.parameters(), *own]
+        for each, kind, default in (("store", StoreOption, DEFAULT_STORE), ("as_json", JsonOption, False)):
+            parameters.append(named[each].replace(annotation=kind, default=default))
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__, command.__doc__, command.__name__ = {}, run.__doc__, run.__name__
+        app.command(command_name)(command)
+        return run
+
+    return register
+
+
+def _numbers(name: str, kind: type[int] | type[float]) -> Callable[[str], list[Any]]:
+    """Return what reads numbers separated by commas. It raises BadInput naming the one that is none."""
+
+    def parse(text: str) -> list[Any]:
+        try:
+            return [kind(word) for word in text.split(",")]
+        except ValueError:
+            example = "1,2,5" if kind is int else "0,0.1,0.3"
+            raise BadInput(f"{name} is {text!r}: expected a number, or numbers such as {example}") from None
+
+    return parse
+
+
+def _tau(text: str) -> float | None:
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise BadInput(f"tau is {text!r}: expected auto or a number above 0") from None
+
+
+def _projection(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
+PROJECTION = Form(metavar="none|N|auto", kind=str, parse=_projection)
+MEMORY = Form(
+    metavar="8GB",
+    help="Most memory of the process; pairs that need more are streamed.  [default: 60 % of the machine's]",
+)
+THRESHOLD_HELP = "Stop when the expected information falls below NATS."
+MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while no other command runs."
+
+
+@_command(
+    Store.embed,
+    source=Form(metavar="SOURCE...", kind=list[Path], help=".jsonl, .csv, .parquet, folder."),
+    name=Form("--name"),
+    split_by_prompt=Form(metavar="SHARE"),
+    pass_=Form("--pass"),
+    backbone=Form(kind=str),
+    ray_address=Form(metavar="ADDRESS"),
+)
+def embed(call: _Call) -> Any:
     """Turn preference data into vectors, once.
 
     \b
@@ -204,76 +218,12 @@ def embed(
       micropref embed pairs.jsonl --name mine
       micropref embed held-out.jsonl --name mine --split test
     """
-    report = Store(store, _announce).embed(
-        sources,
-        name,
-        split=split,
-        split_by_prompt=split_by_prompt,
-        backbone=backbone,
-        revision=revision,
-        pooling=pooling,
-        max_length=max_length,
-        overlong=overlong,
-        template=template,
-        date=date,
-        contexts=contexts,
-        context_template=context_template,
-        responses=responses,
-        format=shape,
-        dtype=dtype,
-        store_dtype=store_dtype,
-        device=device,
-        pass_=packing,
-        tokens_per_batch=tokens_per_batch,
-        limit=limit,
-        on_bad=on_bad,
-        replace=replace,
-        trust_remote_code=trust_remote_code,
-        engine=engine,
-        workers=workers,
-        ray_address=ray_address,
-        plan=plan,
-    )
-    _show(report, as_json=as_json)
+    return call.store.embed(**call.arguments)
 
 
-@app.command()
-def train(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Data set.")],
-    method: Annotated[
-        Method, typer.Option(help="Heads with a router, static weights, one head; or a system of others.")
-    ] = "mixture",
-    k: Annotated[int | None, typer.Option(min=1, help="Reward heads.  [default: 5; 1 for single]")] = None,
-    lam: Annotated[float, typer.Option(help=LAM_HELP)] = 0.1,
-    router_input: RouterInputOption = "auto",
-    reward_input: RewardInputOption = "plain",
-    hidden: HiddenOption = 128,
-    prior: PriorOption = "example",
-    latent: LatentOption = "pair",
-    weight: WeightOption = "pair",
-    anneal: AnnealOption = True,
-    epochs: EpochsOption = 20,
-    lr: LrOption = 2e-3,
-    batch: BatchOption = 2048,
-    wd: WeightDecayOption = 0.01,
-    l2: Annotated[float, typer.Option(help="Explicit L2 term; scikit-learn's C is 1 / l2.")] = 0.0,
-    patience: PatienceOption = 5,
-    solver: Annotated[Solver, typer.Option(help="Minibatches, or all pairs to convergence.")] = "adamw",
-    projection: ProjectionOption = "none",
-    prune: PruneOption = None,
-    memory: MemoryOption = None,
-    restarts: Annotated[int, typer.Option(help="Initialisations fitted together; the best is kept.")] = 8,
-    armo_gate: Annotated[ArmoGate, typer.Option(help="Size of armo's gate.")] = "small",
-    seed: SeedOption = 0,
-    data_seed: DataSeedOption = 0,
-    dtype: FitDtypeOption = "auto",
-    device: DeviceOption = "auto",
-    features: FeaturesOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Fit reward heads and router, or another system, on cached features.
+@_command(Store.train, projection=PROJECTION, memory=MEMORY)
+def train(call: _Call) -> Any:
+    """Fit reward heads and a router, or another method.
 
     \b
     Example:
@@ -283,221 +233,105 @@ def train(
     """
     from micropref.pipeline.training.method_options import check_used
 
-    given = [option for option in ctx.params if _is_given(ctx, option)]
-    check_used(method, given, latent)
-    report = Store(store, _announce).train(
-        name,
-        method=method,
-        k=k,
-        lam=lam,
-        l2=l2,
-        solver=solver,
-        restarts=restarts,
-        armo_gate=armo_gate,
-        router_input=router_input,
-        reward_input=reward_input,
-        hidden=hidden,
-        prior=prior,
-        latent=latent,
-        weight=weight,
-        anneal=anneal,
-        epochs=epochs,
-        lr=lr,
-        batch=batch,
-        wd=wd,
-        patience=patience,
-        projection=projection,
-        prune=prune,
-        memory=memory,
-        seed=seed,
-        data_seed=data_seed,
-        dtype=dtype,
-        device=device,
-        features=features,
-    )
-    _show(report, as_json=as_json)
+    check_used(call.arguments["method"], call.given, call.arguments["latent"])
+    return call.store.train(**call.arguments)
 
 
-@app.command()
-def sweep(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Data set.")],
-    k: Annotated[str, typer.Option(metavar="K,K,...", help="Numbers of reward heads.")] = "1,2,3,5,8,10",
-    lam: Annotated[str, typer.Option(metavar="L,L,...", help=f"Values of {LAM_HELP}")] = "0,0.03,0.1,0.3,0.5",
-    seeds: Annotated[int, typer.Option(min=1, help="Initialisations of each K and lam.")] = 8,
-    method: Annotated[SweptMethod, typer.Option(help="Heads with a router, static weights, or alike.")] = "mixture",
-    router_input: RouterInputOption = "auto",
-    reward_input: RewardInputOption = "plain",
-    hidden: HiddenOption = 128,
-    prior: PriorOption = "example",
-    latent: LatentOption = "pair",
-    weight: WeightOption = "pair",
-    anneal: AnnealOption = True,
-    epochs: EpochsOption = 20,
-    lr: LrOption = 2e-3,
-    batch: BatchOption = 2048,
-    wd: WeightDecayOption = 0.01,
-    patience: PatienceOption = 5,
-    projection: ProjectionOption = "none",
-    prune: PruneOption = None,
-    memory: MemoryOption = None,
-    seed: SeedOption = 0,
-    data_seed: DataSeedOption = 0,
-    dtype: FitDtypeOption = "auto",
-    device: DeviceOption = "auto",
-    features: FeaturesOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Fit many K, lam and seeds at once, choose K by the one-standard-error rule, and save the winner.
+@_command(
+    Store.sweep,
+    k=Form(metavar="K,K,...", kind=str, parse=_numbers("k", int)),
+    lam=Form(metavar="L,L,...", kind=str, parse=_numbers("lam", float)),
+    projection=PROJECTION,
+    memory=MEMORY,
+)
+def sweep(call: _Call) -> Any:
+    """Fit many K, lam and seeds at once; save the best.
+
+    K is the smallest whose validation NLL is within one standard error of the best.
 
     \b
     Example:
       micropref sweep mine --k 1,2,3,5 --lam 0,0.1,0.3 --seeds 4
     """
     from micropref.pipeline.training.method_options import check_latent
-    from micropref.pipeline.training.sweep import parse_values
 
-    check_latent(latent, [option for option in ("weight", "anneal") if _is_given(ctx, option)])
-    report = Store(store, _announce).sweep(
-        name,
-        k=parse_values("k", k, int),
-        lam=parse_values("lam", lam, float),
-        seeds=seeds,
-        method=method,
-        router_input=router_input,
-        reward_input=reward_input,
-        hidden=hidden,
-        prior=prior,
-        latent=latent,
-        weight=weight,
-        anneal=anneal,
-        epochs=epochs,
-        lr=lr,
-        batch=batch,
-        wd=wd,
-        patience=patience,
-        projection=projection,
-        prune=prune,
-        memory=memory,
-        seed=seed,
-        data_seed=data_seed,
-        dtype=dtype,
-        device=device,
-        features=features,
-    )
-    _show(report, as_json=as_json)
+    check_latent(call.arguments["latent"], call.given)
+    return call.store.sweep(**call.arguments)
 
 
-@app.command("eval")
-def evaluate(
-    run: Annotated[str, typer.Argument(help="Run to evaluate.")],
-    data: Annotated[str | None, typer.Option(help="Data set.  [default: the run's own]")] = None,
-    split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "test",
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Say how well every head, the best head and the mixture predict each attribute.
+@_command(Store.evaluate, "eval")
+def evaluate(call: _Call) -> Any:
+    """Accuracy of heads and mixture on each attribute.
 
     \b
     Example:
       micropref eval mixture-1a2b3c4d --split test
     """
-    _show(Store(store, _announce).evaluate(run, data=data, split=split), as_json=as_json)
+    return call.store.evaluate(**call.arguments)
 
 
-@app.command()
-def route(
-    run: Annotated[str, typer.Argument(help="Run whose router is re-fitted; its heads are kept.")],
-    data: Annotated[str | None, typer.Option(help="Data set.  [default: the run's own]")] = None,
-    budget: Annotated[str, typer.Option(metavar="N|N,N,...", help="Pairs of each attribute; several: a curve.")] = "50",
-    tau: Annotated[str, typer.Option(metavar="auto|T", help="Temperature; auto: held out inside the budget.")] = "auto",
-    epochs: Annotated[int, typer.Option(help="Passes over the budget.")] = 10,
-    batch: BatchOption = 32,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
-    target: Annotated[
-        Target, typer.Option(help="One soft label for an attribute's contexts, or for a pair.")
-    ] = "context",
-    anchor: Annotated[Anchor, typer.Option(help="Labels start from the router so far, or from the run.")] = "previous",
-    reward_input: Annotated[
-        RewardInput | None, typer.Option("--reward-input", help="What stands before responses.  [default: the run's]")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw and of the order of pairs.")] = 0,
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Teach a run's router to read contexts from a few pairs of each attribute, and say how much that helps.
+@_command(
+    Store.route,
+    budget=Form(metavar="N|N,N,...", kind=str, parse=_numbers("budget", int)),
+    tau=Form(
+        metavar="auto|T",
+        kind=str,
+        default="auto",
+        parse=_tau,
+        help="Temperature of Hedge; auto: the best on pairs held out inside the budget.",
+    ),
+)
+def route(call: _Call) -> Any:
+    """Teach a run's router to read contexts.
+
+    It learns from a few pairs of each attribute (stage 2 of MiCRo); heads are kept.
 
     \b
     Example:
       micropref route mixture-1a2b3c4d --budget 50
       micropref route mixture-1a2b3c4d --budget 5,10,20,50,100
     """
-    from micropref.pipeline.routing.route import parse_budgets, parse_tau
-
-    report = Store(store, _announce).route(
-        run,
-        data=data,
-        budget=parse_budgets(budget),
-        tau=parse_tau(tau),
-        epochs=epochs,
-        batch=batch,
-        lr=lr,
-        target=target,
-        anchor=anchor,
-        reward_input=reward_input,
-        seed=seed,
-    )
-    _show(report, as_json=as_json)
+    return call.store.route(**call.arguments)
 
 
-@app.command()
+@_command(
+    Store.adapt,
+    by=Form("--by"),
+    shots=Form(metavar="N|N,N,...", kind=str, parse=_numbers("shots", int)),
+    out=Form(metavar="DIR"),
+)
 def adapt(
-    run: Annotated[str, typer.Argument(help="Run whose heads are weighed.")],
-    by: Annotated[GroupedBy, typer.Option("--by", help="Whose choices share weights.")],
-    data: Annotated[str | None, typer.Option(help="Data set.  [default: the run's own]")] = None,
-    shots: Annotated[
-        str | None,
-        typer.Option(metavar="N|N,N,...", help="Choices learned from; N: also 0 and powers of 2.  [default: 16]"),
-    ] = None,
-    method: Annotated[AdaptMethod | None, typer.Option(help="How weights are learned.  [default: hedge]")] = None,
-    tau: Annotated[float | None, typer.Option(help="Temperature of hedge; 1 is Bayes' rule.  [default: 1]")] = None,
-    shots_from: Annotated[ShotsFrom | None, typer.Option(help="Split the choices are from.  [default: test]")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draw of choices.  [default: 0]")] = None,
-    people: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for a JSON file of each person's weights.")
-    ] = None,
+    call: _Call,
     online: Annotated[
         bool, typer.Option("--online", help="Predict, then learn from, every test pair in order.")
     ] = False,
     switches: Annotated[
-        int | None, typer.Option(min=1, help="With --online: changes of taste of one group at most.  [default: 1]")
+        int | None, typer.Option(help="With --online: changes of taste of one group at most.  [default: 1]")
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Weigh a run's heads for each person by a few of their choices, and say how much that helps.
+) -> Any:
+    """Weigh a run's heads for a person by a few choices.
 
     \b
     Example:
       micropref adapt mixture-1a2b3c4d --by user --shots 16
       micropref adapt mixture-1a2b3c4d --by user --online
     """
-    told = {"shots": shots, "method": method, "tau": tau, "shots_from": shots_from, "seed": seed}
-    given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
-    if online:
-        from micropref.pipeline.people.online import adapt_online
-        from micropref.pipeline.show.adapt import show_online
-
-        if given or people:
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *(["out"] if people else [])])
-            raise BadInput(f"--online learns from every test pair and has methods of its own: leave out {named}")
-        replayed = adapt_online(StoreFolder(store), run, data, by, switches or 1)
-        _print(replayed, show_online(replayed), as_json=as_json)
-    else:
+    if not online:
         if switches is not None:
-            raise BadInput(f"--switches is {switches}: only --online follows changes of taste; give both or neither")
-        _show(Store(store, _announce).adapt(run, by, data=data, out=people, **given), as_json=as_json)
+            raise BadInput(f"switches is {switches}: only `online` follows changes of taste; give both or neither")
+        return call.store.adapt(**call.arguments)
+    from micropref.pipeline.api.reports import readable
+    from micropref.pipeline.people.online import adapt_online
+    from micropref.pipeline.show.adapt import show_online
+
+    unused = [f"`{name}`" for name in ("shots", "method", "tau", "shots_from", "seed", "out") if name in call.given]
+    if unused:
+        raise BadInput(
+            f"`online` learns from every test pair and has methods of its own: leave out {', '.join(unused)}"
+        )
+    run, data, by = (call.arguments[name] for name in ("run", "data", "by"))
+    replayed = adapt_online(StoreFolder(call.store.folder), run, data, by, 1 if switches is None else switches)
+    return readable(replayed, show_online(replayed))
 
 
 @app.command()
@@ -523,7 +357,9 @@ def ask(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a person the questions that tell most of which heads are theirs, and keep the weights.
+    """Ask a person the most informative questions.
+
+    The answers weigh the run's heads; the weights are kept under the user's name.
 
     \b
     Example:
@@ -553,83 +389,37 @@ def ask(
     _print(asked, show_asked(asked), as_json=as_json)
 
 
-@app.command()
-def diagnose(
-    name: Annotated[str, typer.Argument(help="Data set with a train and a test split.")],
-    k: Annotated[int, typer.Option(min=2, help="Groups that people may fall into.")] = 5,
-    restarts: Annotated[int, typer.Option(min=1, help="Initialisations fitted together; the best is kept.")] = 4,
-    reward_input: RewardInputOption = "plain",
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    features: FeaturesOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Say whether personalisation is worth it on this data: what knowing who chose adds on held-out prompts.
+@_command(Store.diagnose)
+def diagnose(call: _Call) -> Any:
+    """Say whether personalisation pays on this data.
+
+    That is what knowing who chose adds on held-out prompts.
 
     \b
     Example:
       micropref diagnose mine
     """
-    report = Store(store, _announce).diagnose(
-        name, k=k, restarts=restarts, reward_input=reward_input, seed=seed, device=device, features=features
-    )
-    _show(report, as_json=as_json)
+    return call.store.diagnose(**call.arguments)
 
 
-@app.command()
-def compare(
-    name: Annotated[str, typer.Argument(help="Data set to train on.")],
-    systems: Annotated[str, typer.Option("--methods", metavar="all|A,B,...", help="Rows of the table.")] = "all",
-    seeds: Annotated[int, typer.Option(help="Fits of every system.")] = 5,
-    split: Annotated[str, typer.Option(help="Split to score.")] = "test",
-    shots: Annotated[int, typer.Option(help="Labelled pairs of each attribute to adapt to.")] = 16,
-    budget: Annotated[int, typer.Option(help="Pairs with context of each attribute to route by.")] = 50,
-    k: Annotated[int | None, typer.Option(min=1, help="Reward heads.  [default: the paper's, or 5]")] = None,
-    gate: Annotated[ArmoGate, typer.Option("--armo-gate", help="3 x 1024 units, or 1 x 128.")] = "small",
-    paper: Annotated[Paper | None, typer.Option(help="Print the paper's figures and protocol beside ours.")] = None,
-    route_on: Annotated[str | None, typer.Option(help="Data set to route and score on.  [default: NAME]")] = None,
-    device: DeviceOption = "auto",
-    features: FeaturesOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Fit every compared system on one data set and score all on the same held-out pairs.
+@_command(Store.compare, methods=Form(metavar="all|A,B,...", kind=str))
+def compare(call: _Call) -> Any:
+    """Fit every method and score all on the same pairs.
 
     \b
     Example:
       micropref compare mine --methods single,static,mixture,micro --seeds 3
     """
-    report = Store(store, _announce).compare(
-        name,
-        methods=systems,
-        seeds=seeds,
-        split=split,
-        shots=shots,
-        budget=budget,
-        k=k,
-        armo_gate=gate,
-        paper=paper,
-        route_on=route_on,
-        device=device,
-        features=features,
-    )
-    _show(report, as_json=as_json)
+    return call.store.compare(**call.arguments)
 
 
-@app.command()
+@_command(Store.sql, query=Form(default=None, kind=str, help="One SELECT; without it, the views and an example each."))
 def sql(
-    query: Annotated[str | None, typer.Argument(help="One SELECT; without it, the views and an example each.")] = None,
+    call: _Call,
     fmt: Annotated[TableFormat, typer.Option("--format", help="How to print the result.")] = "table",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write; parquet needs one.")] = None,
-    limit_vectors: Annotated[int | None, typer.Option(help="Vectors to load of the view embeddings.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds before the query is stopped.")] = 60.0,
-    memory_mb: Annotated[int, typer.Option(help="Memory of the query.")] = 4096,
-    threads: Annotated[int | None, typer.Option(help="Threads of the query.  [default: the machine's]")] = None,
-    store: StoreOption = DEFAULT_STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Run one read-only DuckDB SELECT over the store's views.
+) -> Any:
+    """Query the store's views with DuckDB SQL, read-only.
 
     \b
     Example:
@@ -637,10 +427,11 @@ def sql(
     """
     from micropref.cache.sql.query import SqlLimits, render, run_query, view_examples, view_table
 
-    chosen: TableFormat = "json" if as_json else fmt
+    chosen: TableFormat = "json" if call.as_json else fmt
+    query = call.arguments["query"]
+    limits = SqlLimits(*(call.arguments[name] for name in ("memory_mb", "timeout", "threads", "limit_vectors")))
     if query is not None:
-        limits = SqlLimits(memory_mb, timeout, threads, limit_vectors)
-        typer.echo(render(run_query(store, query, limits), chosen, out), nl=False)
+        typer.echo(render(run_query(call.store.folder, query, limits), chosen, out), nl=False)
     elif chosen == "table":
         typer.echo("\n".join(str(view) for view in view_examples()), nl=False)
     else:
@@ -649,7 +440,9 @@ def sql(
 
 @app.command("ls")
 def list_store(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
-    """List features, data sets and runs; a run whose training data changed since says so.
+    """List features, data sets and runs.
+
+    A run whose training data changed since says so.
 
     \b
     Example:
@@ -664,7 +457,9 @@ def list_store(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) 
 
 @app.command()
 def verify(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
-    """Check every stored file against its digest; exit 1 where something is damaged.
+    """Check every stored file against its digest.
+
+    Exits 1 where something is damaged.
 
     \b
     Example:
@@ -692,7 +487,9 @@ def gc(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove vectors no data set needs, second copies, and what killed writers left.
+    """Remove vectors and files that nothing needs.
+
+    These are vectors of no data set, second copies, and what killed commands left.
 
     \b
     Example:
@@ -710,11 +507,11 @@ def gc(
 
 @app.command()
 def demo(
-    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = MINILM,
+    backbone: Annotated[str, typer.Option(help="As in `micropref embed`: minilm, smollm2, a folder, ...")] = MINILM,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole story on generated data with known groups.
+    """Run everything on generated data with known groups.
 
     \b
     Example:

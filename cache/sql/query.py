@@ -14,13 +14,14 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from micropref.cache.choices import TableFormat
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.sql.errors import out_of_memory, out_of_time
-from micropref.cache.sql.render import Format, render
+from micropref.cache.sql.render import render
 from micropref.cache.sql.sandbox import SqlLimits, open_sandbox
 from micropref.cache.sql.views import create_views, read_views
 
-__all__ = ["Format", "SqlLimits", "ViewExample", "render", "run_query", "view_examples", "view_table"]
+__all__ = ["SqlLimits", "TableFormat", "ViewExample", "render", "run_query", "view_examples", "view_table"]
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 """What the query's process gets of the user's environment: enough to start Python, nothing to read there."""
 

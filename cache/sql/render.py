@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -17,22 +17,22 @@ import pyarrow.parquet as pq
 from rich.cells import cell_len
 
 from micropref.cache.atomic import write_bytes
+from micropref.cache.choices import TableFormat
 from micropref.cache.errors import BadInput
 
-Format = Literal["table", "json", "csv", "parquet", "md"]
 WIDEST_CELL = 60
 """Characters of a cell in `table`; the other formats never cut."""
 
 
-def render(table: pa.Table, fmt: Format, out: Path | None = None) -> str:
+def render(table: pa.Table, fmt: TableFormat, out: Path | None = None) -> str:
     """Return a result in a format, or write it to `out`, whole or not at all, and return "".
 
     json: a list of objects, one per line; dates in ISO form, NaN and infinity null, bytes in hex.
     csv: NULL is an empty field, an empty text is "". table, md: floats to 4 decimals, NULL as NULL.
     Raises BadInput where parquet has no `out` or the format is unknown.
     """
-    if fmt not in get_args(Format):
-        raise BadInput(f"--format {fmt}: expected one of {', '.join(get_args(Format))}")
+    if fmt not in get_args(TableFormat):
+        raise BadInput(f"--format {fmt}: expected one of {', '.join(get_args(TableFormat))}")
     if fmt == "parquet":
         if out is None:
             raise BadInput("--format parquet is binary: give -o FILE")

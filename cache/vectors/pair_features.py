@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
 
+from micropref.cache.choices import RewardInput, RouterInput
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.parquet_layout import Rows
 
-RouterInput = Literal["prompt", "context"]
-RewardInput = Literal["plain", "context"]
 CHUNK = 1 << 10
 """Pairs gathered at a time: few enough that they are still in a core's cache when they are converted."""
 TABLE_COLUMNS = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "user"]

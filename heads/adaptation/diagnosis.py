@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import GRIDS
 from micropref.heads.evaluation.metrics import cluster_intervals, nll
 from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
@@ -43,6 +44,11 @@ class DiagnosisPlan:
     """auto: cuda where there is one, else cpu."""
     seed: int = 0
     """Of the first restart, and of which pairs of a unit come first."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 2), ("restarts", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} is {getattr(self, name)}: expected at least {least}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from micropref.heads.adaptation.hedge import head_losses, hedge
+from micropref.heads.choices import AdaptMethod
 from micropref.heads.methods.base import Combine, Scores
 
-AdaptMethod = Literal["hedge", "bayes", "tempered", "shrunk", "hyre", "drm", "fit"]
 ADAPT_METHODS: tuple[AdaptMethod, ...] = get_args(AdaptMethod)
 GRIDS: dict[AdaptMethod, tuple[float, ...]] = {
     "tempered": (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5),

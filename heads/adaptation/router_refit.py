@@ -8,18 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.hedge import hedge, hedge_contexts
 from micropref.heads.adaptation.whitening import whitening
+from micropref.heads.choices import Anchor, Target
 from micropref.heads.evaluation.metrics import nll
 from micropref.heads.mixture import Router
 
-Target = Literal["context", "example"]
-Anchor = Literal["previous", "stage1"]
 Parts = dict[str, torch.Tensor]
 """Tensors of T routers by name, stacked in front: v1 [T, h, D], b1 [T, h], v2 [T, K, h], b2 [T, K]."""
 FOLDS = 5

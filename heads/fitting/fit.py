@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 import torch
 
 from micropref.cache.errors import BadInput, Failure
+from micropref.heads.choices import Weight
 from micropref.heads.evaluation.metrics import nll
 from micropref.heads.fitting.group_losses import ANNEALED_SHARE
 from micropref.heads.fitting.hardware import resolve_device, resolve_dtype
 from micropref.heads.fitting.initial_weights import Parts, as_mixture, initial_weights
 from micropref.heads.fitting.minibatches import Scales, batch_size
 from micropref.heads.fitting.pair_source import Source, open_feed, score, source_scales
-from micropref.heads.fitting.settings import Execution, FitPlan, FitProgress, FitSetting, Fitted, PairTensors, Weight
+from micropref.heads.fitting.settings import Execution, FitPlan, FitProgress, FitSetting, Fitted, PairTensors
 from micropref.heads.fitting.solvers import AdamW, Lbfgs, Optimizer, width_factor
 from micropref.heads.fitting.stacked_weights import Stack, stacking_order
 from micropref.heads.fitting.unit_minibatches import UnitFeed, units_of

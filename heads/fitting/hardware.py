@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from micropref.cache.errors import BadInput
-from micropref.heads.fitting.settings import ComputeDtype, Solver
+from micropref.heads.choices import ComputeDtype, Solver
 
 
 def resolve_device(name: str) -> torch.device:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from micropref.heads.fitting.settings import Method
+from micropref.heads.choices import FitMethod
 
 ABSENT_LOGIT = -1e9
 """Logit of a padded head: its weight is exactly 0, and finite so that 0 times its logarithm is 0."""
@@ -109,7 +109,7 @@ def ensemble_formula(
     return per_pair.mean(1), torch.zeros_like(penalty.log_k)
 
 
-OBJECTIVES: Mapping[Method, Objective] = {
+OBJECTIVES: Mapping[FitMethod, Objective] = {
     "mixture": mixture_losses,
     "static": mixture_losses,
     "single": mixture_losses,

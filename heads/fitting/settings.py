@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from micropref.cache.errors import BadInput
+from micropref.heads.choices import ComputeDtype, FitMethod, Latent, Prior, Solver, Weight
 from micropref.heads.mixture import Mixture
 
-Method = Literal["mixture", "static", "single", "ensemble"]
-Prior = Literal["example", "batch"]
-Solver = Literal["adamw", "lbfgs"]
-Latent = Literal["pair", "user", "context"]
-Weight = Literal["pair", "user"]
-ComputeDtype = Literal["auto", "bfloat16", "float32", "float64"]
 GROUPED_STEPS = 240
 """Minibatches in all from which annealed restarts agree where users or contexts have groups: half are annealing."""
 LEAST_BATCH = 64
@@ -27,7 +22,7 @@ LEAST_BATCH = 64
 class FitSetting:
     """One model to fit. Settings of every kind may share one call of `heads.fitting.fit.fit`."""
 
-    method: Method
+    method: FitMethod
     """mixture: weights from a router; static: one set of weights for all pairs; single: one head; ensemble: heads that
     each learn from every pair, started and held apart by frozen random priors, with equal weights."""
     k: int
@@ -54,7 +49,7 @@ class FitSetting:
     """What the loss is a mean over, where users or contexts have a group: their pairs, or they themselves."""
 
     def __post_init__(self) -> None:
-        _one_of("method", self.method, get_args(Method))
+        _one_of("method", self.method, get_args(FitMethod))
         _one_of("prior", self.prior, get_args(Prior))
         _at_least("k", self.k, 1)
         _at_least("hidden", self.hidden, 0)

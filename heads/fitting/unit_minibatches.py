@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from micropref.heads.choices import Weight
 from micropref.heads.fitting.group_losses import Visits
 from micropref.heads.fitting.minibatches import Batch, Inputs
 from micropref.heads.fitting.pair_source import Source
 from micropref.heads.fitting.segments import ROUND, Runs, Segments, near_equal
-from micropref.heads.fitting.settings import PairTensors, Weight
+from micropref.heads.fitting.settings import PairTensors
 
 LONGEST = 32
 """Pairs of a visit at most. Half as many already leave little doubt of a unit's group."""

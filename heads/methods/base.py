@@ -13,6 +13,7 @@ import torch
 
 from micropref.cache.errors import BadInput
 from micropref.cache.vectors.pair_features import taken_inputs
+from micropref.heads.choices import ArmoGate
 from micropref.heads.mixture import linear_margin, pair_log_probability
 
 Need = Literal["router", "responses", "units", "ratings", "reward_head"]
@@ -155,7 +156,7 @@ class SystemOptions:
     """Reward heads, clusters or prototypes."""
     device: str = "auto"
     """auto: cuda where there is one, else cpu."""
-    gate: Literal["paper", "small"] = "small"
+    gate: ArmoGate = "small"
     """ARMO's gate: the published size (3 × 1024), or 1 × 128 for CPUs."""
 
     def __post_init__(self) -> None:

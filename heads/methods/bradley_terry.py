@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from micropref.heads.fitting import settings
+from micropref.heads import choices
 from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
 from micropref.heads.methods.annotator_weights import alone_where_unknown
 from micropref.heads.methods.base import NO_UNIT, Combine, Need, Pairs, Scores, SystemOptions, TrainingData
@@ -47,8 +47,8 @@ class MixtureModel:
 class _BradleyTerry:
     """What they have in common: settings of one batched call."""
 
-    kind: ClassVar[settings.Method]
-    latent: ClassVar[settings.Latent] = "pair"
+    kind: ClassVar[choices.FitMethod]
+    latent: ClassVar[choices.Latent] = "pair"
     needs: ClassVar[frozenset[Need]] = frozenset()
     options: ClassVar[frozenset[str]] = frozenset({"k", "device"})
 

@@ -17,12 +17,12 @@ from micropref.pipeline.options import (
     EngineName,
     OnBad,
     Overlong,
-    Pass,
-    Pooling,
+    PassName,
+    PoolingName,
     Responses,
     Shape,
     StoreDtype,
-    Template,
+    TemplateName,
 )
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ class Embedding(OpenedStore):
         split_by_prompt: float | None = None,
         backbone: str | Path = MINILM,
         revision: str | None = None,
-        pooling: Pooling = "auto",
+        pooling: PoolingName = "auto",
         max_length: int | None = None,
         overlong: Overlong = "trim-prompt",
-        template: Template = "auto",
+        template: TemplateName = "auto",
         date: str = PINNED_DATE,
         contexts: str | Path | None = None,
         context_template: str = CONTEXT_TEMPLATE,
@@ -53,7 +53,7 @@ class Embedding(OpenedStore):
         dtype: EmbedDtype = "auto",
         store_dtype: StoreDtype = "auto",
         device: DeviceName = "auto",
-        pass_: Pass = "auto",  # noqa: S107 - no password
+        pass_: PassName = "auto",  # noqa: S107 - no password
         tokens_per_batch: int | None = None,
         limit: int | None = None,
         on_bad: OnBad = "stop",
@@ -74,28 +74,28 @@ class Embedding(OpenedStore):
             split_by_prompt: share of prompts that go to test; excludes `split`.
             backbone: `minilm`, `smollm2`, a folder, a .gguf file, or a hub id.
             revision: branch, tag or commit of a hub id.
-            pooling: how a text's vector is made: of its last token, the mean, or as the backbone's files say.
+            pooling: how a text's vector is made of its tokens; auto: as the backbone's files say, else the last token.
             max_length: most tokens of a text; None: the backbone's positions, at most 4096.
-            overlong: cut long prompts, or drop the pair.
-            template: the tokenizer's chat template where there is one, or plain.
+            overlong: what happens to a pair that is too long: cut its prompt from the left, or drop it.
+            template: how prompt and response are put together; auto: the tokenizer's chat template, else plain.
             date: date passed to chat templates, YYYY-MM-DD.
-            contexts: JSON file, attribute to one or several context sentences.
-            context_template: how a context goes before a prompt.
-            responses: behind which prompt responses are embedded.
+            contexts: JSON file that maps each attribute to a context sentence or a list of them.
+            context_template: how context and prompt are put together.
+            responses: embed responses after the prompt (plain), after context and prompt (context), or both.
             format: shape of the rows; auto: recognised.
-            dtype: in which numbers the backbone computes.
-            store_dtype: in which numbers vectors are stored.
+            dtype: compute dtype of the backbone; auto: bfloat16 where the hardware is fast at it, else float32.
+            store_dtype: dtype of stored vectors; auto: float16 for 16-bit compute, else float32.
             device: where the backbone computes.
-            pass_: how texts are put together for the backbone; the vectors are the same.
-            tokens_per_batch: tokens of a batch, padding included.
-            limit: rows read of each source.
-            on_bad: whether a malformed row stops, or is set aside and counted.
+            pass_: read each distinct prefix once (tree), each text once without padding (packed), or padded batches.
+            tokens_per_batch: tokens of a batch, padding included; None: what the device's memory holds.
+            limit: rows to read of each source; None: all.
+            on_bad: a malformed row stops the command, or is skipped, counted and kept in the rejects file.
             replace: start the split over with these sources.
             trust_remote_code: run the checkpoint's own Python code.
             engine: this machine, or a Ray cluster that shares the store.
             workers: processes with a backbone each; None: one for each GPU.
-            ray_address: head of the Ray cluster.
-            plan: say what it would take; forward and write no vectors.
+            ray_address: head of the Ray cluster; None: found, else a local one.
+            plan: print what it would cost; forward and write no vectors.
 
         Returns:
             What was read, embedded and left out.

@@ -10,16 +10,16 @@ from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.values import changed, several, size
 from micropref.pipeline.options import (
     ArmoGate,
+    ComputeDtype,
     DeviceName,
-    FitDtype,
     FitMethod,
     Latent,
     Method,
     Prior,
     RewardInput,
-    RouterInput,
     Solver,
     SweptMethod,
+    WantedRouterInput,
     Weight,
 )
 
@@ -39,7 +39,7 @@ class Fitting(OpenedStore):
         method: Method = "mixture",
         k: int | None = None,
         lam: float = 0.1,
-        router_input: RouterInput = "auto",
+        router_input: WantedRouterInput = "auto",
         reward_input: RewardInput = "plain",
         hidden: int = 128,
         prior: Prior = "example",
@@ -60,7 +60,7 @@ class Fitting(OpenedStore):
         armo_gate: ArmoGate = "small",
         seed: int = 0,
         data_seed: int = 0,
-        dtype: FitDtype = "auto",
+        dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
     ) -> Trained | TrainedSystem:
@@ -71,25 +71,25 @@ class Fitting(OpenedStore):
             method: mixture (heads and a router), static (one set of weights), single (one head), or another method.
             k: reward heads K; None: 5, and 1 for single.
             lam: λ, the KL penalty towards uniform mixture weights.
-            router_input: what the router reads; auto: the context where rows have one.
-            reward_input: behind which prompt responses were embedded.
-            hidden: units of the router; 0: linear.
-            prior: whether the penalty is on each pair's weights, or on the batch mean.
-            latent: what has one group: each pair, or all pairs of a user or context.
-            weight: what counts alike: pairs, or the users or contexts of `latent`.
-            anneal: raise the weight of a user's or context's evidence over half the fit.
-            epochs: passes over the pairs at most.
+            router_input: what the router reads; auto: context and prompt where rows have contexts, else the prompt.
+            reward_input: vectors of responses after the prompt (plain), or after context and prompt (context).
+            hidden: hidden units of the router; 0: a linear router.
+            prior: penalise each pair's weights (example), or their mean over the minibatch (batch).
+            latent: which pairs share one group: none (pair), those of a user, or those of a context.
+            weight: what counts equally in the loss: pairs, or the users or contexts of `latent`.
+            anneal: with `latent` user or context, raise the weight of their evidence over the first half of the fit.
+            epochs: most passes over the pairs.
             lr: peak learning rate; vectors wider than 384 take 384 / width of it.
-            batch: pairs of a minibatch.
+            batch: pairs in a minibatch.
             wd: weight decay.
             l2: explicit L2 term; scikit-learn's C is 1 / l2.
-            patience: epochs without a better validation NLL before stopping; 0: never.
+            patience: stop after so many epochs without a better validation NLL; 0: never.
             solver: adamw on minibatches, or lbfgs on all pairs to convergence.
-            projection: fit on so many principal components, "auto" or "none".
-            prune: remove heads whose predictions correlate above this.
+            projection: fit on N principal components; auto: as few as validation allows.
+            prune: remove one of two heads whose predictions correlate above this, such as 0.95.
             memory: most memory of the process in bytes, or such as "6GB"; pairs that need more are streamed.
             restarts: initialisations fitted together; the best by validation NLL is kept.
-            armo_gate: size of ARMO's gate.
+            armo_gate: size of ARMO's gate: 3 x 1024 units (paper), or 1 x 128 (small).
             seed: seed of the first restart's initial weights.
             data_seed: seed of the order of the pairs.
             dtype: precision of the large matrix multiplications.
@@ -140,7 +140,7 @@ class Fitting(OpenedStore):
         lam: float | Sequence[float] = (0, 0.03, 0.1, 0.3, 0.5),
         seeds: int = 8,
         method: SweptMethod = "mixture",
-        router_input: RouterInput = "auto",
+        router_input: WantedRouterInput = "auto",
         reward_input: RewardInput = "plain",
         hidden: int = 128,
         prior: Prior = "example",
@@ -157,7 +157,7 @@ class Fitting(OpenedStore):
         memory: str | int | None = None,
         seed: int = 0,
         data_seed: int = 0,
-        dtype: FitDtype = "auto",
+        dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
     ) -> Swept:

@@ -82,11 +82,11 @@ class Using(OpenedStore):
             budget: pairs of each attribute; several: a curve, of which the largest makes the run.
             tau: temperature of Hedge; None: the best on pairs held out inside the budget.
             epochs: passes over the budget.
-            batch: pairs of a minibatch.
+            batch: pairs in a minibatch.
             lr: learning rate.
-            target: one soft label for an attribute's contexts, or for each pair.
-            anchor: labels start from the router so far, or from the run.
-            reward_input: behind which prompt responses were embedded; None: as the run has it.
+            target: what shares a soft label: all contexts of an attribute (context), or one pair (example).
+            anchor: soft labels start from the router so far (previous), or from the run's (stage1).
+            reward_input: vectors of responses after the prompt, or after context and prompt; None: the run's.
             seed: seed of the draw and of the order of pairs.
 
         Returns:
@@ -125,10 +125,10 @@ class Using(OpenedStore):
 
         Args:
             run: the run, or its name.
-            by: whose choices share weights.
+            by: whose choices share one set of weights.
             data: data set; None: the run's own.
-            shots: choices learned from; one number: also 0 and the powers of 2 up to it.
-            method: how weights are learned.
+            shots: choices that weights are learned from; one number: also 0 and the powers of 2 below it.
+            method: how weights are learned from the choices.
             tau: temperature of hedge; None: 1, Bayes' rule.
             shots_from: split that the choices are from; those of test are never scored.
             seed: seed of the draw of choices.
@@ -168,8 +168,8 @@ class Using(OpenedStore):
         Args:
             name: data set with a train and a test split.
             k: groups that people may fall into.
-            restarts: initialisations fitted together.
-            reward_input: behind which prompt responses were embedded.
+            restarts: initialisations fitted together; the best by validation NLL is kept.
+            reward_input: vectors of responses after the prompt (plain), or after context and prompt (context).
             seed: seed of the first restart.
             device: where to compute.
             features: features id; None: the only one there is.
@@ -218,8 +218,8 @@ class Using(OpenedStore):
             shots: labelled pairs of each attribute to adapt to.
             budget: pairs with context of each attribute to route by.
             k: reward heads; None: the paper's for the table asked for, else 5.
-            armo_gate: size of ARMO's gate.
-            paper: table of the paper to put beside ours.
+            armo_gate: size of ARMO's gate: 3 x 1024 units (paper), or 1 x 128 (small).
+            paper: table of the paper to print next to ours, with its protocol.
             route_on: data set to route and score on; None: `name`.
             device: where to compute.
             features: features id; None: the only one there is.
@@ -256,9 +256,9 @@ class Using(OpenedStore):
 
         Args:
             query: one SELECT; `micropref sql` lists the views with an example each.
-            limit_vectors: vectors to load of the view `embeddings`.
+            limit_vectors: vectors to load of the view `embeddings`; None: all.
             timeout: seconds before the query is stopped.
-            memory_mb: memory of the query.
+            memory_mb: memory of the query in MiB.
             threads: threads of the query; None: the machine's.
 
         Returns:

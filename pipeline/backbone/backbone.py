@@ -18,19 +18,13 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from micropref.cache.errors import BadInput, Failure
 from micropref.pipeline.backbone.architecture import LONGEST, is_causal, position_limit, position_offset
 from micropref.pipeline.backbone.checkpoint import Checkpoint, find_checkpoint
-from micropref.pipeline.backbone.devices import (
-    DeviceName,
-    DtypeName,
-    choose_device,
-    choose_dtype,
-    free_memory,
-    lacks_memory,
-)
+from micropref.pipeline.backbone.devices import choose_device, choose_dtype, free_memory, lacks_memory
 from micropref.pipeline.backbone.loading import loading
 from micropref.pipeline.backbone.matmul import fast_products
 from micropref.pipeline.backbone.packing import Packed
-from micropref.pipeline.backbone.pooling import Pooling, PoolingName, choose_pooling
+from micropref.pipeline.backbone.pooling import Pooling, choose_pooling
 from micropref.pipeline.backbone.tree_attention import Layout, NotFollowedError, attending_to_trees
+from micropref.pipeline.options import DeviceName, EmbedDtype, PoolingName
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 from micropref.pipeline.text.tokens import Tokens
 
@@ -73,7 +67,7 @@ class Backbone:
         cls,
         name: str,
         *,
-        dtype: DtypeName = "auto",
+        dtype: EmbedDtype = "auto",
         device: DeviceName = "auto",
         pooling: PoolingName = "auto",
         max_length: int | None = None,

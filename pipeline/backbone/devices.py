@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
 from micropref.cache.errors import BadInput
+from micropref.pipeline.options import DeviceName, EmbedDtype
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 _CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -31,7 +30,7 @@ def choose_device(name: DeviceName) -> torch.device:
     return torch.device(name)
 
 
-def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+def choose_dtype(name: EmbedDtype, device: torch.device) -> torch.dtype:
     """Return the compute dtype of a name; `auto` is bfloat16 where the device multiplies in it, else float32."""
     if name == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
@@ -45,9 +44,9 @@ def device_name(device: torch.device) -> DeviceName:
     return cast("DeviceName", device.type)
 
 
-def dtype_name(dtype: torch.dtype) -> DtypeName:
+def dtype_name(dtype: torch.dtype) -> EmbedDtype:
     """Return the name of a compute dtype."""
-    return cast("DtypeName", str(dtype).removeprefix("torch."))
+    return cast("EmbedDtype", str(dtype).removeprefix("torch."))
 
 
 def usable_cores() -> int:

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from micropref.cache.errors import BadInput
+from micropref.pipeline.options import PoolingName
 
-PoolingName = Literal["auto", "last", "mean"]
-_KNOWN_MODES: dict[str, Literal["last", "mean", "cls"]] = {"lasttoken": "last", "mean": "mean", "cls": "cls"}
+Mode = Literal["last", "mean", "cls"]
+"""Hidden state of the last token, mean over all tokens, or hidden state of the first."""
+_KNOWN_MODES: dict[str, Mode] = {"lasttoken": "last", "mean": "mean", "cls": "cls"}
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -32,8 +34,7 @@ _FLAGS = {
 class Pooling:
     """How the vector of a text is made."""
 
-    mode: Literal["last", "mean", "cls"]
-    """Hidden state of the last token, mean over all tokens, or hidden state of the first."""
+    mode: Mode
     normalize: bool = False
     """Whether the vector is scaled to length 1."""
 

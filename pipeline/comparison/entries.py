@@ -13,8 +13,9 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from micropref.cache.choices import RouterInput
 from micropref.cache.errors import BadInput
-from micropref.cache.vectors.pair_features import PairFeatures, RouterInput
+from micropref.cache.vectors.pair_features import PairFeatures
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_drm, by_hyre
 from micropref.heads.adaptation.router_refit import RouteSetting, choose_tau, refit_router
 from micropref.heads.evaluation.metrics import correct

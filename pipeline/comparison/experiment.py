@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Literal
 
 import numpy as np
 import polars as pl
 import torch
 
+from micropref.cache.choices import RouterInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import only_features
-from micropref.cache.vectors.pair_features import RouterInput, has_contexts
+from micropref.cache.vectors.pair_features import has_contexts
 from micropref.heads.methods.base import Model, Need, Pairs, SystemOptions
 from micropref.heads.methods.registry import methods
 from micropref.pipeline.comparison.published import published
-from micropref.pipeline.options import Paper
+from micropref.pipeline.options import ArmoGate, Paper
 from micropref.pipeline.people.shot_sampling import Draw, draw
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.splits import SPLIT
@@ -50,7 +50,7 @@ class TrialOptions:
     """Reward heads; None: the paper's for the table asked for, else 5."""
     seeds: int = 5
     """Every system is fitted with the seeds 0, 1, ..."""
-    gate: Literal["paper", "small"] = "small"
+    gate: ArmoGate = "small"
     """Size of ARMO's gate."""
     paper: Paper | None = None
     """Table of the paper to print beside ours."""

@@ -18,11 +18,11 @@ from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from micropref.cache.errors import BadInput
+from micropref.pipeline.options import SplitName
 
-Part = Literal["train", "test"]
 T = TypeVar("T")
 
 # Styles from the most to the least liked. The two rankings and their reverses are the four groups.
@@ -44,7 +44,7 @@ HOME_SHARE = 2 / 3
 """Share of an annotator's choices made on home topics, and so of a topic's choices made by its home group."""
 TEST_SHARE = 0.2
 """Share of every topic's prompts that only the test split has."""
-CHOICES: dict[Part, int] = {"train": 8, "test": 2}
+CHOICES: dict[SplitName, int] = {"train": 8, "test": 2}
 """Choices one annotator makes in each split, all on different prompts."""
 
 
@@ -70,7 +70,7 @@ class _Texts:
     """Templates of a prompt about one subject."""
     styles: dict[str, list[str]]
     """Style → templates of a response about one subject."""
-    contexts: dict[str, dict[Part, list[str]]]
+    contexts: dict[str, dict[SplitName, list[str]]]
     """Group → split → sentences describing the group."""
 
 
@@ -84,7 +84,7 @@ class _Prompt:
     """The question."""
     topic: str
     """What it is about."""
-    part: Part
+    part: SplitName
     """The split that has it."""
     responses: dict[str, str]
     """Style → answer."""
@@ -128,7 +128,7 @@ def generate(seed: int = 0, prompts: int = 600, annotators: int = 1200) -> DemoD
     questions = _draw_prompts(draw, texts, prompts)
     members = [groups[number % len(groups)] for number in range(annotators)]
     draw.shuffle(members)
-    rows: dict[Part, list[dict[str, Any]]] = {}
+    rows: dict[SplitName, list[dict[str, Any]]] = {}
     for part, count in CHOICES.items():
         pools = {group: _pools(questions, part, group, texts) for group in groups}
         placed: list[tuple[int, dict[str, Any]]] = []
@@ -187,7 +187,7 @@ def _draw_prompts(draw: _Draw, texts: _Texts, count: int) -> list[_Prompt]:
         turn, topic = position // len(names), names[position % len(names)]
         question, subject = pools[topic][turn]
         in_topic = len(range(names.index(topic), count, len(names)))
-        part: Part = "test" if turn < round(TEST_SHARE * in_topic) else "train"
+        part: SplitName = "test" if turn < round(TEST_SHARE * in_topic) else "train"
         answers = {name: _fill(draw.pick(variants), subject) for name, variants in texts.styles.items()}
         prompts.append(_Prompt(position, question.format(**subject), topic, part, answers))
     return prompts
@@ -199,7 +199,7 @@ def _fill(template: str, subject: dict[str, str]) -> str:
     return template.format(**subject, **capitals)
 
 
-def _pools(prompts: list[_Prompt], part: Part, group: str, texts: _Texts) -> tuple[list[_Prompt], list[_Prompt]]:
+def _pools(prompts: list[_Prompt], part: SplitName, group: str, texts: _Texts) -> tuple[list[_Prompt], list[_Prompt]]:
     """Prompts of one split on the group's home topics, and on those of its opposite."""
     homes = dict(zip(texts.topics, cycle(TASTES), strict=False))  # the groups take turns
     here = [prompt for prompt in prompts if prompt.part == part]

@@ -25,11 +25,12 @@ from micropref.pipeline.forwarding.engines.base import Engine
 from micropref.pipeline.forwarding.engines.choose import choose_engine
 from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.worker import Job
+from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions, covered, doubled_stems, read_sources
 from micropref.pipeline.sources.parts import Incoming, write_numbered
 from micropref.pipeline.sources.splits import TEST, TRAIN
-from micropref.pipeline.text.tokenizer import PairTokenizer, Responses, Tokenizing
+from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
 _LOCAL = EngineOptions()
 

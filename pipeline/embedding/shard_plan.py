@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from micropref.cache.schemas import KEY_BYTES, KEY_TYPE, LINK_SCHEMA
 from micropref.pipeline.forwarding.shards import Shard
+from micropref.pipeline.options import Responses
 from micropref.pipeline.sources.pairs import PreferencePair, prompt_id
-from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer, Responses
+from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer
 from micropref.pipeline.text.tokens import Tokens
 
 CHUNK_PAIRS = 256

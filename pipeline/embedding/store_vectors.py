@@ -19,9 +19,10 @@ from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.forwarding.engines.base import Engine, drive
 from micropref.pipeline.forwarding.shards import Demand, Shard
 from micropref.pipeline.forwarding.worker import Forwarded, Job, summary
+from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce, progress_bar
 from micropref.pipeline.sources.pairs import PreferencePair
-from micropref.pipeline.text.tokenizer import PairTokenizer, Responses
+from micropref.pipeline.text.tokenizer import PairTokenizer
 
 ROUNDS = 3
 """How often vectors that vanish while a command runs are embedded again."""

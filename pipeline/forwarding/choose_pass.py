@@ -13,7 +13,8 @@ from micropref.pipeline.backbone.architecture import fixed_positions
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.devices import lacks_memory
 from micropref.pipeline.backbone.tree_attention import NotFollowedError
-from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass, PassName
+from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
+from micropref.pipeline.options import PassName
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.text.tokens import Tokens
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.backbone.checkpoint import MINILM
-from micropref.pipeline.backbone.devices import DeviceName, DtypeName
-from micropref.pipeline.backbone.pooling import PoolingName
-from micropref.pipeline.forwarding.passes import PassName
-from micropref.pipeline.text.templates import TemplateName
-from micropref.pipeline.text.tokenizer import CONTEXT_TEMPLATE, PINNED_DATE, Responses
-
-StoreDtype = Literal["auto", "float16", "float32"]
-EngineName = Literal["local", "ray"]
+from micropref.pipeline.options import (
+    CONTEXT_TEMPLATE,
+    MINILM,
+    PINNED_DATE,
+    DeviceName,
+    EmbedDtype,
+    EngineName,
+    Overlong,
+    PassName,
+    PoolingName,
+    Responses,
+    StoreDtype,
+    TemplateName,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class EmbedOptions:
     """How a text's vector is made; see Backbone.load."""
     max_length: int | None = None
     """Most tokens of a text; None: the backbone's positions, at most 4096."""
-    overlong: Literal["trim-prompt", "drop"] = "trim-prompt"
+    overlong: Overlong = "trim-prompt"
     """What becomes of pairs that do not fit."""
     template: TemplateName = "auto"
     """How prompt and response become one text."""
@@ -40,7 +44,7 @@ class EmbedOptions:
     """How a context goes before a prompt."""
     responses: Responses = "plain"
     """Behind which prompt responses are embedded."""
-    dtype: DtypeName = "auto"
+    dtype: EmbedDtype = "auto"
     """Compute dtype."""
     store_dtype: StoreDtype = "auto"
     """auto: float16 for vectors computed in 16 bits, else float32."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -24,7 +24,6 @@ from micropref.pipeline.forwarding.batching import TOKENS_PER_BATCH, good_batch,
 from micropref.pipeline.forwarding.pack_threads import readers
 from micropref.pipeline.text.tokens import Tokens
 
-PassName = Literal["auto", "tree", "packed", "padded"]
 _Read = tuple[Tensor | None, int]
 
 

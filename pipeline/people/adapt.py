@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import torch
@@ -18,25 +18,25 @@ from micropref.cache.errors import BadInput
 from micropref.cache.runs import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
-from micropref.heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
+from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
+from micropref.heads.choices import AdaptMethod
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.pipeline.options import GroupedBy, ShotsFrom
 from micropref.pipeline.people.episodes import read_lesson
-from micropref.pipeline.people.frozen_run import By, Frozen, Judged, open_frozen
+from micropref.pipeline.people.frozen_run import Frozen, Judged, open_frozen
 from micropref.pipeline.people.person_files import check_new, write_people
 from micropref.pipeline.people.shot_sampling import Draw, draw
 from micropref.pipeline.people.strength import choose_strength
 from micropref.pipeline.sources.splits import SCORED
-
-ShotsFrom = Literal["test", "train"]
 
 
 @dataclass(frozen=True)
 class AdaptOptions:
     """What `adapt` is told."""
 
-    by: By
+    by: GroupedBy
     """What a group is: the pairs of one user, attribute or context."""
     shots: str = "16"
     """A number, for 0 and the powers of two up to it, or numbers separated by commas."""
@@ -76,7 +76,7 @@ class Adaptation:
     """The run whose heads they weigh."""
     data: str
     split: str
-    by: By
+    by: GroupedBy
     method: AdaptMethod
     shots_from: ShotsFrom
     strength: float

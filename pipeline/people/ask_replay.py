@@ -20,9 +20,9 @@ from micropref.heads.adaptation.acquisition import POLICIES, asked_in_order
 from micropref.heads.adaptation.few_shot import Adapted
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
 from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from micropref.pipeline.people.adapt import ShotsFrom
+from micropref.pipeline.options import GroupedBy, ShotsFrom
 from micropref.pipeline.people.episodes import Lesson, read_lesson
-from micropref.pipeline.people.frozen_run import By, Frozen, open_frozen
+from micropref.pipeline.people.frozen_run import Frozen, open_frozen
 from micropref.pipeline.people.shot_sampling import draw
 from micropref.pipeline.people.strength import count_answers
 from micropref.pipeline.sources.splits import SCORED
@@ -32,7 +32,7 @@ from micropref.pipeline.sources.splits import SCORED
 class ReplayOptions:
     """What `ask --replay` is told."""
 
-    by: By = "user"
+    by: GroupedBy = "user"
     """Whose choices are one person's."""
     split: ShotsFrom = "test"
     """Split of the choices that may be asked for; pairs of the test split are scored either way."""
@@ -66,7 +66,7 @@ class ReplayedPolicies:
 
     run: str
     data: str
-    by: By
+    by: GroupedBy
     people: int
     """With enough choices."""
     left_out: int

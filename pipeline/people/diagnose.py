@@ -12,11 +12,12 @@ from typing import Literal, get_args
 import polars as pl
 import torch
 
+from micropref.cache.choices import RewardInput
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
-from micropref.cache.vectors.pair_features import PairFeatures, RewardInput, load_pairs
+from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
 from micropref.heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
 from micropref.heads.evaluation.metrics import nll
 from micropref.heads.fitting.settings import PairTensors

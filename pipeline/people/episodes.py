@@ -12,7 +12,8 @@ import torch
 
 from micropref.heads.adaptation.few_shot import Adapted, Shots
 from micropref.heads.methods.base import Scores
-from micropref.pipeline.people.frozen_run import By, Frozen, Judged
+from micropref.pipeline.options import GroupedBy
+from micropref.pipeline.people.frozen_run import Frozen, Judged
 from micropref.pipeline.people.shot_sampling import Draw
 
 
@@ -34,7 +35,7 @@ class Lesson:
         return adapted.scores(self.scored.scores, self.group)
 
 
-def read_lesson(frozen: Frozen, by: By, table: pl.DataFrame, drawn: Draw, *, responses: bool) -> Lesson:
+def read_lesson(frozen: Frozen, by: GroupedBy, table: pl.DataFrame, drawn: Draw, *, responses: bool) -> Lesson:
     """Read the vectors of drawn and scored rows of a table, each of one split, and let the heads judge them.
 
     With `responses` shots have the rewards of single responses too. Raises BadInput where the heads give none.

@@ -6,7 +6,7 @@ N pairs, K heads, G groups.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import torch
@@ -19,11 +19,11 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, response_columns
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import unspent
+from micropref.pipeline.options import GroupedBy
 from micropref.pipeline.sources.splits import SCORED
 from micropref.pipeline.training.method_runs import FittedRun, open_fitted
 from micropref.pipeline.training.results import provenance
 
-By = Literal["user", "attribute", "context"]
 State = dict[str, torch.Tensor]
 """Tensors by name, as a run saves them."""
 
@@ -54,7 +54,7 @@ class Frozen:
         """Return the run."""
         return self.fitted.run
 
-    def pairs_of(self, split: str, by: By) -> pl.DataFrame:
+    def pairs_of(self, split: str, by: GroupedBy) -> pl.DataFrame:
         """Return the embedded pairs of a split that the run may be scored on: TABLE_COLUMNS. No vector is read.
 
         Raises BadInput where no pair names a group, or none has what the run's router reads.
@@ -73,7 +73,7 @@ class Frozen:
             )
         return table
 
-    def drawn_from(self, split: str, by: By) -> tuple[pl.DataFrame, pl.Series | None]:
+    def drawn_from(self, split: str, by: GroupedBy) -> tuple[pl.DataFrame, pl.Series | None]:
         """Return the pairs that are scored, with those of the split that choices are drawn from, and which these are.
 
         None stands for all: they are drawn from the scored split itself.

@@ -17,7 +17,8 @@ from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.adaptation.online import Forecaster, Replay, replay, unlearned
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
 from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from micropref.pipeline.people.frozen_run import By, open_frozen
+from micropref.pipeline.options import GroupedBy
+from micropref.pipeline.people.frozen_run import open_frozen
 from micropref.pipeline.sources.splits import SCORED
 
 ROUTER = "router"
@@ -36,7 +37,7 @@ class Online:
     """The run whose heads they weigh."""
     data: str
     split: str
-    by: By
+    by: GroupedBy
     groups: int
     pairs: int
     """Rounds of all groups together."""
@@ -53,7 +54,7 @@ class Online:
     """One row for each group and forecaster, as the view of its name has it."""
 
 
-def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: By, switches: int = 1) -> Online:
+def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedBy, switches: int = 1) -> Online:
     """Replay every group's test pairs in the order of their source; save what was learned at the end.
 
     `switches` is how many changes of a group's taste the fixed-share forecaster is made for. Every forecaster starts

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from micropref.cache.errors import BadInput
-from micropref.heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
+from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
+from micropref.heads.choices import AdaptMethod
 from micropref.heads.evaluation.metrics import nll
+from micropref.pipeline.options import GroupedBy
 from micropref.pipeline.people.episodes import read_lesson
-from micropref.pipeline.people.frozen_run import By, Frozen
+from micropref.pipeline.people.frozen_run import Frozen
 from micropref.pipeline.people.shot_sampling import draw
 from micropref.pipeline.sources.splits import SPLIT
 
@@ -23,7 +25,7 @@ class Counted:
     """What β was chosen on, or why it was not."""
 
 
-def count_answers(frozen: Frozen, by: By, answers: int, seed: int, given: float | None) -> Counted:
+def count_answers(frozen: Frozen, by: GroupedBy, answers: int, seed: int, given: float | None) -> Counted:
     """Return β as it was given, or as validation people of a run's data want it after up to so many answers.
 
     It is 1 where the data has no such people, and never 0: an interview that changes nothing is none.
@@ -39,7 +41,7 @@ def count_answers(frozen: Frozen, by: By, answers: int, seed: int, given: float 
     return Counted(max(beta, least), f"chosen on validation {by}s of {frozen.dataset.name}")
 
 
-def choose_strength(frozen: Frozen, by: By, method: AdaptMethod, counts: tuple[int, ...], seed: int) -> float:
+def choose_strength(frozen: Frozen, by: GroupedBy, method: AdaptMethod, counts: tuple[int, ...], seed: int) -> float:
     """Return the strength of the least NLL over validation pairs, averaged over the numbers of shots; none of test.
 
     A group learns from its pairs to fit and is scored on its validation pairs, prompts that the heads were not fitted

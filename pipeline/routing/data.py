@@ -6,29 +6,29 @@ M pairs of the largest budget, N scored pairs, K heads, D embedding width.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import torch
 
+from micropref.cache.choices import RewardInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.runs import open_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
-from micropref.cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, RewardInput, load_pairs
+from micropref.cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, load_pairs
 from micropref.heads.adaptation.hedge import head_losses
 from micropref.heads.adaptation.router_refit import Budget
 from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.evaluation.scoring import unspent
+from micropref.pipeline.options import RoutedBy
 from micropref.pipeline.people.shot_sampling import draw
 from micropref.pipeline.sources.splits import SCORED, SPLIT
 from micropref.pipeline.training.method_data import Reading
 from micropref.pipeline.training.method_runs import FittedRun, open_fitted
-
-By = Literal["attribute", "context"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RouteData:
     """Behind which prompt the responses were embedded."""
     split: str
     """Split the budget is drawn from."""
-    by: By
+    by: RoutedBy
     """What has a budget of its own: every attribute, or every context where no pair has an attribute."""
     drawn: pl.DataFrame
     """One row a pair of the budget [M]: TABLE_COLUMNS and its `rank` in its group, from 0."""
@@ -134,12 +134,12 @@ def _check_features(fitted: FittedRun, dataset: Dataset) -> None:
         )
 
 
-def _draw(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: int) -> tuple[By, pl.DataFrame]:
+def _draw(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: int) -> tuple[RoutedBy, pl.DataFrame]:
     """Return what has a budget of its own, and the pairs of the largest one."""
     where = f"data set {dataset.name!r}, split {split!r}"
     pairs = dataset.linked_pairs(fitted.features.id, split, [*TABLE_COLUMNS, "prompt_key", "context_key"])
     pool = pairs.filter(pl.col("part") != "validation")
-    by: By = "attribute" if pool["attribute"].null_count() < pool.height else "context"
+    by: RoutedBy = "attribute" if pool["attribute"].null_count() < pool.height else "context"
     with_context = pool.filter(pl.col("context_key").is_not_null()).select(TABLE_COLUMNS)
     bare = sorted(set(pool[by].drop_nulls()) - set(with_context[by].drop_nulls()))
     if bare or with_context.is_empty():
@@ -156,7 +156,7 @@ def _draw(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: int)
 
 
 def read_budget(
-    mixture: Mixture, reads: Reading, features: Features, dataset: Dataset, drawn: pl.DataFrame, by: By
+    mixture: Mixture, reads: Reading, features: Features, dataset: Dataset, drawn: pl.DataFrame, by: RoutedBy
 ) -> Budget:
     """Return the drawn pairs, all of one split, as a router learns from them, in their order.
 

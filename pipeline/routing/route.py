@@ -9,6 +9,7 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from micropref.cache.choices import RewardInput
 from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import read_table
 from micropref.cache.errors import BadInput
@@ -16,13 +17,14 @@ from micropref.cache.keys import short_id
 from micropref.cache.runs import Run, save_budget, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
-from micropref.cache.vectors.pair_features import RewardInput, load_pairs
+from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.mixture import Mixture, Router, pair_log_probability
 from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.pipeline.options import RoutedBy
 from micropref.pipeline.routing import curves as route_tables
-from micropref.pipeline.routing.data import By, RouteData, open_route_data
+from micropref.pipeline.routing.data import RouteData, open_route_data
 from micropref.pipeline.sources.splits import SCORED
 from micropref.pipeline.training.results import Figures, figures_of, provenance
 
@@ -93,7 +95,7 @@ class Routed:
     """Split of the budget."""
     split: str
     """Split that is scored."""
-    by: By
+    by: RoutedBy
     """What has a budget of its own."""
     groups: list[str]
     """Their names."""

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset, has_response_ids
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import digest_file
 from micropref.cache.store import check_name
+from micropref.pipeline.options import OnBad
 from micropref.pipeline.sources.contexts import read_contexts, with_contexts
 from micropref.pipeline.sources.files import source_digest, source_files
 from micropref.pipeline.sources.pairs import (
@@ -43,7 +44,7 @@ class SourceOptions:
     """JSON file: attribute -> one or several context sentences."""
     limit: int | None = None
     """Rows read of each source."""
-    on_bad: Literal["stop", "skip"] = "stop"
+    on_bad: OnBad = "stop"
     """What a malformed row does."""
     replace: bool = False
     """Whether the splits start over with these sources."""

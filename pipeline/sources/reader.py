@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from micropref.cache.errors import BadInput
+from micropref.pipeline.options import OnBad
 from micropref.pipeline.sources.files import read_rows, source_digest, source_files
 from micropref.pipeline.sources.formats import COLUMNS, recognise, shape_reader
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Reject
@@ -16,8 +16,6 @@ from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable
 
 ROWS_TO_RECOGNISE = 20
 """How many rows are looked at for one that shows the source's shape."""
-
-OnBad: TypeAlias = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True)

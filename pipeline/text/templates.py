@@ -12,17 +12,17 @@ from __future__ import annotations
 import datetime
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jinja2.exceptions import TemplateError
 
 from micropref.cache.errors import BadInput
+from micropref.pipeline.options import TemplateName
 from micropref.pipeline.sources.pairs import Message, Text, display
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TemplateName = Literal["auto", "plain", "chat"]
 Rendered = str | tuple[str, str]
 """What a tokenizer takes: one text, or the two segments of an encoder."""
 

@@ -11,29 +11,21 @@ import datetime
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from micropref.cache.errors import BadInput
+from micropref.pipeline.options import CONTEXT_TEMPLATE, PINNED_DATE, Overlong, Responses, TemplateName
 from micropref.pipeline.sources.pairs import PreferencePair, Text
-from micropref.pipeline.text.templates import (
-    Rendered,
-    TemplateName,
-    check_context_template,
-    choose_template,
-    with_context,
-)
+from micropref.pipeline.text.templates import Rendered, check_context_template, choose_template, with_context
 from micropref.pipeline.text.tokens import TokenizedPairs, Tokens
 from micropref.pipeline.text.truncation import trim_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Responses = Literal["plain", "context", "both"]
-CONTEXT_TEMPLATE = "{context}\n\n{prompt}"
-PINNED_DATE = "2024-07-26"
 ROLES = ("prompt", "context", "chosen", "rejected", "chosen_context", "rejected_context")
 """The texts of a pair, in the order in which they are numbered."""
 _SIDES = (("prompt",), ("context",), ("chosen", "rejected"), ("chosen_context", "rejected_context"))
@@ -48,7 +40,7 @@ class Tokenizing:
     """Most tokens of one text."""
     template: TemplateName = "auto"
     """`chat`: the tokenizer's chat template; `plain`: `{prompt}\\n\\n{response}`; `auto`: chat where there is one."""
-    overlong: Literal["trim-prompt", "drop"] = "trim-prompt"
+    overlong: Overlong = "trim-prompt"
     """What becomes of a pair with a text that is too long: its prompt is cut from the left, or it is left out."""
     context_template: str = CONTEXT_TEMPLATE
     """How a context goes before a prompt, or before the first user message of a conversation."""

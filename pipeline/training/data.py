@@ -7,25 +7,26 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from micropref.cache.choices import RewardInput, RouterInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import only_features
-from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
+from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, locate_pairs
 from micropref.cache.vectors.pair_stream import PairStream, stream_pairs
+from micropref.heads.choices import Latent
 from micropref.heads.fitting.pair_source import Source
-from micropref.heads.fitting.settings import Latent, PairTensors
+from micropref.heads.fitting.settings import PairTensors
+from micropref.pipeline.options import WantedRouterInput
 from micropref.pipeline.sources.splits import SPLIT
 from micropref.pipeline.training.identifiability import identify, unit_codes, unit_columns
 from micropref.pipeline.training.memory_budget import Budget
-
-WantedRouterInput = Literal["auto", "prompt", "context"]
 
 
 @dataclass(frozen=True)

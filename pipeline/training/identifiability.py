@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import polars as pl
 import torch
 
+from micropref.cache.choices import RouterInput
 from micropref.cache.errors import BadInput
-from micropref.cache.vectors.pair_features import RouterInput
-from micropref.heads.fitting.settings import Latent
+from micropref.heads.choices import Latent
 
 ENOUGH = 4
 """Pairs of a person, in the median, from which choices alone tell groups apart."""

@@ -11,16 +11,18 @@ from typing import Any
 import polars as pl
 import torch
 
+from micropref.cache.choices import RewardInput, RouterInput
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
-from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, RewardInput, RouterInput, locate_pairs
+from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, locate_pairs
 from micropref.cache.vectors.rated_responses import load_rated
 from micropref.heads.methods.base import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
+from micropref.pipeline.options import WantedRouterInput
 from micropref.pipeline.sources.splits import SPLIT
-from micropref.pipeline.training.data import LoadedFitData, WantedRouterInput, open_fit_data
+from micropref.pipeline.training.data import LoadedFitData, open_fit_data
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import get_args
 
 from micropref.cache.errors import BadInput
-from micropref.heads.fitting import settings
+from micropref.heads import choices
 from micropref.heads.methods.registry import methods
 
 FIT = (
@@ -45,13 +45,13 @@ def check_used(method: str, given: Collection[str], latent: str) -> None:
 
 
 def _accepted(method: str) -> set[str]:
-    fits: dict[settings.Method, set[str]] = {
+    fits: dict[choices.FitMethod, set[str]] = {
         "mixture": set(FIT),
         "static": set(FIT) - UNROUTED,
         "ensemble": set(FIT) - UNROUTED - UNMIXED,
         "single": set(FIT) - UNROUTED - UNMIXED - {"restarts", "prune"},
     }
-    assert set(fits) == set(get_args(settings.Method))
+    assert set(fits) == set(get_args(choices.FitMethod))
     for name, options in fits.items():
         if name == method:
             return options

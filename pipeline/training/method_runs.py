@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from micropref.cache.choices import RewardInput
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.runs import Run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features
-from micropref.cache.vectors.pair_features import RewardInput
 from micropref.heads.methods.base import Model, SystemOptions
 from micropref.heads.methods.registry import methods
-from micropref.pipeline.training.data import WantedRouterInput
+from micropref.pipeline.options import WantedRouterInput
 from micropref.pipeline.training.method_data import Reading, Units, open_system_data
 from micropref.pipeline.training.results import figures_of, provenance
 

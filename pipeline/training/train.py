@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from micropref.cache.choices import RewardInput
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.pair_features import RewardInput
 from micropref.heads.fitting.fit import fit
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.pipeline.options import WantedRouterInput
 from micropref.pipeline.training.choose_width import most_components, parse_width, project
-from micropref.pipeline.training.data import FitData, WantedRouterInput, open_within
+from micropref.pipeline.training.data import FitData, open_within
 from micropref.pipeline.training.memory_budget import Budget, parse_memory
 from micropref.pipeline.training.results import restarts_agreeing, save_outcome
 

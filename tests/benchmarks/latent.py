@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import load_pairs
+from micropref.heads.choices import Latent
 from micropref.heads.evaluation.metrics import accuracy, correct
 from micropref.heads.evaluation.selection import agreeing_share
 from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
-from micropref.heads.fitting.settings import Latent
 from micropref.heads.fitting.validation import known_weights
 from micropref.heads.mixture import Mixture, pair_log_probability
 from micropref.pipeline.comparison.entries import CEILING_PLAN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import dataclasses
 import functools
 import gc
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,66 +130,64 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
-    from micropref.cache.sql import render as sql_render
-    from micropref.heads.adaptation import few_shot as adaptation
-    from micropref.heads.adaptation import router_refit as routing
-    from micropref.heads.fitting import settings
-    from micropref.heads.methods.base import SystemOptions
+def literals(path: Path) -> list[frozenset[str]]:
+    """Return the sets of two or more texts that a file writes as `Literal[...]`."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Subscript)]
+    found = []
+    for node in nodes:
+        if isinstance(node.value, ast.Name) and node.value.id == "Literal" and isinstance(node.slice, ast.Tuple):
+            texts = [one.value for one in node.slice.elts if isinstance(one, ast.Constant)]
+            found.append(frozenset(str(text) for text in texts))
+    return [texts for texts in found if len(texts) > 1]
+
+
+def test_choices_are_written_once() -> None:
+    written = collections.Counter(texts for path in SOURCES for texts in literals(path))
+    assert frozenset({"mixture", "static", "single", "ensemble"}) in written
+    assert [sorted(texts) for texts, times in written.items() if times > 1] == []
+
+
+def test_choices_are_those_that_exist() -> None:
     from micropref.heads.methods.registry import methods
     from micropref.pipeline import options
-    from micropref.pipeline.backbone import devices, pooling
-    from micropref.pipeline.forwarding import options as embed_options
-    from micropref.pipeline.forwarding import passes
-    from micropref.pipeline.people import adapt
-    from micropref.pipeline.people import frozen_run as frozen
-    from micropref.pipeline.sources import formats as shapes
-    from micropref.pipeline.sources import reader as sources
-    from micropref.pipeline.text import templates
-    from micropref.pipeline.text import tokenizer as tokens
-    from micropref.pipeline.training import train
+    from micropref.pipeline.comparison.published import FILE
+    from micropref.pipeline.sources.formats import COLUMNS
 
     def choices(kind: object) -> set[str]:
         return set(typing.get_args(kind))
 
-    assert choices(options.Pooling) == choices(pooling.PoolingName)
-    assert choices(options.Template) == choices(templates.TemplateName)
-    assert choices(options.Responses) == choices(tokens.Responses)
-    assert choices(options.Overlong) == choices(typing.get_type_hints(tokens.Tokenizing)["overlong"])
-    assert choices(options.DeviceName) == choices(devices.DeviceName)
-    assert choices(options.EngineName) == choices(embed_options.EngineName)
-    assert choices(options.Pass) == choices(passes.PassName)
-    assert choices(options.EmbedDtype) == choices(devices.DtypeName)
-    assert choices(options.StoreDtype) == choices(embed_options.StoreDtype)
-    assert choices(options.Shape) == {"auto", *shapes.COLUMNS}
-    assert choices(options.OnBad) == choices(sources.OnBad)
-    assert choices(options.FitMethod) == choices(settings.Method)
+    assert choices(options.Shape) == {"auto", *COLUMNS}
     assert choices(options.Method) == set(methods())
-    assert choices(options.ArmoGate) == choices(typing.get_type_hints(SystemOptions)["gate"])
-    assert choices(options.SweptMethod) == choices(settings.Method) - {"single"}
-    assert choices(options.Prior) == choices(settings.Prior)
-    assert choices(options.Solver) == choices(settings.Solver)
-    assert choices(options.FitDtype) == choices(settings.ComputeDtype)
-    assert choices(options.RouterInput) == choices(typing.get_type_hints(train.TrainOptions)["router_input"])
-    assert choices(options.GroupedBy) == choices(frozen.By)
-    assert choices(options.AdaptMethod) == choices(adaptation.AdaptMethod)
-    assert choices(options.Target) == choices(routing.Target)
-    assert choices(options.Anchor) == choices(routing.Anchor)
-    assert choices(options.ShotsFrom) == choices(adapt.ShotsFrom)
-    assert choices(options.TableFormat) == choices(sql_render.Format)
-    defaults = embed_options.EmbedOptions()
-    assert (defaults.backbone, defaults.context_template) == (options.MINILM, options.CONTEXT_TEMPLATE)
-    assert defaults.date == options.PINNED_DATE
+    assert choices(options.SweptMethod) == choices(options.FitMethod) - {"single"}
+    assert choices(options.Paper) == set(json.loads(FILE.read_text()))
 
 
-def test_the_defaults_of_train_are_those_of_the_modules() -> None:
+def defaults(method: str) -> dict[str, Any]:
+    """Return the defaults of a method of the Python API, which are those of the command."""
     import inspect
 
-    from micropref import cli
+    from micropref import Store
+
+    return {name: one.default for name, one in inspect.signature(getattr(Store, method)).parameters.items()}
+
+
+def test_the_defaults_of_embed_are_those_of_the_stage() -> None:
+    from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
+
+    told = defaults("embed")
+    told["packing"] = told["pass_"]
+    expected = dataclasses.asdict(EmbedOptions()) | dataclasses.asdict(EngineOptions())
+    assert {name: told[name] for name in expected if name in told} == {
+        name: value for name, value in expected.items() if name in told
+    }
+    assert len(set(expected) & set(told)) >= 14
+
+
+def test_the_defaults_of_train_are_those_of_the_stage() -> None:
     from micropref.heads.fitting.settings import FitPlan, FitSetting
     from micropref.pipeline.training.train import TrainOptions
 
-    told = {name: parameter.default for name, parameter in inspect.signature(cli.train).parameters.items()}
+    told = defaults("train")
     setting, plan, options = FitSetting("mixture", 5), FitPlan(), TrainOptions()
     assert told["method"] == "mixture"
     for name in ("lam", "prior", "hidden", "lr", "l2", "seed"):
@@ -199,48 +199,34 @@ def test_the_defaults_of_train_are_those_of_the_modules() -> None:
         assert told[name] == getattr(options, name), name
 
 
-def test_the_defaults_of_route_are_those_of_the_modules() -> None:
-    import inspect
-
-    from micropref import cli
+def test_the_defaults_of_route_are_those_of_the_stage() -> None:
     from micropref.heads.adaptation.router_refit import RouteSetting
-    from micropref.pipeline.routing.route import RouteOptions, parse_budgets, parse_tau
+    from micropref.pipeline.routing.route import RouteOptions
 
-    told = {name: parameter.default for name, parameter in inspect.signature(cli.route).parameters.items()}
+    told = defaults("route")
     setting, options = RouteSetting(), RouteOptions()
     for name in ("target", "anchor", "epochs", "batch", "lr", "seed"):
         assert told[name] == getattr(setting, name), name
-    assert parse_budgets(told["budget"]) == options.budgets
-    assert parse_tau(told["tau"]) is options.tau
+    assert (told["budget"],) == options.budgets
+    assert told["tau"] is options.tau
     assert told["reward_input"] is options.reward_input
 
 
-def test_the_defaults_of_compare_are_those_of_the_modules() -> None:
-    import inspect
-
-    from micropref import cli
-    from micropref.pipeline import options
+def test_the_defaults_of_compare_are_those_of_the_stage() -> None:
     from micropref.pipeline.comparison.experiment import TrialOptions
-    from micropref.pipeline.comparison.published import FILE
 
-    told = {name: parameter.default for name, parameter in inspect.signature(cli.compare).parameters.items()}
+    told = defaults("compare")
+    told["gate"] = told["armo_gate"]
     asked = dataclasses.asdict(TrialOptions())
     assert {name: told[name] for name in asked} == asked
-    assert set(typing.get_args(options.Paper)) == set(json.loads(FILE.read_text()))
 
 
-def test_the_defaults_of_sweep_are_those_of_the_modules_and_of_train() -> None:
-    import inspect
-
-    from micropref import cli
-    from micropref.pipeline.training.sweep import Grid, parse_values
+def test_the_defaults_of_sweep_are_those_of_the_stage_and_of_train() -> None:
+    from micropref.pipeline.training.sweep import Grid
     from micropref.pipeline.training.train import TrainOptions
 
-    train, told = (
-        {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
-        for command in (cli.train, cli.sweep)
-    )
-    assert Grid(parse_values("k", told["k"], int), parse_values("lam", told["lam"], float)) == Grid()
+    train, told = defaults("train"), defaults("sweep")
+    assert Grid(told["k"], told["lam"]) == Grid()
     assert told["seeds"] == TrainOptions().restarts
     own = ("k", "lam", "seeds")
     assert {name: value for name, value in told.items() if name not in own}.items() <= train.items()

@@ -16,7 +16,6 @@ from micropref.heads.adaptation.few_shot import (
     FIT_LR,
     FIT_STEPS,
     GRIDS,
-    AdaptMethod,
     Shots,
     adapt_groups,
     by_drm,
@@ -26,6 +25,7 @@ from micropref.heads.adaptation.few_shot import (
     by_shrunk,
     by_tempered,
 )
+from micropref.heads.choices import AdaptMethod
 from micropref.heads.methods.base import Scores
 
 G, N, K = 3, 5, 4

@@ -12,13 +12,14 @@ import torch
 from torch.nn import functional as F
 
 from micropref.cache.errors import BadInput
+from micropref.heads.choices import Weight
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.evaluation.selection import agreeing_share
 from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
 from micropref.heads.fitting.group_losses import Visits, annealed, unit_losses
 from micropref.heads.fitting.losses import ABSENT_LOGIT, Penalty, mixture_losses
 from micropref.heads.fitting.segments import ROUND, Segments
-from micropref.heads.fitting.settings import GROUPED_STEPS, LEAST_BATCH, Weight
+from micropref.heads.fitting.settings import GROUPED_STEPS, LEAST_BATCH
 from micropref.heads.fitting.unit_minibatches import LONGEST, UnitFeed
 from micropref.heads.fitting.validation import REMEMBERED, Known, known_weights
 from micropref.heads.mixture import Mixture, pair_log_probability

@@ -20,46 +20,10 @@ import micropref
 from micropref.cache.store import StoreFolder
 from micropref.cli import app
 
-COMMANDS = {
-    "embed": "embed", "train": "train", "sweep": "sweep", "evaluate": "eval", "route": "route", "adapt": "adapt",
-    "diagnose": "diagnose", "compare": "compare", "sql": "sql",
-}  # fmt: skip
-RENAMED = {
-    "embed": {"sources": "source", "shape": "format", "packing": "pass_"},
-    "adapt": {"people": "out"},
-    "compare": {"systems": "methods", "gate": "armo_gate"},
-}
-"""Where the command's function, not its option, has another name."""
-ONLY_TYPED = {"store", "as_json", "ctx", "fmt", "out", "online", "switches"}
-"""Options about the terminal: where to print, and in which form; `adapt --online` is another command in one."""
-AS_VALUES: dict[tuple[str, str], Any] = {
-    ("sweep", "k"): (1, 2, 3, 5, 8, 10),
-    ("sweep", "lam"): (0, 0.03, 0.1, 0.3, 0.5),
-    ("route", "budget"): 50,
-    ("route", "tau"): None,
-    ("adapt", "shots"): 16,
-    ("adapt", "method"): "hedge",
-    ("adapt", "shots_from"): "test",
-    ("adapt", "seed"): 0,
-}
-"""Defaults that the command line has as text, or fills in later."""
+METHODS = ("embed", "train", "sweep", "evaluate", "route", "adapt", "diagnose", "compare", "sql")
 
 
-@pytest.mark.parametrize(("method", "command"), COMMANDS.items())
-def test_names_and_defaults_are_the_commands(method: str, command: str) -> None:
-    (function,) = [one.callback for one in app.registered_commands if (one.name or one.callback.__name__) == command]
-    names = RENAMED.get(method, {})
-    typed = {names.get(one.name, one.name): one for one in inspect.signature(function).parameters.values()}
-    ours = {one.name: one for one in inspect.signature(getattr(micropref.Store, method)).parameters.values()}
-    dropped = ONLY_TYPED - (set() if method == "sql" else {"out"} if method == "adapt" else set())
-    assert set(ours) - {"self"} == set(typed) - dropped
-    for name, parameter in ours.items():
-        if parameter.default is not inspect.Parameter.empty:
-            expected = AS_VALUES.get((method, name), typed[name].default)
-            assert parameter.default == expected, name
-
-
-@pytest.mark.parametrize("method", COMMANDS)
+@pytest.mark.parametrize("method", METHODS)
 def test_docstrings_name_every_argument(method: str) -> None:
     function = getattr(micropref.Store, method)
     text = inspect.getdoc(function) or ""

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from micropref import cli
+from micropref import Store, cli
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
@@ -139,10 +139,10 @@ def test_there_are_no_more_groups_than_units(store: StoreFolder, synthetic: Synt
     assert diagnose(store, "toy", replace(CHEAP, k=1000)) == diagnose(store, "toy", replace(CHEAP, k=10))
 
 
-def test_the_defaults_of_diagnose_are_those_of_the_modules() -> None:
+def test_the_defaults_of_diagnose_are_those_of_the_stage() -> None:
     import inspect
 
-    told = {name: parameter.default for name, parameter in inspect.signature(cli.diagnose).parameters.items()}
+    told = {name: parameter.default for name, parameter in inspect.signature(Store.diagnose).parameters.items()}
     plan = DiagnosisPlan()
     assert {name: told[name] for name in ("k", "restarts", "device", "seed")} == {
         "k": plan.k,

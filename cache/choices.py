@@ -1,0 +1,12 @@
+"""The choices that options of stored vectors and queries have. Free of numpy, so that `micropref --help` is quick."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+RouterInput = Literal["prompt", "context"]
+"""What a router reads: the embedded prompt, or the embedded context and prompt."""
+RewardInput = Literal["plain", "context"]
+"""Behind what responses were embedded: the prompt, or the context and the prompt."""
+TableFormat = Literal["table", "json", "csv", "parquet", "md"]
+"""How the rows of a query are printed."""
