@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from micropref.cache.sql.query import view_examples
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("cache", "heads", "pipeline")
 PAGES = [
@@ -59,6 +61,14 @@ def test_examples_of_docstrings_are_true(path: Path) -> None:
 def test_what_takes_long_to_understand_has_an_example() -> None:
     hard = {"pipeline/people/shot_sampling.py", "pipeline/backbone/prefix_tree.py", "heads/fitting/stacked_weights.py"}
     assert hard <= {path.as_posix() for path in EXAMPLES}
+
+
+def test_the_page_on_sql_has_every_view_with_its_columns() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| ([\w, ]+) \|$", (ROOT / "docs/sql.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    views = {view.name: [name for name, _ in view.columns] for view in view_examples()}
+    assert {name: columns.split(", ") for name, columns in rows} == views
 
 
 def test_links_lead_somewhere() -> None:
