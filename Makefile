@@ -36,7 +36,7 @@ test: setup lint ## lint, types, and the default suite
 test-slow: smollm2 ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow
 
-tables: setup ## every compared system on the demo data, as in the README; ARGS='--seeds 2' changes it
+tables: setup ## every compared method on the demo data, as in docs/comparing.md; ARGS='--seeds 2' changes it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/tables.py $(ARGS)
 
 bench-embed: setup ## the embedding pass against the usual loops; DATA=FOLDER adds real texts, ARGS=--quick tries it

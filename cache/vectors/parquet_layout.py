@@ -79,7 +79,13 @@ def _edge_digest(rows: npt.NDArray[np.uint8]) -> str:
 
 
 def segments(rows: Rows, starts: Rows) -> Iterator[tuple[int, slice]]:
-    """Yield each part that ascending `rows` [m] lie in, and which of them do; part p begins at row starts[p]."""
+    """Yield each part that ascending `rows` [m] lie in, and which of them do; part p begins at row starts[p].
+
+    Example: of parts of 3, 5 and 4 rows, rows 1 and 2 lie in part 0, row 9 in part 2, none in part 1.
+        >>> [(part, where.start, where.stop) for part, where in segments(np.array([1, 2, 9]), np.array([0, 3, 8, 12]))]
+        [(0, 0, 2), (2, 2, 3)]
+
+    """
     if not len(rows):
         return
     first, last = 0, len(starts) - 2

@@ -65,7 +65,15 @@ def log_probability(margins: torch.Tensor, log_weights: torch.Tensor) -> torch.T
 
 
 def mixture_losses(margins: torch.Tensor, logits: torch.Tensor, penalty: Penalty) -> Losses:
-    """Return the mixture's losses, derivatives in closed form."""
+    """Return the mixture's losses, derivatives in closed form.
+
+    Example: σ(m) = (¾, ¼) and π = (½, ½), so P = ½, ρ = (¾, ¼), and the derivatives are -ρ σ(-m) and π - ρ.
+        >>> margins, logits = torch.tensor([[[3.0], [1 / 3]]]).log(), torch.zeros(1, 2, 1)
+        >>> found = mixture_losses(margins, logits, Penalty(torch.zeros(1, 1, 1), None, torch.zeros(1)))
+        >>> [round(float(one), 4) for one in (*found.nll, *found.d_margins.flatten(), *found.d_logits.flatten())]
+        [0.6931, -0.1875, -0.1875, -0.25, 0.25]
+
+    """
     pairs = margins.shape[2]
     log_weights = torch.log_softmax(logits, 1)
     weights = log_weights.exp()

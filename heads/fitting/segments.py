@@ -70,7 +70,14 @@ class Runs:
         return cls(torch.argsort(codes, stable=True), near_equal(lengths, longest)[0])
 
     def taken(self, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the entries of these runs, one run behind another, and which of these runs each is of."""
+        """Return the entries of these runs, one run behind another, and which of these runs each is of.
+
+        Example: entries 0, 2 and 3 have code 5 and come in runs (0, 2) and (3), entries 1 and 4 are the third run.
+            >>> runs = Runs.of(torch.tensor([5, 8, 5, 5, 8]), longest=2)
+            >>> [part.tolist() for part in runs.taken(torch.tensor([2, 0]))]
+            [[1, 4, 0, 2], [0, 0, 1, 1]]
+
+        """
         sizes = self.sizes[order]
         place = torch.repeat_interleave(torch.arange(len(order)), sizes)
         starts = self.sizes.cumsum(0) - self.sizes
@@ -78,7 +85,13 @@ class Runs:
 
 
 def near_equal(lengths: torch.Tensor, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut stretches of some lengths [S] into parts of `longest` at most: return the parts' sizes and stretches [V]."""
+    """Cut stretches of some lengths [S] into parts of `longest` at most: return the parts' sizes and stretches [V].
+
+    Example: 7 entries come in three parts, 2 in one.
+        >>> [part.tolist() for part in near_equal(torch.tensor([7, 2]), 3)]
+        [[3, 2, 2, 2], [0, 0, 0, 1]]
+
+    """
     parts = -(-lengths // longest)
     stretch = torch.repeat_interleave(torch.arange(len(lengths)), parts)
     return (lengths // parts)[stretch] + (run_places(parts) < (lengths % parts)[stretch]), stretch

@@ -115,6 +115,21 @@ class Stack:
         return Block(setting, views, own)
 
     def _constants(self) -> None:
+        """Lay out what the settings ask for as tensors that broadcast over their rows of the stack.
+
+        `_absent` [G, K, 1] is added to logits and switches padded heads off; `_lam` and `_ridge` [G, 1, 1] are λ and
+        the strength of l2; `_linear` counts the linear routers, which come first; `_lowered` has one entry for each
+        run of neighbours with the same objective, which share a call.
+
+        Example: K = 1 and K = 2 are padded to two heads; the second of the first setting gets weight 0.
+            >>> weights = [{"heads": torch.ones(k, 4), "b2": torch.zeros(k)} for k in (1, 2)]
+            >>> settings = [FitSetting("static", k) for k in (1, 2)]
+            >>> stack = Stack(settings, weights, Scales(1.0, 1.0), pairs=10, dtype=torch.float32)
+            >>> stack._absent.flatten(1).tolist(), [lowered.rows for lowered in stack._lowered]
+            ([[0.0, -1000000000.0], [0.0, 0.0]], [slice(0, 2, None)])
+
+        """
+
         def column(values: Sequence[float | bool], dtype: torch.dtype) -> torch.Tensor:
             return torch.tensor(values, dtype=dtype, device=self.device).view(-1, 1, 1)
 

@@ -62,7 +62,17 @@ class Packed:
 
 
 def pack(texts: Sequence[Tokens], groups: Sequence[int]) -> Packed:
-    """Lay texts end to end; those whose equal `groups` follow each other become one tree and share what they can."""
+    """Lay texts end to end; those whose equal `groups` follow each other become one tree and share what they can.
+
+    Example: of three texts of one prompt the second leaves the first behind its row 3, the third behind its row 0.
+        >>> texts = [Tokens(np.array(ids, np.int32)) for ids in ([7, 3, 9, 4, 5], [7, 3, 9, 4, 6, 6], [7, 8, 2])]
+        >>> packed = pack(texts, [0, 0, 0])
+        >>> packed.ids.tolist(), packed.positions.tolist()
+        ([7, 3, 9, 4, 5, 6, 6, 8, 2], [0, 1, 2, 3, 4, 4, 5, 1, 2])
+        >>> [one.spans for one in packed.segments]
+        [((0, 5),), ((0, 4), (5, 7)), ((0, 1), (7, 9))]
+
+    """
     ids: list[np.ndarray] = []
     positions: list[np.ndarray] = []
     types: list[np.ndarray] = []

@@ -67,7 +67,17 @@ def sorted_with_shared(sequences: Sequence[Ids]) -> tuple[list[int], list[int]]:
 
 
 def prefix_tree(sequences: Sequence[Ids]) -> PrefixTree:
-    """Return the tree of sequences of at least one token each, in any order, equal ones allowed."""
+    """Return the tree of sequences of at least one token each, in any order, equal ones allowed.
+
+    Example: the first text is a beginning of the second, the others leave it behind 4 tokens and behind 1.
+        >>> texts = [7, 3, 9], [7, 3, 9, 4, 5], [7, 3, 9, 4, 6, 6], [7, 8, 2]
+        >>> tree = prefix_tree([np.array(ids, np.int32) for ids in texts])
+        >>> [(one.parent, one.fork, one.ids.tolist()) for one in tree.branches]
+        [(-1, 0, [7, 3, 9, 4, 5]), (0, 4, [6, 6]), (0, 1, [8, 2])]
+        >>> tree.places, tree.tokens
+        ([(0, 3), (0, 5), (1, 6), (2, 3)], 9)
+
+    """
     order, shared = sorted_with_shared(sequences)
     branches: list[Branch] = []
     places = [(-1, 0)] * len(order)

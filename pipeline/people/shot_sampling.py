@@ -39,6 +39,13 @@ def draw(table: pl.DataFrame, by: str, most: int, seed: int, *, shared: bool, po
     its name, its pairs and the seed, on no other group and not on the order of rows. No row is scored whose prompt
     was drawn: by its own group, which is what a model of that group alone has seen, or with `shared` by any group.
     `pool` [N] says which rows may be drawn; only the others are then scored. By default all rows may be either.
+
+    Example: ann's pair on prompt q is drawn, so her pairs on prompt p may be scored; bob has none left to score.
+        >>> rows = {"user": ["ann", "ann", "ann", "bob"], "prompt_id": [*"ppqq"], "pair_id": [*"1234"]}
+        >>> found = draw(pl.DataFrame(rows), "user", 1, seed=0, shared=False)
+        >>> found.group, found.row.tolist(), found.scored.tolist(), found.left_out
+        (['ann'], [2], [True, True, False, False], {'bob': 1})
+
     """
     assert most >= 1, most
     columns = {"group": pl.col(by), "prompt": pl.col("prompt_id").rank("dense"), "pair": pl.col("pair_id")}

@@ -1,7 +1,7 @@
 """Training on the cache: the plain loop, one setting, many settings, projected ones, scikit-learn, a whole sweep.
 
 Letters: N pairs, D embedding width, G settings. Run by `make bench-train`; --quick is a smoke test of small sizes.
-Planted groups are those of tests/planted.py.
+Planted groups are those of tests/support/populations.py.
 """
 
 from __future__ import annotations

@@ -15,7 +15,16 @@ from typer.testing import CliRunner
 from micropref import cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/data.md", "docs/training.md", "docs/people.md", "docs/comparing.md", "docs/store.md")
+PAGES = (
+    "README.md",
+    "docs/data.md",
+    "docs/training.md",
+    "docs/people.md",
+    "docs/comparing.md",
+    "docs/store.md",
+    "docs/sql.md",
+    "docs/performance.md",
+)
 """In this order, each going on from what the pages before it made."""
 README = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
 COMMANDS = [
@@ -48,6 +57,8 @@ def test_every_command_runs(tmp_path: Path, rows: list[dict[str, Any]], monkeypa
         assert program == "micropref"
         result = CliRunner().invoke(cli.app, [word.replace("RUN", run) for word in words])
         assert result.exit_code == 0, f"{command}\n{result.output}"
+        if words[0] == "sql" and "-o" not in words:
+            assert len(result.stdout.splitlines()) > (0 if "--json" in words else 2), f"no rows: {command}"
         if words[0] == "train":
             run = re.match(r"run ([\w-]+):", result.stdout)[1]  # type: ignore[index]
 
