@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from micropref.cache.errors import BadInput
 from micropref.pipeline.api.opened import OpenedStore
 from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.values import changed, several, size
@@ -208,6 +209,8 @@ class Fitting(OpenedStore):
         from micropref.pipeline.training.train import TrainOptions
 
         check_latent(latent, changed(Fitting.sweep, locals()))
+        if seeds < 1:
+            raise BadInput(f"seeds is {seeds}: expected at least 1")
         grid = stage.Grid(tuple(several(k)), tuple(float(value) for value in several(lam)))
         base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)

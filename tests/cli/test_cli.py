@@ -216,7 +216,7 @@ def test_an_unknown_choice_is_bad_input(invoke: Invoke) -> None:
     result = invoke("train", "mine", "--method", "magic")
     one_line(result, 2, "magic", "see `", "train --help`")
     assert len(result.stderr.splitlines()) == 1
-    one_line(invoke("train"), 2, "Missing argument 'name'; see `")
+    one_line(invoke("train"), 2, "Missing argument 'NAME'; see `")
     one_line(invoke("train", "mine", "--nonsense"), 2, "No such option: --nonsense")
     one_line(invoke("nonsense"), 2, "nonsense")
 
