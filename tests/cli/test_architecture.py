@@ -9,8 +9,10 @@ import functools
 import gc
 import graphlib
 import json
+import re
 import subprocess
 import sys
+import tomllib
 import typing
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,17 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [one for name, ones in project["optional-dependencies"].items() if name != "dev" for one in ones]
+    declared = {re.split("[^A-Za-z0-9_-]", one)[0].replace("-", "_") for one in project["dependencies"] + extras}
+    names = {name.partition(".")[0] for path in SOURCES for name in imported(path)}
+    standard = sys.stdlib_module_names | {"micropref", "_typeshed", *(module.partition(".")[0] for module in MODULES)}
+    assert names - standard - declared == set()
+    always = {re.split("[^A-Za-z0-9_-]", one)[0].replace("-", "_") for one in project["dependencies"]}
+    assert always - names == {"scikit_learn"}  # part of the stack: the reference of the tests, imported as sklearn
 
 
 def literals(path: Path) -> list[frozenset[str]]:
