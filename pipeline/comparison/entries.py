@@ -9,20 +9,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.errors import BadInput
-from micropref.cache.vectors.pair_features import PairFeatures, RouterInput
+from micropref.cache.vectors.pair_features import RouterInput
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_drm, by_hyre
 from micropref.heads.adaptation.router_refit import RouteSetting, choose_tau, refit_router
 from micropref.heads.evaluation.metrics import correct
-from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
 from micropref.heads.methods.base import Adaptable, Model, Need, Pairs
 from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.methods.registry import methods
 from micropref.heads.mixture import Mixture
+from micropref.pipeline.comparison.ceiling import ceiling
 from micropref.pipeline.comparison.experiment import Trial
 from micropref.pipeline.routing.data import read_budget
 from micropref.pipeline.training.method_data import Reading
@@ -31,9 +30,6 @@ REFERENCE = "single"
 """What differences are taken to."""
 LEARN_UNITS = ("lore", "pal-a", "pal-b")
 """Methods whose models are Adaptable."""
-
-CEILING_PLAN = FitPlan(epochs=200, batch=256, patience=20)
-"""One attribute's pairs are few: the usual plan would end after some dozens of steps."""
 
 
 @dataclass(frozen=True)
@@ -244,23 +240,7 @@ def _contexts(trial: Trial) -> RouterInput:
 
 
 def _ceiling(trial: Trial) -> torch.Tensor:
-    """One single reward for each attribute, from that attribute's training pairs: no system has labels of them all."""
     source = trial.training(frozenset(), "prompt").source
-    test = trial.scored(frozenset(), "prompt")
-    right = torch.empty(len(test), dtype=torch.float64)
-    for number, name in enumerate(trial.groups):
-        fitting, validation = (
-            part.take(_of_group(trial, part, number)) for part in (source.fitting, source.validation)
-        )
-        if not len(fitting) or not len(validation):
-            raise BadInput(f"attribute {name!r} has no pairs to fit or none to validate on")
-        plan = replace(CEILING_PLAN, device=trial.options.device)
-        pairs = PairTensors(fitting.delta, None), PairTensors(validation.delta, None)
-        fitted = fit(*pairs, [FitSetting("single", 1)], plan)
-        mine = trial.scored_group == number
-        right[mine] = _right(MixtureModel(fitted[0].mixture), test.take(mine))
+    delta, attribute = trial.scored(frozenset(), "prompt").delta, trial.table["attribute"][trial.rows.numpy()]
+    right = ceiling(source.fitting, source.validation, delta, attribute, trial.options.device)
     return right.expand(len(trial.seeds), -1)
-
-
-def _of_group(trial: Trial, pairs: PairFeatures, number: int) -> pl.Series:
-    return pl.Series((trial.groups_of(pairs.table) == number).numpy())

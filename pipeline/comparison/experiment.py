@@ -23,6 +23,7 @@ from micropref.cache.vectors.opening import only_features
 from micropref.cache.vectors.pair_features import RouterInput, has_contexts
 from micropref.heads.methods.base import Model, Need, Pairs, SystemOptions
 from micropref.heads.methods.registry import methods
+from micropref.pipeline.comparison.ceiling import NO_ATTRIBUTE
 from micropref.pipeline.comparison.published import published
 from micropref.pipeline.options import Paper
 from micropref.pipeline.people.shot_sampling import Draw, draw
@@ -30,8 +31,6 @@ from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.splits import SPLIT
 from micropref.pipeline.training.method_data import SystemData, open_system_data
 
-NO_ATTRIBUTE = "(none)"
-"""Group of pairs without an attribute."""
 SHOT_SEED = 0
 """Shots are the same for all seeds, so that all seeds are scored on the same pairs."""
 
