@@ -57,8 +57,8 @@ def asked_in_order(
     """
     people, pool, _ = margins.shape
     if policy == "random":
-        draw = torch.Generator().manual_seed(seed)
-        return torch.rand(people, pool, generator=draw).argsort(1)[:, :count]
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(people, pool, generator=generator).argsort(1)[:, :count]
     evidence = torch.zeros_like(margins[:, 0])
     open_still = torch.ones(people, pool, dtype=torch.bool)
     asked = []

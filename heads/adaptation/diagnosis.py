@@ -142,8 +142,8 @@ def _strangers(sizes: torch.Tensor) -> list[torch.Tensor]:
 
 def _ranks(units: torch.Tensor, seed: int) -> torch.Tensor:
     """Return the place [M] of each pair among its unit's pairs in a random order."""
-    drawn = torch.randperm(len(units), generator=torch.Generator().manual_seed(seed))
-    order = drawn[torch.argsort(units[drawn], stable=True)]
+    shuffled = torch.randperm(len(units), generator=torch.Generator().manual_seed(seed))
+    order = shuffled[torch.argsort(units[shuffled], stable=True)]
     sizes = torch.bincount(units)
     rank = torch.empty_like(units)
     rank[order] = run_places(sizes)

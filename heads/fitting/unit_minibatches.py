@@ -78,8 +78,8 @@ class UnitFeed:
         runs = self._cut.runs
         order = torch.randperm(len(runs.sizes), generator=generator)
         if not self._cut.whole:
-            drawn = torch.randperm(len(self._units), generator=generator)
-            runs = replace(runs, entries=drawn[torch.argsort(self._units[drawn], stable=True)])
+            shuffled = torch.randperm(len(self._units), generator=generator)
+            runs = replace(runs, entries=shuffled[torch.argsort(self._units[shuffled], stable=True)])
         # What an epoch's visits are is worked out at once: a step is short, and its calls would show.
         visits = order[: self.steps * self._taken].view(self.steps, -1).sort(1).values.flatten()
         rows, place = runs.taken(visits)

@@ -18,7 +18,7 @@ from micropref.heads.fitting.settings import FitPlan, FitSetting, PairTensors
 
 NO_ATTRIBUTE = "(none)"
 """Group of pairs without an attribute."""
-PLAN = FitPlan(epochs=200, batch=256, patience=20)
+CEILING_PLAN = FitPlan(epochs=200, batch=256, patience=20)
 """One attribute's pairs are few: the usual plan would end after some dozens of steps."""
 
 
@@ -38,7 +38,7 @@ def ceiling(
         if not len(own) or not len(held_out):
             raise BadInput(f"attribute {name!r} has no pairs to fit or none to validate on")
         pairs = PairTensors(own.delta, None), PairTensors(held_out.delta, None)
-        model = fit(*pairs, [FitSetting("single", 1)], replace(PLAN, device=device))[0].mixture
+        model = fit(*pairs, [FitSetting("single", 1)], replace(CEILING_PLAN, device=device))[0].mixture
         mine = (attribute == name).to_torch()
         right[mine] = correct(model.log_probability(delta[mine], None))
     return right

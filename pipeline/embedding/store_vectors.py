@@ -119,11 +119,11 @@ def _forward(work: Work, plan: TextPlan, missing: Iterator[Shard], leases: Lease
             leases.expect(shard.keys)
             yield shard
 
-    with progress_bar(None, "embedding", "tok") as count, work.place.hire(work.job, work.backbone) as crew:
+    with progress_bar(None, "embedding", "tok") as count, work.place.start(work.job, work.backbone) as pool:
 
         def advance(tokens: int) -> None:
             count(tokens)
             share = plan.planned / len(plan.overlong)  # what is not tokenized is taken to be like what is
             count.expect(int(handed_out / share), f"{share:.0%} tokenized" if share < 1 else "")
 
-        return drive(crew, counted(chain([first], missing)), advance, work.announce)
+        return drive(pool, counted(chain([first], missing)), advance, work.announce)

@@ -56,7 +56,7 @@ def current_scores(run: Run, dataset: Dataset, split: str) -> pl.DataFrame:
 
 
 def as_scores(run: Run, frame: pl.DataFrame) -> Scores:
-    """Return rows of stored scores as a system's, in float64."""
+    """Return rows of stored scores as a method's, in float64."""
     # Runs of the first version do not say how heads combine: all were mixtures.
     return Scores(_matrix(frame, "margin"), _matrix(frame, "weight").log(), run.record.get("combine", "probability"))
 

@@ -22,10 +22,10 @@ from micropref.heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from micropref.pipeline.people.episodes import read_lesson
+from micropref.pipeline.people.episodes import read_episode
 from micropref.pipeline.people.frozen_run import By, Frozen, Judged, open_frozen
 from micropref.pipeline.people.person_files import check_new, write_people
-from micropref.pipeline.people.shot_sampling import Draw, draw
+from micropref.pipeline.people.shot_sampling import ShotSample, sample_shots
 from micropref.pipeline.people.strength import choose_strength
 from micropref.pipeline.sources.splits import SCORED
 
@@ -44,9 +44,9 @@ class AdaptOptions:
     tau: float | None = None
     """Temperature of `hedge`, 1 by default: Bayes' rule."""
     shots_from: ShotsFrom = "test"
-    """Split the shots are drawn from; pairs of the test split are scored either way."""
+    """Split the shots are sampled from; pairs of the test split are scored either way."""
     seed: int = 0
-    """Of the draw of shots."""
+    """Of the sampling of shots."""
 
     def __post_init__(self) -> None:
         if self.tau is not None and self.method != "hedge":
@@ -110,17 +110,17 @@ def adapt(
     if people is not None:
         check_new(people)
     frozen = open_frozen(store, run_id, data)
-    table, drawn = _draw(frozen, options, counts[-1])
-    lesson = read_lesson(frozen, options.by, table, drawn, responses=options.method == "drm")
+    table, sample = _sample(frozen, options, counts[-1])
+    episode = read_episode(frozen, options.by, table, sample, responses=options.method == "drm")
     strength = options.tau or 1.0
     if options.method in GRIDS:
         strength = choose_strength(frozen, options.by, options.method, counts[1:], options.seed)
-    adapted = [adapt_groups(options.method, lesson.shots.first(count), strength) for count in counts[1:]]
-    by_count = [lesson.scored.scores, *(lesson.rescored(one) for one in adapted)]
-    clusters = lesson.group if options.by == "user" else prompt_clusters(lesson.scored.table)
+    adapted = [adapt_groups(options.method, episode.shots.first(count), strength) for count in counts[1:]]
+    by_count = [episode.scored.scores, *(episode.rescored(one) for one in adapted)]
+    clusters = episode.group if options.by == "user" else prompt_clusters(episode.scored.table)
     learned = {"strength": strength, "routed": adapted[-1].routed, "combine": by_count[-1].combine}
     settings = asdict(options) | learned
-    run = frozen.save(store, options.method, settings, options.shots_from, lesson.names, adapted[-1].state())
+    run = frozen.save(store, options.method, settings, options.shots_from, episode.names, adapted[-1].state())
     place = {
         "run": run.id,
         "parent": frozen.run.id,
@@ -128,13 +128,13 @@ def adapt(
         "split": SCORED,
         "grouped_by": options.by,
         "method": options.method,
-        "groups": len(lesson.names),
-        "n": lesson.scored.table.height,
+        "groups": len(episode.names),
+        "n": episode.scored.table.height,
     }
     curve = _curve(counts, by_count, clusters).with_columns(pl.lit(value).alias(name) for name, value in place.items())
-    _keep(run, lesson.scored, by_count[-1], curve)
+    _keep(run, episode.scored, by_count[-1], curve)
     if people is not None:
-        write_people(people, run, table[drawn.row])
+        write_people(people, run, table[sample.row])
     return Adaptation(
         run=run.id,
         parent=frozen.run.id,
@@ -144,27 +144,27 @@ def adapt(
         method=options.method,
         shots_from=options.shots_from,
         strength=strength,
-        groups=len(lesson.names),
-        left_out=len(drawn.left_out),
-        pairs=lesson.scored.table.height,
-        without_context=lesson.scored.without_context,
+        groups=len(episode.names),
+        left_out=len(sample.left_out),
+        pairs=episode.scored.table.height,
+        without_context=episode.scored.without_context,
         resampled="users" if options.by == "user" else "prompts",
         adaptation=curve,
         people=None if people is None else str(people),
     )
 
 
-def _draw(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFrame, Draw]:
+def _sample(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFrame, ShotSample]:
     """Return a table of pairs and which of them are shots, and which are scored. Raises BadInput where none is."""
-    table, pool = frozen.drawn_from(options.shots_from, options.by)
-    drawn = draw(table, options.by, most, options.seed, shared=False, pool=pool)
-    if not drawn.group:
+    table, pool = frozen.shot_pool(options.shots_from, options.by)
+    sample = sample_shots(table, options.by, most, options.seed, shared=False, pool=pool)
+    if not sample.group:
         raise BadInput(
-            f"--shots {options.shots}: none of the {len(drawn.left_out)} groups by {options.by} of data set "
+            f"--shots {options.shots}: none of the {len(sample.left_out)} groups by {options.by} of data set "
             f"{frozen.dataset.name!r} has {most} pairs in split {options.shots_from!r} and one of another prompt in "
-            f"{SCORED!r} (the most pairs: {max(drawn.left_out.values())}); ask for fewer --shots"
+            f"{SCORED!r} (the most pairs: {max(sample.left_out.values())}); ask for fewer --shots"
         )
-    return table, drawn
+    return table, sample
 
 
 def _curve(counts: tuple[int, ...], by_count: list[Scores], clusters: torch.Tensor) -> pl.DataFrame:

@@ -13,17 +13,17 @@ import torch
 from micropref.heads.adaptation.few_shot import Adapted, Shots
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.people.frozen_run import By, Frozen, Judged
-from micropref.pipeline.people.shot_sampling import Draw
+from micropref.pipeline.people.shot_sampling import ShotSample
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A draw as tensors: no scored pair shares a prompt with its group's shots."""
+class Episode:
+    """A sample of shots as tensors: no scored pair shares a prompt with its group's shots."""
 
     names: list[str]
     """[G] groups."""
     shots: Shots
-    """[G, n, K] in the order drawn."""
+    """[G, n, K] in the order sampled."""
     scored: Judged
     """N pairs of these groups."""
     group: torch.Tensor
@@ -34,17 +34,17 @@ class Lesson:
         return adapted.scores(self.scored.scores, self.group)
 
 
-def read_lesson(frozen: Frozen, by: By, table: pl.DataFrame, drawn: Draw, *, responses: bool) -> Lesson:
-    """Read the vectors of drawn and scored rows of a table, each of one split, and let the heads judge them.
+def read_episode(frozen: Frozen, by: By, table: pl.DataFrame, sample: ShotSample, *, responses: bool) -> Episode:
+    """Read the vectors of the shots and of the scored rows of a table, each of one split, and let the heads judge them.
 
     With `responses` shots have the rewards of single responses too. Raises BadInput where the heads give none.
     """
-    names = list(dict.fromkeys(drawn.group))
-    shots, rest = table[drawn.row], table.filter(pl.Series(drawn.scored))
+    names = list(dict.fromkeys(sample.group))
+    shots, rest = table[sample.row], table.filter(pl.Series(sample.scored))
     learned = frozen.judge(shots["split"][0], shots["pair_id"], responses=responses)
     scored = frozen.judge(rest["split"][0], rest["pair_id"])
     group = rest[by].replace_strict(names, range(len(names)), return_dtype=pl.Int64).to_torch()
     shape = (len(names), -1, learned.scores.margins.shape[1])
     chosen = None if learned.chosen is None else learned.chosen.view(shape)
     few = Shots(learned.scores.margins.view(shape), chosen, learned.scores.log_weights.view(shape))
-    return Lesson(names, few, scored, group)
+    return Episode(names, few, scored, group)

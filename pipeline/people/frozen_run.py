@@ -73,10 +73,10 @@ class Frozen:
             )
         return table
 
-    def drawn_from(self, split: str, by: By) -> tuple[pl.DataFrame, pl.Series | None]:
-        """Return the pairs that are scored, with those of the split that choices are drawn from, and which these are.
+    def shot_pool(self, split: str, by: By) -> tuple[pl.DataFrame, pl.Series | None]:
+        """Return the pairs that are scored, with those of the split that choices are sampled from, and which these are.
 
-        None stands for all: they are drawn from the scored split itself.
+        None stands for all: they are sampled from the scored split itself.
         """
         scored = self.pairs_of(SCORED, by)
         if split == SCORED:

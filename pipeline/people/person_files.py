@@ -27,7 +27,7 @@ def check_new(folder: Path) -> None:
 
 
 def write_people(folder: Path, run: Run, shots: pl.DataFrame) -> None:
-    """Write every group of an adapted run into a new folder; `shots` [G·n] are the pairs learned from, as drawn.
+    """Write every group of an adapted run into a new folder; `shots` [G·n] are those learned from, in the order sampled.
 
     All of them or none. Raises BadInput where there is such a folder, Failure where the disk refuses.
     """

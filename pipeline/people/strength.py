@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import GRIDS, AdaptMethod, adapt_groups
 from micropref.heads.evaluation.metrics import nll
-from micropref.pipeline.people.episodes import read_lesson
+from micropref.pipeline.people.episodes import read_episode
 from micropref.pipeline.people.frozen_run import By, Frozen
-from micropref.pipeline.people.shot_sampling import draw
+from micropref.pipeline.people.shot_sampling import sample_shots
 from micropref.pipeline.sources.splits import SPLIT
 
 
@@ -48,13 +48,13 @@ def choose_strength(frozen: Frozen, by: By, method: AdaptMethod, counts: tuple[i
     """
     table = frozen.pairs_of(SPLIT, by)
     for place in range(len(counts), 0, -1):
-        drawn = draw(table, by, counts[place - 1], seed, shared=False, pool=table["part"] == "fit")
-        if drawn.group:
-            lesson = read_lesson(frozen, by, table, drawn, responses=False)
+        sample = sample_shots(table, by, counts[place - 1], seed, shared=False, pool=table["part"] == "fit")
+        if sample.group:
+            episode = read_episode(frozen, by, table, sample, responses=False)
             return min(
                 GRIDS[method],
                 key=lambda strength: sum(
-                    nll(lesson.rescored(adapt_groups(method, lesson.shots.first(count), strength)).log_probability())
+                    nll(episode.rescored(adapt_groups(method, episode.shots.first(count), strength)).log_probability())
                     for count in counts[:place]
                 ),
             )

@@ -140,7 +140,7 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
         drawn_from=found.split,
         split=SCORED,
         by=found.by,
-        groups=sorted(set(found.drawn[found.by])),
+        groups=sorted(set(found.sample[found.by])),
         pairs=len(found.scored),
         without_context=found.scored.without_context,
         oracle=route_tables.oracle(table, correct(F.logsigmoid(margins))),
@@ -188,7 +188,7 @@ def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteO
         **_validation(found, mixture),
     }
     parents = found.fitted.run.budget()
-    spent = found.drawn if parents is None else pl.concat([read_table(parents, "budget"), found.drawn])
+    spent = found.sample if parents is None else pl.concat([read_table(parents, "budget"), found.sample])
     save_budget(store, run_id, spent.to_arrow())
     return save_run(store, run_id, asked | outcome | provenance(), mixture.state())
 

@@ -11,7 +11,7 @@ TokenStarts = Callable[[str], Sequence[int]]
 """Character at which each token of a text begins, the text tokenized alone."""
 
 
-def trim_prompt(prompt: Text, excess: Callable[[Text], int], starts: TokenStarts) -> Text | None:
+def truncate_prompt(prompt: Text, excess: Callable[[Text], int], starts: TokenStarts) -> Text | None:
     """Return the longest tail of the prompt found to fit, or None where not one token of it can stay.
 
     A conversation loses its oldest words first, message by message; system messages, roles and the (then empty)

@@ -114,6 +114,6 @@ def _validated(
         view = _projected(data, bases.get(width), {})
         fitted = fit(view.train, view.validation, view.scaled(probes), plan, progress)
         found[width] = view.outcome(min(fitted, key=lambda one: one.validation_nll), setting, data)
-    contenders = compare_sizes({width: one.log_probability for width, one in found.items()}, data.clusters)
-    chosen = smallest_equivalent(contenders, SLACK)
+    candidates = compare_sizes({width: one.log_probability for width, one in found.items()}, data.clusters)
+    chosen = smallest_equivalent(candidates, SLACK)
     return _projected(data, bases.get(chosen), {width: one.nll for width, one in found.items()})

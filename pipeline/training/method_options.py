@@ -55,9 +55,9 @@ def _accepted(method: str) -> set[str]:
     for name, options in fits.items():
         if name == method:
             return options
-    system = methods()[method]
-    options = {"armo_gate" if option == "gate" else option for option in system.options}
-    return options | ({"router_input"} if "router" in system.needs else set())
+    chosen = methods()[method]
+    options = {"armo_gate" if option == "gate" else option for option in chosen.options}
+    return options | ({"router_input"} if "router" in chosen.needs else set())
 
 
 def _without_effect(options: Collection[str]) -> str:

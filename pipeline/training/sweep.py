@@ -14,7 +14,7 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput, Interrupted
 from micropref.cache.keys import short_id
 from micropref.cache.store import StoreFolder
-from micropref.heads.evaluation.selection import Contender, compare_sizes, smallest_within_one_error
+from micropref.heads.evaluation.selection import Candidate, compare_sizes, smallest_within_one_error
 from micropref.heads.fitting.fit import fit_in_chunks
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.pipeline.training.choose_width import parse_width, project
@@ -59,7 +59,7 @@ class Swept:
     """run.json."""
     settings: int
     """Settings fitted."""
-    by_k: list[Contender]
+    by_k: list[Candidate]
     """The best restart of each K: what K was chosen by."""
     leaderboard: list[dict[str, Any]]
     """A row for each K and λ, best first: figures of its best restart, share of its other restarts that agree."""

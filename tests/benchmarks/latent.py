@@ -27,7 +27,7 @@ from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors
 from micropref.heads.fitting.settings import Latent
 from micropref.heads.fitting.validation import known_weights
 from micropref.heads.mixture import Mixture, pair_log_probability
-from micropref.pipeline.comparison.entries import CEILING_PLAN
+from micropref.pipeline.comparison.ceiling import CEILING_PLAN
 from micropref.pipeline.training.data import open_fit_data
 from tests.support.populations import GROUPS, People, plant_people
 

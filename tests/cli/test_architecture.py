@@ -133,7 +133,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
     from micropref.heads.adaptation import few_shot as adaptation
     from micropref.heads.adaptation import router_refit as routing
     from micropref.heads.fitting import settings
-    from micropref.heads.methods.base import SystemOptions
+    from micropref.heads.methods.base import MethodOptions
     from micropref.heads.methods.registry import methods
     from micropref.pipeline import options
     from micropref.pipeline.backbone import devices, pooling
@@ -163,7 +163,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
     assert choices(options.OnBad) == choices(sources.OnBad)
     assert choices(options.FitMethod) == choices(settings.Method)
     assert choices(options.Method) == set(methods())
-    assert choices(options.ArmoGate) == choices(typing.get_type_hints(SystemOptions)["gate"])
+    assert choices(options.ArmoGate) == choices(typing.get_type_hints(MethodOptions)["gate"])
     assert choices(options.SweptMethod) == choices(settings.Method) - {"single"}
     assert choices(options.Prior) == choices(settings.Prior)
     assert choices(options.Solver) == choices(settings.Solver)
@@ -220,11 +220,11 @@ def test_the_defaults_of_compare_are_those_of_the_modules() -> None:
 
     from micropref import cli
     from micropref.pipeline import options
-    from micropref.pipeline.comparison.experiment import TrialOptions
+    from micropref.pipeline.comparison.experiment import ExperimentOptions
     from micropref.pipeline.comparison.published import FILE
 
     told = {name: parameter.default for name, parameter in inspect.signature(cli.compare).parameters.items()}
-    asked = dataclasses.asdict(TrialOptions())
+    asked = dataclasses.asdict(ExperimentOptions())
     assert {name: told[name] for name in asked} == asked
     assert set(typing.get_args(options.Paper)) == set(json.loads(FILE.read_text()))
 

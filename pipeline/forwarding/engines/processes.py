@@ -18,7 +18,7 @@ import torch
 from micropref.cache.errors import Failure, MicroprefError
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.devices import usable_cores
-from micropref.pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from micropref.pipeline.forwarding.engines.base import SLOTS, Slot, WorkerPool, resolved_here
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
@@ -39,7 +39,7 @@ class ProcessEngine:
         return resolved_here(options)
 
     @contextmanager
-    def hire(self, job: Job, backbone: Backbone) -> Iterator[Crew]:  # noqa: ARG002 - each worker loads its own
+    def start(self, job: Job, backbone: Backbone) -> Iterator[WorkerPool]:  # noqa: ARG002 - each worker loads its own
         """Yield processes that share the cores of this one."""
         job = replace(job, threads=max(1, usable_cores() // self.workers))
         gpus = _gpus() if job.options.device == "cuda" else [None]
@@ -53,13 +53,13 @@ class ProcessEngine:
 
 @dataclass(frozen=True)
 class _Member:
-    """One worker process, and a connection for each of its lanes."""
+    """One worker process, and a connection for each of its slots."""
 
     number: int
     process: SpawnProcess
     connections: list[Connection]
 
-    def lane(self, connection: Connection) -> Lane:
+    def slot(self, connection: Connection) -> Slot:
         def run(shard: Shard, advance: Advance) -> Stored:
             try:
                 connection.send(shard)
@@ -94,8 +94,8 @@ class _Processes:
     members: list[_Member]
 
     @property
-    def lanes(self) -> Sequence[Lane]:
-        return [member.lane(connection) for member in self.members for connection in member.connections]
+    def slots(self) -> Sequence[Slot]:
+        return [member.slot(connection) for member in self.members for connection in member.connections]
 
     def stop(self) -> None:
         for member in self.members:
@@ -110,7 +110,7 @@ def _gpus() -> Sequence[str | None]:
 
 def _start(job: Job, number: int, gpu: str | None) -> _Member:
     context = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
-    pipes = [context.Pipe() for _ in range(LANES)]
+    pipes = [context.Pipe() for _ in range(SLOTS)]
     process = context.Process(target=serve, args=(job, gpu, [theirs for _, theirs in pipes]), daemon=True)
     process.start()
     for _, theirs in pipes:

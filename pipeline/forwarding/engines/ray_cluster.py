@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from micropref.cache.errors import BadInput, Failure, MicroprefError
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from micropref.pipeline.forwarding.engines.base import SLOTS, Slot, WorkerPool, resolved_here
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
@@ -53,20 +53,20 @@ class RayEngine:
         return resolved
 
     @contextmanager
-    def hire(self, job: Job, backbone: Backbone) -> Iterator[Crew]:  # noqa: ARG002 - each worker loads its own
+    def start(self, job: Job, backbone: Backbone) -> Iterator[WorkerPool]:  # noqa: ARG002 - each worker loads its own
         """Yield actors, each with a GPU or its share of the cores, and disconnect at the end."""
         needs, workers = self._places(job.options)
         folder = Path(job.options.backbone)
         options = replace(job.options, backbone=str(folder.absolute())) if folder.is_dir() else job.options
         there = replace(job, folder=job.folder.absolute(), options=options, threads=needs["num_cpus"])
         kind = ray.remote(Actor).options(
-            max_concurrency=LANES, max_restarts=_RESTARTS, max_task_retries=_RESTARTS, **needs
+            max_concurrency=SLOTS, max_restarts=_RESTARTS, max_task_retries=_RESTARTS, **needs
         )
-        crew = _Actors([kind.remote(there) for _ in range(workers)])
+        pool = _Actors([kind.remote(there) for _ in range(workers)])
         try:
-            yield crew
+            yield pool
         finally:
-            crew.stop()
+            pool.stop()
             ray.shutdown()
 
     def _places(self, options: EmbedOptions) -> tuple[dict[str, int], int]:
@@ -100,15 +100,15 @@ class _Actors:
     actors: list[Any]
 
     @property
-    def lanes(self) -> Sequence[Lane]:
-        return [_lane(actor) for actor in self.actors for _ in range(LANES)]
+    def slots(self) -> Sequence[Slot]:
+        return [_slot(actor) for actor in self.actors for _ in range(SLOTS)]
 
     def stop(self) -> None:
         for actor in self.actors:
             ray.kill(actor)
 
 
-def _lane(actor: Any) -> Lane:
+def _slot(actor: Any) -> Slot:
     def run(shard: Shard, advance: Advance) -> Stored:
         stored: Stored = _answer(actor.run.remote(shard))
         advance(shard.demand.tokens)

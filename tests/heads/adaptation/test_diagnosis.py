@@ -18,11 +18,11 @@ WIDTH, UNITS = 6, 30
 
 def pairs(count: int, seed: int, tastes: int) -> PairTensors:
     """Return pairs of units whose taste is one of so many opposite ones."""
-    draw = torch.Generator().manual_seed(seed)
-    delta = torch.randn(count, WIDTH, generator=draw)
+    generator = torch.Generator().manual_seed(seed)
+    delta = torch.randn(count, WIDTH, generator=generator)
     units = torch.arange(count) % UNITS
     sign = torch.where(units % tastes == 0, 1.0, -1.0)
-    likes = torch.rand(count, generator=draw) < torch.sigmoid(3 * sign * delta[:, 0])
+    likes = torch.rand(count, generator=generator) < torch.sigmoid(3 * sign * delta[:, 0])
     return PairTensors(delta * (2 * likes.float() - 1)[:, None], None, units)
 
 
@@ -79,9 +79,11 @@ def test_one_unit_has_no_stranger() -> None:
 
 def test_the_widest_interval_of_each_column_is_taken() -> None:
     """Values that differ between people leave more doubt over people, those of prompts over prompts."""
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     people, prompts = torch.arange(400) % 20, torch.arange(400) // 20
-    values = torch.stack([torch.randn(20, generator=draw)[people], torch.randn(20, generator=draw)[prompts]], 1)
+    values = torch.stack(
+        [torch.randn(20, generator=generator)[people], torch.randn(20, generator=generator)[prompts]], 1
+    )
     low, high = widest_intervals(values, [people, prompts], 0)
     over = [cluster_intervals(values, clusters, 0) for clusters in (people, prompts)]
     assert low.tolist() == [float(over[0][0][0]), float(over[1][0][1])]

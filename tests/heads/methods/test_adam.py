@@ -138,8 +138,8 @@ def test_only_pairs_of_known_units_are_fitted() -> None:
 
 
 def test_few_shots_fit_every_unit_as_if_alone() -> None:
-    draw = torch.Generator().manual_seed(5)
-    margins, units = torch.randn(20, 3, generator=draw), torch.randint(3, (20,), generator=draw) * 2
+    generator = torch.Generator().manual_seed(5)
+    margins, units = torch.randn(20, 3, generator=generator), torch.randint(3, (20,), generator=generator) * 2
     start = torch.log_softmax(torch.tensor([0.0, 1.0, 0.5]), 0)
 
     def fitted(rows: torch.Tensor, codes: torch.Tensor) -> UnitWeights:

@@ -23,12 +23,12 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.few_shot import ADAPT_METHODS, GRIDS
-from micropref.heads.methods.base import SystemOptions
+from micropref.heads.methods.base import MethodOptions
 from micropref.pipeline.evaluation.evaluate import evaluate
 from micropref.pipeline.people.adapt import AdaptOptions, adapt
 from micropref.pipeline.people.frozen_run import Frozen, open_frozen
-from micropref.pipeline.people.shot_sampling import draw
-from micropref.pipeline.training.method_runs import train_system
+from micropref.pipeline.people.shot_sampling import sample_shots
+from micropref.pipeline.training.method_runs import train_method
 
 Synthetic = Callable[..., str]
 Planted = Callable[..., str]
@@ -118,20 +118,20 @@ def test_figures_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Synthet
     run = planted_run(store, features)
     adapted = adapt(store, run, None, AdaptOptions("user", "2", tau=2.0))
     pairs = load_pairs(open_dataset(store, "toy"), open_features(store, features), "test", router_input="prompt")
-    drawn = draw(pairs.table, "user", 2, 0, shared=False)
+    sample = sample_shots(pairs.table, "user", 2, 0, shared=False)
     heads = open_run(store, run).tensors()["heads"].double().numpy()
     right = 1 / (1 + np.exp(-pairs.delta.double().numpy() @ heads.T))
     weights = {}
-    for name in dict.fromkeys(drawn.group):
-        rows = [row for group, row in zip(drawn.group, drawn.row, strict=True) if group == name]
+    for name in dict.fromkeys(sample.group):
+        rows = [row for group, row in zip(sample.group, sample.row, strict=True) if group == name]
         weights[name] = np.prod([right[row] for row in rows], 0) ** 0.5 * WEIGHTS
         weights[name] /= weights[name].sum()
-    found = [right[row] @ weights[pairs.table["user"][int(row)]] for row in np.flatnonzero(drawn.scored)]
+    found = [right[row] @ weights[pairs.table["user"][int(row)]] for row in np.flatnonzero(sample.scored)]
     last = adapted.adaptation.row(-1, named=True)
     assert (last["shots"], last["n"], last["groups"]) == (2, len(found), len(weights))
     assert last["accuracy"] == pytest.approx(np.mean([p > 0.5 for p in found]))
     assert last["nll"] == pytest.approx(-np.mean(np.log(found)), rel=1e-5)
-    cold = [right[row] @ WEIGHTS for row in np.flatnonzero(drawn.scored)]
+    cold = [right[row] @ WEIGHTS for row in np.flatnonzero(sample.scored)]
     first = adapted.adaptation.row(0, named=True)
     assert first["nll"] == pytest.approx(-np.mean(np.log(cold)), rel=1e-5)
     assert last["gain"] == pytest.approx(last["accuracy"] - first["accuracy"])
@@ -294,7 +294,7 @@ def test_a_run_that_knows_people_takes_them_as_new(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     synthetic(store, users=5)
-    run = train_system(store, "toy", "maxmin", SystemOptions(k=2)).run
+    run = train_method(store, "toy", "maxmin", MethodOptions(k=2)).run
     known = open_run(store, run).record["units"]
     assert known["kind"] == "user"
     assert len(known["names"]) == 10

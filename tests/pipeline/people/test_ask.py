@@ -250,7 +250,7 @@ def test_asking_beats_random_questions_on_recorded_choices(pool: StoreFolder) ->
 
 
 def test_all_candidates_asked_are_what_adapt_learns_from(pool: StoreFolder) -> None:
-    """After all candidates every policy knows the same, and what `adapt` knows from as many shots of the same draw."""
+    """After all candidates every policy knows the same, and what `adapt` knows from those as shots."""
     found = replay_policies(pool, "planted", None, ReplayOptions("attribute", n=6, candidates=6, beta=1.0, seed=3))
     last = found.curve.filter(found.curve["answers"] == 6)
     adapted = adapt(pool, "planted", None, AdaptOptions("attribute", "6", "bayes", seed=3)).adaptation.row(

@@ -84,11 +84,11 @@ def test_the_budget_is_of_pairs_to_fit_with_contexts_and_no_prompt_of_it_is_scor
     store: StoreFolder, synthetic: Synthetic
 ) -> None:
     routed = route(store, planted(store, synthetic(store)), None, RouteOptions((10, 30), tau=1.0))
-    drawn = budget_of(store, routed)
-    assert set(drawn["part"]) == {"fit"}
-    assert drawn.filter(pl.col("rank") < 10)["attribute"].value_counts(sort=True)["count"].to_list() == [10, 10]
-    assert drawn.height == 60
-    assert drawn["context"].null_count() == 0
+    sample = budget_of(store, routed)
+    assert set(sample["part"]) == {"fit"}
+    assert sample.filter(pl.col("rank") < 10)["attribute"].value_counts(sort=True)["count"].to_list() == [10, 10]
+    assert sample.height == 60
+    assert sample["context"].null_count() == 0
     assert routed.drawn_from == "train"
     assert routed.pairs == 300
 
@@ -228,7 +228,7 @@ def forget_attributes(store: StoreFolder) -> None:
         commit(links.folder, links.stem, links.files, {**links.record, "pairs_digest": file.digest})
 
 
-def test_the_same_call_is_the_same_run_and_other_seeds_draw_other_pairs(
+def test_the_same_call_is_the_same_run_and_other_seeds_sample_other_pairs(
     store: StoreFolder, synthetic: Synthetic
 ) -> None:
     parent = planted(store, synthetic(store))
@@ -236,9 +236,9 @@ def test_the_same_call_is_the_same_run_and_other_seeds_draw_other_pairs(
     first, same, other = (route(store, parent, None, one) for one in options)
     assert first.run == same.run != other.run
     assert first.budget_curve.equals(same.budget_curve)
-    drawn, others = (set(budget_of(store, one)["pair_id"]) for one in (first, other))
-    assert len(drawn) == len(others) == 20
-    assert drawn != others
+    first_pairs, others = (set(budget_of(store, one)["pair_id"]) for one in (first, other))
+    assert len(first_pairs) == len(others) == 20
+    assert first_pairs != others
 
 
 def test_whether_the_data_of_a_routed_run_changed_is_asked_of_its_split(

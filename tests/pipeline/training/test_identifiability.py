@@ -21,7 +21,7 @@ from micropref.cli import app
 from micropref.heads.evaluation.metrics import nll
 from micropref.heads.fitting.settings import FitPlan, FitSetting
 from micropref.heads.methods.base import NO_UNIT, Pairs
-from micropref.heads.methods.bradley_terry import unit_codes as codes_of_systems
+from micropref.heads.methods.bradley_terry import unit_codes as codes_of_methods
 from micropref.heads.mixture import Mixture, pair_log_probability
 from micropref.pipeline.evaluation.evaluate import evaluate
 from micropref.pipeline.show.train import show_sweep, show_training
@@ -76,12 +76,12 @@ def test_codes_are_alike_in_both_parts_and_nobody_is_a_unit_of_one_pair() -> Non
     assert both[0] == both[2] != both[1]
 
 
-def test_codes_of_compared_systems_keep_the_unknown_apart() -> None:
+def test_codes_of_compared_methods_keep_the_unknown_apart() -> None:
     def pairs(units: list[int]) -> Pairs:
         rows = torch.zeros(len(units), 1)
         return Pairs(rows, rows, torch.zeros(len(units)), units=torch.tensor(units))
 
-    first, second = codes_of_systems(pairs([1, NO_UNIT, 0, NO_UNIT]), pairs([NO_UNIT, 1]))
+    first, second = codes_of_methods(pairs([1, NO_UNIT, 0, NO_UNIT]), pairs([NO_UNIT, 1]))
     assert (first[0], first[2], second[1]) == (1, 0, 1)
     assert len({*first.tolist(), *second.tolist()}) == 5
 
