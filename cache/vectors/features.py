@@ -182,7 +182,7 @@ class Features:
         if len(bad):
             raise Failure(
                 f"vector of key {keys[bad[0]].hex()} holds values that {self.dtype} cannot store "
-                f"({len(bad)} of {len(keys)} rows); nothing was stored, embed with --store-dtype float32"
+                f"({len(bad)} of {len(keys)} rows); nothing was stored, embed with `store_dtype` float32"
             )
         stem = shard_stem(keys)
         array = pa.array(keys, KEY_TYPE)

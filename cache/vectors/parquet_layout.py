@@ -176,7 +176,7 @@ def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             raise Failure(
-                f"{path}: no memory is left to open it; raise the process's limit (sql --memory-mb)"
+                f"{path}: no memory is left to open it; raise the process's limit (`memory_mb` of `sql`)"
             ) from error
         missing = isinstance(error, FileNotFoundError)
         if (

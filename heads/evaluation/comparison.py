@@ -36,7 +36,7 @@ def compare(
     """Compare methods by `right` [M, N], each pair's share of seeds that got it right.
 
     `groups` [N] are numbers from 0 to A − 1, `clusters` [N] any integers. Whole clusters are drawn with replacement,
-    the same for all methods and groups; seeds are averaged inside a cluster beforehand, so an interval is about new
+    the same for all methods and groups; seeds are averaged inside a cluster first, so an interval is about new
     prompts and not about new seeds. A group that a resample misses is left out of its mean over groups.
     """
     sums, sizes = _sums(right.double(), groups, clusters)

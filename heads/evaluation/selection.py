@@ -18,7 +18,7 @@ SAME = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The best model of one size beside the best of all sizes."""
+    """The best model of one size compared with the best of all sizes."""
 
     size: int
     """K, or a width."""

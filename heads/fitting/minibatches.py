@@ -175,7 +175,7 @@ class Feed:
     """Minibatches of pairs in memory.
 
     Pairs that share the router's input are taken side by side, by settings without a router too: what a setting is
-    fitted to does not depend on its company.
+    fitted to does not depend on the other settings.
     """
 
     def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:

@@ -58,7 +58,7 @@ class StreamedFeed:
         """Raise BadInput: the pairs are streamed because they do not fit."""
         raise BadInput(
             f"solver lbfgs reads all pairs at once, and these {self.pairs} do not fit in the memory that is allowed: "
-            "raise --memory, give --projection 256, or use --solver adamw"
+            "raise `memory`, give `projection` 256, or use `solver` adamw"
         )
 
     def _batches(self, order: Iterable[int], generator: torch.Generator | None) -> Iterator[Batch]:

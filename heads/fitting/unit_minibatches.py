@@ -87,8 +87,8 @@ class UnitFeed:
         pairs = sizes.view(self.steps, -1).sum(1).tolist()
         of_visits = (torch.split(part, self._taken) for part in (sizes, self._weight[visits], self._share[visits]))
         of_pairs = (torch.split(part, pairs) for part in (rows, place % self._taken))
-        for told in zip(*of_visits, *of_pairs, strict=True):
-            yield self._batch(*told)
+        for arguments in zip(*of_visits, *of_pairs, strict=True):
+            yield self._batch(*arguments)
 
     def _batch(
         self, sizes: torch.Tensor, weight: torch.Tensor, share: torch.Tensor, rows: torch.Tensor, place: torch.Tensor

@@ -1,4 +1,4 @@
-"""What every method is to the commands: how it is fitted on cached features, what it says of pairs, how it is kept.
+"""The interface of every method: how it is fitted on cached features, scores pairs, and is saved.
 
 Letters: N pairs, M rated responses, A attributes, D embedding width, K reward heads, S seeds.
 """
@@ -16,10 +16,10 @@ from micropref.cache.vectors.pair_features import taken_inputs
 from micropref.heads.mixture import linear_margin, pair_log_probability
 
 Need = Literal["router", "responses", "units", "ratings", "reward_head"]
-"""router: the embedded prompt is looked at; responses: e(x, chosen) and e(x, rejected) beside their difference;
-units: who judged; ratings; the backbone's head."""
+"""router: the embedded prompt; responses: e(x, chosen) and e(x, rejected) besides their difference;
+units: the annotators; ratings; the backbone's head."""
 UnitKind = Literal["user", "attribute"]
-"""Who judged: a user, or where the data names none, the attribute the pair was judged by."""
+"""The annotator: a user, or where the data names none, the attribute by which the pair was labelled."""
 Combine = Literal["probability", "linear"]
 """How heads become one prediction: Σ_k π_k σ(m_k), or σ(Σ_k π_k m_k)."""
 NO_UNIT = -1
@@ -42,7 +42,7 @@ class Pairs:
     rejected: torch.Tensor | None = None
     """e(x, rejected) [N, D], where the method needs responses."""
     units: torch.Tensor | None = None
-    """[N] code of who judged (the user, or the attribute where the data has no users), NO_UNIT where not known."""
+    """[N] code of the annotator (the user, or the attribute where the data has no users), NO_UNIT where not known."""
     router_rows: torch.Tensor | None = None
     """[N] row of `router` that each pair reads; None where row n is pair n's."""
 
@@ -64,7 +64,7 @@ class Pairs:
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return e(x, chosen) and e(x, rejected) [N, D]. Raises ValueError where they were left out."""
         if self.chosen is None or self.rejected is None:
-            raise ValueError("these pairs came without their responses, of which this method reads each")
+            raise ValueError("these pairs came without their responses, which this method reads")
         return self.chosen, self.rejected
 
 
@@ -102,14 +102,14 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a fitted method says of N pairs."""
+    """A fitted method's scores of N pairs."""
 
     margins: torch.Tensor
     """[N, K] of every head; a method without heads has one column, the logit of its probability."""
     log_weights: torch.Tensor
     """[N, K] log of the heads' weights, which sum to 1."""
     combine: Combine
-    """How the two become a prediction."""
+    """How the two become one prediction."""
 
     @classmethod
     def of_logit(cls, logit: torch.Tensor) -> Scores:
@@ -149,7 +149,7 @@ class Adaptable(Model, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MethodOptions:
-    """What a user may change of a method's recipe; every method names in `options` those it heeds."""
+    """What a user may change of a method's recipe; every method names in `options` those it uses."""
 
     k: int = 5
     """Reward heads, clusters or prototypes."""
@@ -173,7 +173,7 @@ class Method(Protocol):
     supervision: ClassVar[str]
     """What it learns from, in a table's few words."""
     needs: ClassVar[frozenset[Need]]
-    """What it looks at beside Δ; all but `router` are left out of its data where it does not ask."""
+    """What it reads besides Δ; its data has none of the others, except `router`."""
     options: ClassVar[frozenset[str]]
     """Fields of MethodOptions that change it."""
 

@@ -1,6 +1,6 @@
 """The ceiling of a comparison: a single reward for each attribute, fitted on that attribute's own training pairs.
 
-It is told the attribute of every pair, which no compared method is. n scored pairs, D embedding width.
+It knows the attribute of every pair, which no compared method does. n scored pairs, D embedding width.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from micropref.heads.fitting.settings import FitPlan, FitSetting, PairTensors
 NO_ATTRIBUTE = "(none)"
 """Group of pairs without an attribute."""
 CEILING_PLAN = FitPlan(epochs=200, batch=256, patience=20)
-"""One attribute's pairs are few: the usual plan would end after some dozens of steps."""
+"""One attribute's pairs are few: the default plan would end after a few dozen steps."""
 
 
 def ceiling(

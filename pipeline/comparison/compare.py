@@ -29,7 +29,7 @@ class ComparedRow:
     """One method's figures by attribute, and their mean over attributes as `average`."""
 
     system: str
-    """Name as in --methods."""
+    """Name as in `methods`."""
     title: str
     supervision: str
     """What it learns from."""
@@ -53,7 +53,7 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class Compared:
-    """What `compare` says."""
+    """The result of `compare`."""
 
     data: str
     """Data set trained on."""
@@ -146,7 +146,7 @@ def _chosen(wanted: Sequence[str] | None) -> list[Entry]:
     known = entries()
     unknown = [name for name in wanted or () if name not in known]
     if unknown:
-        raise BadInput(f"--methods has {unknown[0]!r}: expected all, or any of {', '.join(known)}")
+        raise BadInput(f"methods has {unknown[0]!r}: expected all, or any of {', '.join(known)}")
     return [one for one in known.values() if wanted is None or one.name in {*wanted, REFERENCE}]
 
 

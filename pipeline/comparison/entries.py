@@ -27,7 +27,7 @@ from micropref.pipeline.routing.data import read_budget
 from micropref.pipeline.training.method_data import Reading
 
 REFERENCE = "single"
-"""What differences are taken to."""
+"""The entry that differences are taken to."""
 LEARN_UNITS = ("lore", "pal-a", "pal-b")
 """Methods whose models are Adaptable."""
 
@@ -37,7 +37,7 @@ class Entry:
     """One row: a method, and how it is used."""
 
     name: str
-    """As in `--methods`."""
+    """As in `methods`."""
     title: str
     """As in the table."""
     supervision: str
@@ -136,15 +136,15 @@ def _of_best_head(experiment: Experiment, method: str, model: Model, *, oracle: 
     scored = correct(F.logsigmoid(model.scores(experiment.scored(needs, "prompt")).margins))
     data = experiment.training(needs, "prompt")
     if oracle:
-        judged, group = scored, experiment.scored_group
+        chosen_on, group = scored, experiment.scored_group
     else:
-        judged = correct(F.logsigmoid(model.scores(data.training.validation).margins))
+        chosen_on = correct(F.logsigmoid(model.scores(data.training.validation).margins))
         group = experiment.groups_of(data.source.validation.table)
     right = torch.empty(len(scored), dtype=scored.dtype)
     for number in range(len(experiment.groups)):
-        own = judged[group == number]
+        own = chosen_on[group == number]
         # An attribute without validation pairs takes the head that is best on all of them.
-        best = (own if len(own) else judged).mean(0).argmax()
+        best = (own if len(own) else chosen_on).mean(0).argmax()
         mine = experiment.scored_group == number
         right[mine] = scored[mine, best]
     return right
@@ -234,7 +234,7 @@ def _contexts(experiment: Experiment) -> RouterInput:
     if not experiment.has_contexts:
         raise BadInput(
             f"data set {experiment.target.name!r}, split {experiment.options.split!r}: no pair has a context to route "
-            "by; embed with --contexts FILE"
+            "by; embed with `contexts`"
         )
     return "context"
 

@@ -37,7 +37,7 @@ SHOT_SEED = 0
 
 @dataclass(frozen=True)
 class ExperimentOptions:
-    """What `compare` is told."""
+    """Options of `compare`."""
 
     split: str = "test"
     """Split that is scored."""
@@ -52,7 +52,7 @@ class ExperimentOptions:
     gate: Literal["paper", "small"] = "small"
     """Size of ARMO's gate."""
     paper: Paper | None = None
-    """Table of the paper to print beside ours."""
+    """Table of the paper to print next to ours."""
     route_on: str | None = None
     """Data set to route and score on, if it is another than the one trained on."""
     features: str | None = None
@@ -63,9 +63,9 @@ class ExperimentOptions:
     def __post_init__(self) -> None:
         for name, least in (("shots", 1), ("budget", 1), ("seeds", 1)):
             if getattr(self, name) < least:
-                raise BadInput(f"--{name} {getattr(self, name)}: expected at least {least}")
+                raise BadInput(f"{name} is {getattr(self, name)}: expected at least {least}")
         if self.paper == "transfer" and self.route_on is None:
-            raise BadInput("--paper transfer: table 4 tests on another data set, so give --route-on NAME")
+            raise BadInput("paper is 'transfer': table 4 tests on another data set, so give `route_on`")
 
     @property
     def method_options(self) -> MethodOptions:
@@ -75,7 +75,7 @@ class ExperimentOptions:
 
 
 class Experiment:
-    """One comparison's data. Features and fitted models are made when first asked for, and kept."""
+    """One comparison's data. Features and fitted models are computed at first use, and kept."""
 
     def __init__(self, store: StoreFolder, name: str, options: ExperimentOptions, announce: Announce) -> None:
         """Sample the shots and say what is scored. Raises BadInput where too little is left to score."""
@@ -98,7 +98,7 @@ class Experiment:
         if not sample.group:
             raise BadInput(
                 f"data set {self.target.name!r}, split {options.split!r}: no attribute has more than "
-                f"{self._most_from_test} pairs, so none can have shots and be scored; lower --shots or --budget"
+                f"{self._most_from_test} pairs, so none can have shots and be scored; lower `shots` or `budget`"
             )
         self.groups = tuple(sorted(set(sample.group)))
         self._sample = sample
@@ -110,7 +110,7 @@ class Experiment:
         self.rows = torch.from_numpy(np.flatnonzero((scored & ~overlap).to_numpy()))
         if not len(self.rows):
             raise BadInput(
-                f"data set {self.target.name!r}, split {options.split!r}: nothing is left to score beside the shots"
+                f"data set {self.target.name!r}, split {options.split!r}: nothing is left to score besides the shots"
             )
 
     @property
@@ -135,7 +135,7 @@ class Experiment:
 
     @cached_property
     def budget_rows(self) -> torch.Tensor:
-        """Return the test rows [A, budget] that a router may learn from where no train split is to be had."""
+        """Return the test rows [A, budget] that a router may learn from where there is no train split."""
         assert not self._budget_in_train
         return torch.stack([_first_of(self._sample, group, self.options.budget) for group in self.groups])
 
@@ -181,8 +181,8 @@ class Experiment:
             if short:
                 named = ", ".join(f"{name} {count}" for name, count in short.items())
                 raise BadInput(
-                    f"--budget {self.options.budget}: data set {self.target.name!r} has fewer pairs to fit of {named}; "
-                    "lower --budget"
+                    f"budget is {self.options.budget}: data set {self.target.name!r} has fewer pairs to fit of {named}"
+                    "; lower it"
                 )
             rows = torch.from_numpy(sample.row)
         else:
@@ -192,7 +192,7 @@ class Experiment:
         if len(bare):
             raise BadInput(
                 f"data set {self.target.name!r}, split {split!r}: pairs of {', '.join(bare)} have no context to route "
-                "by; embed with --contexts FILE"
+                "by; embed with `contexts`"
             )
         return chosen
 

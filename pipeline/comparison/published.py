@@ -1,4 +1,4 @@
-"""The paper's own figures (MiCRo, EMNLP 2025), to stand next to ours: which methods, on what, under which protocol."""
+"""The paper's own figures (MiCRo, EMNLP 2025), printed next to ours: methods, data and protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole story on generated data with known groups: embed, train, evaluate, query."""
+"""The whole pipeline on generated data with known groups: embed, train, evaluate, query."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ QUERIES = (
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo ends with."""
+    """The result of the demo."""
 
     rows: list[dict[str, object]]
     """One row a model: accuracy on held-out prompts, its interval over prompts, accuracy in each group."""
@@ -77,7 +77,7 @@ def run_demo(
     files = write(generate(), source_folder(store))
     features = ""
     for path, split in zip(files, ("train", "test"), strict=True):
-        # What an earlier version generated would else stay beside these rows.
+        # What an earlier version generated would otherwise stay next to these rows.
         sources = SourceOptions(split=split, replace=True)
         report = embed(store, [path], NAME, sources, EmbedOptions(backbone), announce=announce)
         features = report.features
@@ -128,5 +128,5 @@ def _row(model: str, table: pl.DataFrame, right: torch.Tensor) -> dict[str, obje
 
 
 def source_folder(store: StoreFolder) -> Path:
-    """Return where the generated rows lie, to look at or to embed with another backbone."""
+    """Return the folder of the generated rows, to look at or to embed with another backbone."""
     return store.root / "demo-source"

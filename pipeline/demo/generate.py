@@ -161,7 +161,7 @@ def write(data: DemoData, folder: Path) -> tuple[Path, Path]:
 
 
 def _load_texts() -> _Texts:
-    """Read the sentences packaged beside this module."""
+    """Read the sentences packaged with this module."""
     return _Texts(**json.loads(Path(__file__).with_name("texts.json").read_text(encoding="utf-8")))
 
 
@@ -176,7 +176,7 @@ def _check_counts(prompts: int, annotators: int, texts: _Texts) -> None:
 
 
 def _pick_prompts(random: _Random, texts: _Texts, count: int) -> list[_Prompt]:
-    """Draw `count` different questions, the topics taking turns, each answered once in every style."""
+    """Pick `count` different questions, the topics taking turns, each answered once in every style."""
     pools: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for topic, subjects in texts.topics.items():
         pools[topic] = [(question, subject) for subject in subjects for question in texts.questions]
@@ -207,7 +207,7 @@ def _pools(prompts: list[_Prompt], part: Part, group: str, texts: _Texts) -> tup
 
 
 def _assign(random: _Random, home: list[_Prompt], away: list[_Prompt], count: int) -> list[_Prompt]:
-    """Draw `count` different prompts for one annotator."""
+    """Pick `count` different prompts for one annotator."""
     taken: dict[int, _Prompt] = {}
     while len(taken) < count:
         prompt = random.pick(home if random.happens(HOME_SHARE) else away)

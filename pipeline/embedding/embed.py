@@ -158,7 +158,7 @@ def _read(unread: dict[Path, list[Commit]], sources: SourceOptions, announce: An
         incoming += read_sources([path], limits)
     for path in unread if sources.split_by_prompt is not None else ():
         if {one.split for one in incoming if one.path == str(path)} != {TRAIN, TEST}:
-            announce(f"warning: {path}: too few prompts for --split-by-prompt, one split is empty")
+            announce(f"warning: {path}: too few prompts for `split_by_prompt`, one split is empty")
     for one in incoming:
         losses = "".join(f", {count:,} {reason}" for reason, count in one.dropped.items())
         announce(f"{one.path}: {one.shape} rows; {len(one.pairs):,} pairs for split {one.split}{losses}")
@@ -168,10 +168,10 @@ def _read(unread: dict[Path, list[Commit]], sources: SourceOptions, announce: An
 def _retired(
     dataset: Dataset, sources: SourceOptions, incoming: list[Incoming], finished: dict[Path, list[Commit]]
 ) -> list[Commit]:
-    """Return the parts that `--replace` puts an end to.
+    """Return the parts that `replace` removes.
 
-    Those are the parts of these splits whose source was not given again, and what an earlier `--split-by-prompt`
-    dealt from a given source to a split that it does not fill now.
+    Those are the parts of these splits whose source was not given again, and what an earlier `split_by_prompt`
+    assigned from a given source to a split that it does not fill now.
     """
     if not sources.replace:
         return []
@@ -183,8 +183,8 @@ def _retired(
     def ends(part: Commit) -> bool:
         digest, split = part.record["digest"], part.record["split"]
         if digest in given:
-            dealt = part.record["identity"]["split_by_prompt"] is not None
-            return (digest, split) not in filled and (dealt or split in sources.splits)
+            by_prompt = part.record["identity"]["split_by_prompt"] is not None
+            return (digest, split) not in filled and (by_prompt or split in sources.splits)
         return split in sources.splits
 
     return [part for part in dataset.parts if ends(part)]

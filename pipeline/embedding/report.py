@@ -72,7 +72,7 @@ class EmbedReport:
     price: Price | None
     """With `--plan`: what that would cost."""
     tokens_per_second: float
-    """`tokens_unique` by the time of forwarding, and of tokenizing and writing beside it; 0 where there were none."""
+    """`tokens_unique` by the time of forwarding, and of tokenizing and writing next to it; 0 where there were none."""
     seconds: float
     """Wall time of the command, loading included."""
 

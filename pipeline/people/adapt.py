@@ -23,7 +23,7 @@ from micropref.heads.evaluation.metrics import cluster_intervals, correct
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
 from micropref.pipeline.people.episodes import read_episode
-from micropref.pipeline.people.frozen_run import By, Frozen, Judged, open_frozen
+from micropref.pipeline.people.frozen_run import By, Frozen, ScoredPairs, open_frozen
 from micropref.pipeline.people.person_files import check_new, write_people
 from micropref.pipeline.people.shot_sampling import ShotSample, sample_shots
 from micropref.pipeline.people.strength import choose_strength
@@ -34,7 +34,7 @@ ShotsFrom = Literal["test", "train"]
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """What `adapt` is told."""
+    """Options of `adapt`."""
 
     by: By
     """What a group is: the pairs of one user, attribute or context."""
@@ -50,16 +50,16 @@ class AdaptOptions:
 
     def __post_init__(self) -> None:
         if self.tau is not None and self.method != "hedge":
-            raise BadInput(f"--tau is {self.tau}: method {self.method} has no temperature, only hedge has")
+            raise BadInput(f"tau is {self.tau}: method {self.method} has no temperature, only hedge has")
         if self.tau is not None and not 0 < self.tau < math.inf:
-            raise BadInput(f"--tau is {self.tau}: expected a number above 0")
+            raise BadInput(f"tau is {self.tau}: expected a number above 0")
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Return the numbers of shots, 0 first: every curve begins at the cold start."""
         words = self.shots.split(",")
         if not all(word.strip().isdecimal() for word in words) or not any(int(word) for word in words):
-            raise BadInput(f"--shots is {self.shots!r}: expected a number such as 16, or numbers such as 1,2,4,8,16")
+            raise BadInput(f"shots is {self.shots!r}: expected a number such as 16, or numbers such as 1,2,4,8,16")
         asked = [int(word) for word in words]
         if len(asked) == 1:
             asked += [2**power for power in range(asked[0].bit_length()) if 2**power < asked[0]]
@@ -68,7 +68,7 @@ class AdaptOptions:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What `adapt` says."""
+    """The result of `adapt`."""
 
     run: str
     """Id of the saved run, which has the weights learned from the most shots."""
@@ -103,7 +103,7 @@ def adapt(
     """Learn and save a weight vector for every group of a data set, by default the run's own; as files in `people` too.
 
     No pair is scored whose prompt is among its group's shots. Shots of a smaller number are the first of a larger
-    one, and what remains beside the largest number is scored for all. Raises BadInput where no group has enough, or
+    one, and what remains after the largest number is scored for all. Raises BadInput where no group has enough, or
     `people` is there already.
     """
     counts = options.counts
@@ -160,9 +160,9 @@ def _sample(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFr
     sample = sample_shots(table, options.by, most, options.seed, shared=False, pool=pool)
     if not sample.group:
         raise BadInput(
-            f"--shots {options.shots}: none of the {len(sample.left_out)} groups by {options.by} of data set "
+            f"shots is {options.shots!r}: none of the {len(sample.left_out)} groups by {options.by} of data set "
             f"{frozen.dataset.name!r} has {most} pairs in split {options.shots_from!r} and one of another prompt in "
-            f"{SCORED!r} (the most pairs: {max(sample.left_out.values())}); ask for fewer --shots"
+            f"{SCORED!r} (the most pairs: {max(sample.left_out.values())}); ask for fewer"
         )
     return table, sample
 
@@ -192,7 +192,7 @@ def _curve(counts: tuple[int, ...], by_count: list[Scores], clusters: torch.Tens
     return pl.DataFrame(columns, schema_overrides={"shots": pl.Int64})
 
 
-def _keep(run: Run, scored: Judged, scores: Scores, curve: pl.DataFrame) -> None:
+def _keep(run: Run, scored: ScoredPairs, scores: Scores, curve: pl.DataFrame) -> None:
     """Keep the scores of the largest number of shots and the curve, where the views find them."""
     table = scored.table
     folder = run.eval_folder(curve["data"][0])

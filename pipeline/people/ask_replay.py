@@ -1,4 +1,4 @@
-"""Policies of asking, tried on recorded choices: how much held-out accuracy so many answers buy.
+"""Policies of asking, tried on recorded choices: held-out accuracy by the number of answers.
 
 G people (or attributes, contexts), M recorded choices that may be asked for, T answers, N scored pairs, P policies.
 """
@@ -30,7 +30,7 @@ from micropref.pipeline.sources.splits import SCORED
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """What `ask --replay` is told."""
+    """Options of `ask --replay`."""
 
     by: By = "user"
     """Whose choices are one person's."""
@@ -43,26 +43,26 @@ class ReplayOptions:
     draws: int = 1
     """How often each person's candidates are sampled again."""
     beta: float | None = None
-    """What an answer counts: 1 is Bayes' rule; None: chosen on validation people (attributes, contexts)."""
+    """Weight of an answer: 1 is Bayes' rule; None: chosen on validation people (attributes, contexts)."""
     seed: int = 0
     """Of the first sample, and of random questions."""
 
     def __post_init__(self) -> None:
         for name in ("n", "candidates", "draws"):
             if getattr(self, name) < 1:
-                raise BadInput(f"--{name} is {getattr(self, name)}: expected at least 1")
+                raise BadInput(f"{name} is {getattr(self, name)}: expected at least 1")
         if self.beta is not None and not (math.isfinite(self.beta) and self.beta >= 0):
-            raise BadInput(f"--beta is {self.beta}: expected a finite number of at least 0")
+            raise BadInput(f"beta is {self.beta}: expected a finite number of at least 0")
         if self.n > self.candidates:
             raise BadInput(
-                f"--n is {self.n}, --candidates {self.candidates}: nobody can be asked more than there is; "
-                f"give --candidates {self.n}"
+                f"`n` is {self.n}, `candidates` is {self.candidates}: more questions than candidates; "
+                "lower `n` or raise `candidates`"
             )
 
 
 @dataclass(frozen=True)
 class ReplayedPolicies:
-    """What `ask --replay` says."""
+    """The result of `ask --replay`."""
 
     run: str
     data: str
@@ -74,7 +74,7 @@ class ReplayedPolicies:
     candidates: int
     draws: int
     beta: float
-    """What an answer counts."""
+    """Weight of an answer."""
     beta_chosen_by: str
     pairs: int
     """Scored, all samples together; the same for every policy and number of answers."""
@@ -126,9 +126,9 @@ def replay_policies(store: StoreFolder, run_id: str, data: str | None, options: 
 
 def _too_few(frozen: Frozen, options: ReplayOptions, left_out: dict[str, int]) -> str:
     return (
-        f"--candidates {options.candidates}: none of the {len(left_out)} groups by {options.by} of data set "
+        f"candidates is {options.candidates}: none of the {len(left_out)} groups by {options.by} of data set "
         f"{frozen.dataset.name!r} has as many pairs in split {options.split!r} and one of another prompt in {SCORED!r} "
-        f"(the most pairs: {max(left_out.values())}); give fewer --candidates, --split train, or another --by"
+        f"(the most pairs: {max(left_out.values())}); give fewer, `split` train, or another `by`"
     )
 
 
@@ -139,8 +139,8 @@ def _log_probabilities(episode: Episode, answers: int, beta: float, seed: int) -
     by_policy = []
     for policy in POLICIES:
         asked = asked_in_order(policy, shots.margins, shots.log_prior, answers, beta, seed)
-        told = F.logsigmoid(shots.margins.gather(1, asked[:, :, None].expand(-1, -1, shots.margins.shape[2])))
-        evidence = F.pad(beta * told.cumsum(1), (0, 0, 1, 0))
+        log_likelihood = F.logsigmoid(shots.margins.gather(1, asked[:, :, None].expand(-1, -1, shots.margins.shape[2])))
+        evidence = F.pad(beta * log_likelihood.cumsum(1), (0, 0, 1, 0))
         weighed = (Adapted(torch.log_softmax(after, 1), routed=True) for after in evidence.unbind(1))
         by_policy.append(torch.stack([episode.rescored(one).log_probability() for one in weighed], 1))
     return torch.stack(by_policy)

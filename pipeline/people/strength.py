@@ -15,7 +15,7 @@ from micropref.pipeline.sources.splits import SPLIT
 
 @dataclass(frozen=True)
 class Counted:
-    """What an answer of a person counts."""
+    """The weight of a person's answer."""
 
     beta: float
     """Exponent of its likelihood: 1 is Bayes' rule, less is for people who are not quite one group."""
@@ -24,9 +24,9 @@ class Counted:
 
 
 def count_answers(frozen: Frozen, by: By, answers: int, seed: int, given: float | None) -> Counted:
-    """Return β as it was given, or as validation people of a run's data want it after up to so many answers.
+    """Return β as given, or as chosen on validation people of a run's data after up to so many answers.
 
-    It is 1 where the data has no such people, and never 0: an interview that changes nothing is none.
+    It is 1 where the data has no such people, and never 0: an interview has to change something.
     """
     if given is not None:
         return Counted(given, "as asked for")
@@ -60,5 +60,5 @@ def choose_strength(frozen: Frozen, by: By, method: AdaptMethod, counts: tuple[i
             )
     raise BadInput(
         f"data set {frozen.dataset.name!r}: no {by} has {counts[0]} train pairs to learn from and a validation pair "
-        f"to choose the strength of --method {method} by; choose another --method"
+        f"to choose the strength of `method` {method} by; choose another `method`"
     )

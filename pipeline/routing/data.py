@@ -121,7 +121,7 @@ def _routable(store: StoreFolder, run_id: str) -> tuple[FittedRun, Mixture]:
             "route a run of method mixture, static or ensemble"
         )
     if model.mixture.k == 1:
-        raise BadInput(f"run {run_id} has one head, so there is nothing to route; route a run with --k 2 or more")
+        raise BadInput(f"run {run_id} has one head, so there is nothing to route; route a run with `k` 2 or more")
     return fitted, model.mixture
 
 
@@ -144,13 +144,13 @@ def _sample(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: in
     bare = sorted(set(pool[by].drop_nulls()) - set(with_context[by].drop_nulls()))
     if bare or with_context.is_empty():
         named = f"no pair of {', '.join(bare)}" if bare else "no pair"
-        raise BadInput(f"{where}: {named} has a context to route by; embed with --contexts FILE")
+        raise BadInput(f"{where}: {named} has a context to route by; embed with `contexts`")
     chosen = sample_shots(with_context, by, size, seed, shared=True)
     if chosen.left_out:
         named = ", ".join(f"{name} {count}" for name, count in sorted(chosen.left_out.items()))
         raise BadInput(
-            f"--budget {size}: {where} has too few pairs with contexts to sample from and one of another "
-            f"prompt ({named}); give a smaller --budget"
+            f"budget is {size}: {where} has too few pairs with contexts to sample from and one of another "
+            f"prompt ({named}); give a smaller one"
         )
     return by, with_context[chosen.row].with_columns(rank=pl.Series(chosen.rank))
 

@@ -25,7 +25,7 @@ from micropref.pipeline.training.data import LoadedFitData, WantedRouterInput, o
 
 @dataclass(frozen=True)
 class Units:
-    """Who judged, as the numbers that methods know them by."""
+    """The annotators, as the codes that methods know them by."""
 
     kind: UnitKind
     """user; attribute where no pair to fit names a user."""
@@ -50,9 +50,9 @@ class Reading:
     reward_input: RewardInput
     """Behind which prompt the responses were embedded."""
     needs: frozenset[Need] = frozenset()
-    """What the method looks at beside Δ."""
+    """What the method reads besides Δ."""
     units: Units | None = None
-    """Codes of who judged, where the method needs units."""
+    """Codes of the annotators, where the method needs units."""
 
     def pairs(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> tuple[PairFeatures, Pairs]:
         """Load a split's pairs where `only` holds, with their table and as a method reads them."""
@@ -137,8 +137,8 @@ def _units(source: LoadedFitData) -> Units:
     names = tuple(sorted(table[kind].drop_nulls().unique()))
     if not names:
         raise BadInput(
-            f"data set {source.dataset.name!r}, split {SPLIT!r}: no pair has a user or an attribute, so nobody's "
-            "choices can be told apart; embed rows with one of these fields"
+            f"data set {source.dataset.name!r}, split {SPLIT!r}: no pair has a user or an attribute, so annotators "
+            "cannot be told apart; embed rows with one of these fields"
         )
     return Units(kind, names)
 
@@ -146,7 +146,7 @@ def _units(source: LoadedFitData) -> Units:
 def _rated(source: LoadedFitData) -> RatedResponses:
     """Return the ratings of the prompts to fit: what is chosen on validation prompts has not seen theirs."""
     if source.reward_input == "context":
-        raise BadInput("ratings are of responses without a context: give --reward-input plain")
+        raise BadInput("ratings are of responses without a context: give `reward_input` plain")
     rated = load_rated(source.dataset, source.features, SPLIT, part="fit")
     clusters = clusters_of(rated.prompts)
     return RatedResponses(rated.embedding, rated.ratings, clusters, rated.attributes)

@@ -1,4 +1,4 @@
-"""Methods as runs: fitted and saved by `train`, opened again by whatever scores pairs."""
+"""Methods as runs: fitted and saved by `train`, opened again to score pairs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FittedRun:
 
 @dataclass(frozen=True)
 class TrainedMethod:
-    """What `train` says of a method with a recipe of its own."""
+    """The result of `train` for a method with a fit of its own."""
 
     run: str
     """Id of the saved run, made of its options and data: the same fit again is the same run."""
@@ -43,7 +43,7 @@ class TrainedMethod:
 
 
 def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
-    """Open a run to score pairs with. Raises BadInput where it is of a kind that this version does not know."""
+    """Open a run to score pairs with. Raises BadInput where it is of a kind unknown to this version."""
     record = run.record
     if "groups" in record:
         raise BadInput(

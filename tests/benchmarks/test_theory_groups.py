@@ -28,9 +28,9 @@ def random_groups(diversity: float, pairs: int = 4000, width: int = 4, seed: int
 
 @pytest.fixture(scope="module", params=[0.0, 0.4, 1.0])
 def measured(request: pytest.FixtureRequest) -> tuple[Floors, Fitted, float]:
-    groups, judged = random_groups(request.param)
-    fitted = fit_models(groups, 8000, judged, torch.Generator().manual_seed(1))
-    return floors(groups.probability(judged), SHARES), fitted, request.param
+    groups, new_pairs = random_groups(request.param)
+    fitted = fit_models(groups, 8000, new_pairs, torch.Generator().manual_seed(1))
+    return floors(groups.probability(new_pairs), SHARES), fitted, request.param
 
 
 def test_statement_1_no_prediction_that_ignores_the_group_is_below_the_bound() -> None:
@@ -58,11 +58,13 @@ def test_statement_3_a_group_blind_mixture_comes_down_to_h_marg(measured: tuple[
         assert fitted.single.mean() - below.marginal.mean() > CLOSE
 
 
-def test_statement_4_only_heads_told_the_group_come_down_to_h_known(measured: tuple[Floors, Fitted, float]) -> None:
+def test_statement_4_only_heads_that_know_the_group_come_down_to_h_known(
+    measured: tuple[Floors, Fitted, float],
+) -> None:
     below, fitted, diversity = measured
-    assert 0 <= fitted.told.mean() - below.known.mean() < CLOSE
+    assert 0 <= fitted.knowing.mean() - below.known.mean() < CLOSE
     if diversity > 0:
-        assert fitted.told.mean() + 5 * CLOSE < min(fitted.blind.mean(), below.bound.mean())
+        assert fitted.knowing.mean() + 5 * CLOSE < min(fitted.blind.mean(), below.bound.mean())
 
 
 def test_the_chain_of_floors_holds_and_is_tight_where_it_should_be() -> None:

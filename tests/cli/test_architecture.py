@@ -38,7 +38,7 @@ FLOORS = (
     {"pipeline.api"},
     {"cli"},
 )
-"""Folders from the lowest floor up: a file imports from its own folder and from floors below, never from beside it."""
+"""Folders from the lowest floor up: a file imports from its own folder and from floors below, not from neighbours."""
 FLOOR_OF = {folder: number for number, floor in enumerate(FLOORS) for folder in floor}
 
 
@@ -187,16 +187,16 @@ def test_the_defaults_of_train_are_those_of_the_modules() -> None:
     from micropref.heads.fitting.settings import FitPlan, FitSetting
     from micropref.pipeline.training.train import TrainOptions
 
-    told = {name: parameter.default for name, parameter in inspect.signature(cli.train).parameters.items()}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cli.train).parameters.items()}
     setting, plan, options = FitSetting("mixture", 5), FitPlan(), TrainOptions()
-    assert told["method"] == "mixture"
+    assert defaults["method"] == "mixture"
     for name in ("lam", "prior", "hidden", "lr", "l2", "seed"):
-        assert told[name] == getattr(setting, name), name
-    assert told["wd"] == setting.weight_decay
+        assert defaults[name] == getattr(setting, name), name
+    assert defaults["wd"] == setting.weight_decay
     for name in ("epochs", "batch", "data_seed", "dtype", "device", "patience", "solver"):
-        assert told[name] == getattr(plan, name), name
+        assert defaults[name] == getattr(plan, name), name
     for name in ("router_input", "reward_input", "restarts", "features", "projection", "prune"):
-        assert told[name] == getattr(options, name), name
+        assert defaults[name] == getattr(options, name), name
 
 
 def test_the_defaults_of_route_are_those_of_the_modules() -> None:
@@ -206,13 +206,13 @@ def test_the_defaults_of_route_are_those_of_the_modules() -> None:
     from micropref.heads.adaptation.router_refit import RouteSetting
     from micropref.pipeline.routing.route import RouteOptions, parse_budgets, parse_tau
 
-    told = {name: parameter.default for name, parameter in inspect.signature(cli.route).parameters.items()}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cli.route).parameters.items()}
     setting, options = RouteSetting(), RouteOptions()
     for name in ("target", "anchor", "epochs", "batch", "lr", "seed"):
-        assert told[name] == getattr(setting, name), name
-    assert parse_budgets(told["budget"]) == options.budgets
-    assert parse_tau(told["tau"]) is options.tau
-    assert told["reward_input"] is options.reward_input
+        assert defaults[name] == getattr(setting, name), name
+    assert parse_budgets(defaults["budget"]) == options.budgets
+    assert parse_tau(defaults["tau"]) is options.tau
+    assert defaults["reward_input"] is options.reward_input
 
 
 def test_the_defaults_of_compare_are_those_of_the_modules() -> None:
@@ -223,9 +223,9 @@ def test_the_defaults_of_compare_are_those_of_the_modules() -> None:
     from micropref.pipeline.comparison.experiment import ExperimentOptions
     from micropref.pipeline.comparison.published import FILE
 
-    told = {name: parameter.default for name, parameter in inspect.signature(cli.compare).parameters.items()}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cli.compare).parameters.items()}
     asked = dataclasses.asdict(ExperimentOptions())
-    assert {name: told[name] for name in asked} == asked
+    assert {name: defaults[name] for name in asked} == asked
     assert set(typing.get_args(options.Paper)) == set(json.loads(FILE.read_text()))
 
 
@@ -236,14 +236,14 @@ def test_the_defaults_of_sweep_are_those_of_the_modules_and_of_train() -> None:
     from micropref.pipeline.training.sweep import Grid, parse_values
     from micropref.pipeline.training.train import TrainOptions
 
-    train, told = (
+    train, defaults = (
         {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
         for command in (cli.train, cli.sweep)
     )
-    assert Grid(parse_values("k", told["k"], int), parse_values("lam", told["lam"], float)) == Grid()
-    assert told["seeds"] == TrainOptions().restarts
+    assert Grid(parse_values("k", defaults["k"], int), parse_values("lam", defaults["lam"], float)) == Grid()
+    assert defaults["seeds"] == TrainOptions().restarts
     own = ("k", "lam", "seeds")
-    assert {name: value for name, value in told.items() if name not in own}.items() <= train.items()
+    assert {name: value for name, value in defaults.items() if name not in own}.items() <= train.items()
 
 
 def test_every_command_has_an_example() -> None:

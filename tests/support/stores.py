@@ -1,4 +1,4 @@
-"""Stores of made-up vectors: two groups with opposite tastes, told apart by their contexts."""
+"""Stores of made-up vectors: two groups with opposite tastes, distinguished by their contexts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Engines: who forwards the shards of a plan, in this process, in several, or on a cluster.
+"""Engines: what forwards the shards of a plan, in this process, in several, or on a cluster.
 
-An engine hires a pool. Its slots are functions that take a shard and return when it is stored, each called by a thread
-of its own that fetches the next shard when it is done with one; planning, forwarding and storing so go on beside each
-other, and no more shards are in memory than there are slots.
+An engine starts a worker pool. The pool's slots are functions that take a shard and return when it is stored. Each is
+called by a thread of its own, which fetches the next shard when one is done. So planning, forwarding and storing run at
+the same time, and no more shards are in memory than there are slots.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ WAIT_S = 0.2
 
 
 class WorkerPool(Protocol):
-    """Workers at work."""
+    """Started workers."""
 
     @property
     def slots(self) -> Sequence[Slot]:
-        """Return what may be called at the same time."""
+        """Return the functions that may be called at the same time."""
 
     def stop(self) -> None:
-        """Make all slots return soon; what is being forwarded is given up."""
+        """Make all slots return soon; shards under way are dropped."""
 
 
 class Engine(Protocol):
-    """A place for workers."""
+    """Where workers run."""
 
     @property
     def in_process(self) -> bool:
@@ -55,7 +55,7 @@ class Engine(Protocol):
 
 
 def drive(pool: WorkerPool, shards: Iterator[Shard], advance: Advance, announce: Announce) -> Forwarded:
-    """Have all shards forwarded and stored. An error in any thread ends all of them, and is raised here.
+    """Forward and store all shards. An error in any thread ends all of them, and is raised here.
 
     Raises Interrupted on Ctrl-C, which loses the shards under way and nothing else.
     """
@@ -65,7 +65,7 @@ def drive(pool: WorkerPool, shards: Iterator[Shard], advance: Advance, announce:
 
     def keep(stored: Stored) -> None:
         done.append(stored)
-        for note in set(stored.notes) - notes:  # each worker finds out for itself
+        for note in set(stored.notes) - notes:  # workers repeat each other's notes
             notes.add(note)
             announce(note)
 
@@ -102,12 +102,12 @@ def _work(
     keep: Callable[[Stored], None],
     ended: SimpleQueue[BaseException | None],
 ) -> None:
-    """Give a slot one shard after the other, and say how it ended."""
+    """Run one shard after the other in a slot, then put its error, or None, into `ended`."""
     error: BaseException | None = None
     try:
         while (shard := source.take()) is not None:
             keep(slot(shard, advance))
-    except Stopped:  # whoever stopped it says why
+    except Stopped:  # the thread that stopped it reports the error
         pass
     except BaseException as found:  # noqa: BLE001 - raised by the main thread
         error = found

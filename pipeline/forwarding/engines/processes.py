@@ -24,7 +24,7 @@ from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
 
 _PATIENCE = 30
-"""Seconds a worker has to end by itself."""
+"""Seconds a worker has to exit by itself."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ def _start(job: Job, number: int, gpu: str | None) -> _Member:
 
 
 def serve(job: Job, gpu: str | None, connections: list[Connection]) -> None:
-    """Be a worker process: store the shards that come, until nobody is there to send any."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one tells the others
+    """Run a worker process: store the shards that arrive until the connections close."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the main process stops the workers
     if gpu is not None:  # before anything here has looked at the GPUs
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     worker = Worker(job)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    threads = [Thread(target=_converse, args=(worker, connection)) for connection in connections]
+    threads = [Thread(target=_serve_connection, args=(worker, connection)) for connection in connections]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -133,8 +133,8 @@ def serve(job: Job, gpu: str | None, connections: list[Connection]) -> None:
     worker.close()
 
 
-def _converse(worker: Worker, connection: Connection) -> None:
-    """Answer each shard with the tokens read so far, then with what became of it, or the error."""
+def _serve_connection(worker: Worker, connection: Connection) -> None:
+    """Answer each shard with the tokens read so far, then with the result or the error."""
     with connection:
         try:
             while True:
@@ -146,4 +146,4 @@ def _converse(worker: Worker, connection: Connection) -> None:
                         error.add_note(f"in a worker process:\n{traceback.format_exc()}")
                     connection.send(error)
         except (EOFError, OSError):
-            return  # the command is gone
+            return  # the main process is gone

@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster: actors that Ray places, restarts and hands lost shards to again."""
+"""Workers of a Ray cluster: actors that Ray places and restarts, and whose lost shards it retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
 
 _RESTARTS = 3
-"""How often Ray starts a killed actor again, and how often it hands a shard to an actor that was killed over it."""
+"""How often Ray starts a killed actor again, and how often it retries a shard whose actor was killed."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class RayEngine:
             return
         try:
             if self.address is not None and ":" in self.address:
-                _knock(self.address)
+                _check_listening(self.address)
             ray.init(address=self.address, log_to_driver=False)
         except (OSError, ValueError, RuntimeError, RayError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise BadInput(
-                f"--ray-address {self.address}: Ray does not connect ({reason}): give the address of a running head"
+                f"ray_address is {self.address!r}: Ray does not connect ({reason}): give the address of a running head"
             ) from None
 
     def resolve(self, options: EmbedOptions) -> EmbedOptions:
@@ -78,8 +78,8 @@ class RayEngine:
         return {"num_cpus": cores, "num_gpus": int(gpus > 0)}, workers
 
 
-def _knock(address: str) -> None:
-    """Raise OSError or ValueError where nobody listens: Ray itself tries for minutes."""
+def _check_listening(address: str) -> None:
+    """Raise OSError or ValueError where nothing listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     socket.create_connection((host, int(port)), timeout=10).close()
 

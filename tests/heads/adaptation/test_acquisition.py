@@ -29,11 +29,11 @@ def test_information_is_how_far_an_answer_of_its_weight_moves_the_heads() -> Non
         for found, row, weights in zip(
             information(margins, log_weights, beta), margins, log_weights.exp(), strict=True
         ):
-            told = 0.0
+            total = 0.0
             for right in (torch.sigmoid(row), torch.sigmoid(-row)):
                 after = weights * right**beta / (weights * right**beta).sum()
-                told += float((weights * right).sum() * (after * (after / weights).log()).sum())
-            assert float(found) == pytest.approx(told, abs=1e-12)
+                total += float((weights * right).sum() * (after * (after / weights).log()).sum())
+            assert float(found) == pytest.approx(total, abs=1e-12)
     assert float(information(margins, log_weights, 0.0).max()) < 1e-12
 
 
@@ -76,7 +76,7 @@ def test_policies_are_a_loop_over_people(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_nothing_is_asked_twice_and_nobody_looks_at_an_answer_beforehand(policy: Policy) -> None:
+def test_nothing_is_asked_twice_and_no_answer_is_used_before_it_is_given(policy: Policy) -> None:
     """The other response may have been chosen in any question not asked yet: the questions are the same."""
     margins, log_prior = normal(8, 20, 4), torch.zeros(8, 20, 4, dtype=torch.float64)
     found = asked_in_order(policy, margins, log_prior, 20, 1.0, 3)
@@ -109,7 +109,7 @@ def test_asking_finds_the_group_with_fewer_answers() -> None:
     found = {}
     for policy in POLICIES:
         asked = asked_in_order(policy, margins, log_prior, 3, 1.0, 0)
-        told = torch.nn.functional.logsigmoid(margins[torch.arange(200)[:, None], asked]).sum(1)
-        found[policy] = float((told.argmax(1) == group).double().mean())
+        total = torch.nn.functional.logsigmoid(margins[torch.arange(200)[:, None], asked]).sum(1)
+        found[policy] = float((total.argmax(1) == group).double().mean())
     assert found["ask"] > 0.8
     assert max(found["random"], found["uncertainty"]) < 0.4

@@ -61,17 +61,17 @@ def test_predictions_are_those_of_a_loop_over_the_same_fit() -> None:
     assert found.beta in GRIDS["tempered"]
     for row, (delta, unit) in enumerate(zip(parts[2].delta, parts[2].units.tolist(), strict=True)):  # type: ignore[union-attr]
         # Units have eight pairs each here, so their neighbours by number are as good as any.
-        strangers = [unit + step if unit + step < UNITS else unit - step for step in (1, 2, 3)]
-        taken = sum(known(delta, other) for other in strangers) / 3
+        others = [unit + step if unit + step < UNITS else unit - step for step in (1, 2, 3)]
+        taken = sum(known(delta, other) for other in others) / 3
         cold = sum(w * p for w, p in zip(prior, right(delta), strict=True))
         alone = 1 / (1 + math.exp(-float(single.mixture.heads[0] @ delta)))
         assert float(found.unit[row]) == pytest.approx(known(delta, unit), abs=1e-4)
-        assert float(found.stranger[row]) == pytest.approx(taken, abs=1e-4)
+        assert float(found.other_unit[row]) == pytest.approx(taken, abs=1e-4)
         assert float(found.nobody[row]) == pytest.approx(math.log(cold), abs=1e-4)
         assert float(found.single[row]) == pytest.approx(math.log(alone), abs=1e-4)
 
 
-def test_one_unit_has_no_stranger() -> None:
+def test_one_unit_has_no_other() -> None:
     parts = [PairTensors(one.delta, None, one.units * 0) for one in (pairs(40, seed, 1) for seed in range(3))]  # type: ignore[operator]
     with pytest.raises(ValueError, match="1 units: expected two or more"):
         predict_units(*parts, (), PLAN)

@@ -30,8 +30,8 @@ class Population:
         return replace(self.test, units=torch.full((len(self.test),), NO_UNIT))
 
 
-def populate(pairs: int = 5000, opposed: bool = True, told: bool = False, seed: int = 0) -> Population:
-    """Draw pairs, the last 1,000 for the test; `told` puts the person's group into the embedded prompt.
+def populate(pairs: int = 5000, opposed: bool = True, group_in_prompt: bool = False, seed: int = 0) -> Population:
+    """Draw pairs, the last 1,000 for the test; `group_in_prompt` puts the person's group into the embedded prompt.
 
     Ratings are of each response by either taste, with noise, and by verbosity, which nobody cares about.
     """
@@ -48,7 +48,7 @@ def populate(pairs: int = 5000, opposed: bool = True, told: bool = False, seed: 
     margin = sign * ((first - second) @ taste)
     swap = (torch.rand(pairs, generator=generator) > torch.sigmoid(margin))[:, None]
     chosen, rejected = torch.where(swap, second, first), torch.where(swap, first, second)
-    prompt = normal(pairs, WIDTH) + (2 * sign[:, None] if told else 0)
+    prompt = normal(pairs, WIDTH) + (2 * sign[:, None] if group_in_prompt else 0)
     every = Pairs(chosen - rejected, prompt, torch.arange(pairs) // 4, chosen, rejected, people)
     edges = (0, pairs - 1500, pairs - 1000, pairs)
     fitting, validation, test = (every.take(torch.arange(a, b)) for a, b in itertools.pairwise(edges))

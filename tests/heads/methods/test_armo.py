@@ -97,7 +97,7 @@ def test_the_penalty_is_the_first_that_frees_a_reward_of_verbosity() -> None:
 
 @pytest.fixture(scope="module")
 def people(population: Callable[..., Any]) -> Any:
-    return population(told=True)
+    return population(group_in_prompt=True)
 
 
 def quickly(data: Any, steps: int, gate: Literal["paper", "small"] = "small", seeds: int = 1) -> list[ArmoModel]:

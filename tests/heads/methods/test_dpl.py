@@ -95,7 +95,7 @@ def test_scores_are_the_logit_of_the_likelihood(fitted: list[DplModel], divided:
 
 
 def test_what_people_disagree_about_has_a_larger_spread(population: Callable[..., Any]) -> None:
-    """Responses along a third direction are judged at random: their reward's deviation has to be the larger one."""
+    """Responses along a third direction are preferred at random: their reward's deviation has to be the larger one."""
     people = population(opposed=False)
     data = people.data
     generator = torch.Generator().manual_seed(9)

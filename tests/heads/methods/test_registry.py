@@ -157,14 +157,14 @@ def test_maxmin_finds_the_clusters_of_a_slow_loop() -> None:
     assert accuracy(found.scores(test).log_probability()) > 0.8
 
 
-def test_maxmin_predicts_strangers_by_the_clusters_shares() -> None:
+def test_maxmin_predicts_unknown_units_by_the_clusters_shares() -> None:
     model = Clusters(torch.tensor([[1.0], [-1.0]]), torch.tensor([0.75, 0.25]), torch.tensor([0, 1]))
     pairs = Pairs(torch.full((3, 1), 2.0), torch.zeros(3, 1), torch.arange(3), units=torch.tensor([0, 1, NO_UNIT]))
     likes, dislikes = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
     expected = [likes, dislikes, 0.75 * likes + 0.25 * dislikes]
     assert model.scores(pairs).log_probability().exp().tolist() == pytest.approx(expected)
-    strangers = model.scores(replace(pairs, units=None)).log_probability().exp()
-    assert strangers.tolist() == pytest.approx([expected[2]] * 3)
+    unknown = model.scores(replace(pairs, units=None)).log_probability().exp()
+    assert unknown.tolist() == pytest.approx([expected[2]] * 3)
 
 
 def test_maxmin_takes_every_pair_for_itself_where_nobody_is_named() -> None:

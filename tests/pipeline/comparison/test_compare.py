@@ -131,7 +131,7 @@ def test_attributes_with_few_pairs_are_left_out_and_named(store: StoreFolder, sy
         Experiment(store, "toy", ExperimentOptions(shots=25), silent)
 
 
-def test_published_figures_stand_beside_ours() -> None:
+def test_published_figures_stand_next_to_ours() -> None:
     table = published("helpsteer2")
     assert table.value("micro", "Helpfulness") == 0.8324
     assert table.value("single", "average") == 0.7632
@@ -166,7 +166,7 @@ def test_the_command_prints_the_table_and_one_json_object(store: StoreFolder, sy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "single,magic"], "--methods has 'magic'"),
+        (["--methods", "single,magic"], "methods has 'magic'"),
         (["--shots", "0"], "--shots 0"),
         (["--seeds", "0"], "--seeds 0"),
         (["--paper", "transfer"], "--route-on"),

@@ -39,13 +39,13 @@ WEIGHTS = (0.5, 0.3, 0.2)
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """Return a list that fills with the split and pairs of every call that reads vectors."""
     seen: list[tuple[str, list[str]]] = []
-    real = Frozen.judge
+    real = Frozen.score
 
     def judge(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
         seen.append((split, pair_ids.to_list()))
         return real(self, split, pair_ids, **options)
 
-    monkeypatch.setattr(Frozen, "judge", judge)
+    monkeypatch.setattr(Frozen, "score", judge)
     return seen
 
 
@@ -187,15 +187,15 @@ def test_the_strength_is_the_best_on_validation_pairs(
 ) -> None:
     """People who are one head each want all of Bayes' rule; where choices mislead about the next, none of it."""
     run = planted_run(store, synthetic(store, users=5))
-    real, calls = Frozen.judge, []
+    real, calls = Frozen.score, []
 
     def judge(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
-        judged = real(self, split, pair_ids, **options)
+        scored = real(self, split, pair_ids, **options)
         calls.append(split)
-        scores = replace(judged.scores, margins=judged.scores.margins * (sharpness if len(calls) % 2 else 1))
-        return replace(judged, scores=scores)
+        scores = replace(scored.scores, margins=scored.scores.margins * (sharpness if len(calls) % 2 else 1))
+        return replace(scored, scores=scores)
 
-    monkeypatch.setattr(Frozen, "judge", judge)
+    monkeypatch.setattr(Frozen, "score", judge)
     adapted = adapt(store, run, None, AdaptOptions("user", "4", "tempered"))
     assert adapted.strength == expected(GRIDS["tempered"])
     assert open_run(store, adapted.run).record["settings"]["strength"] == adapted.strength
@@ -242,15 +242,15 @@ def test_numbers_of_shots(text: str, counts: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"by": "user"}, "split 'test': no pair has a user for --by user"),
+        ({"by": "user"}, "split 'test': no pair has a user; embed rows that do"),
         ({"by": "context"}, "no pair has a context for --by context"),
         ({"shots": "1000"}, r"none of the 2 groups by attribute .* has 1000 pairs .* \(the most pairs: 100\)"),
         ({"shots": "100"}, "one of another prompt in 'test'"),
-        ({"shots": "four"}, "--shots is 'four': expected a number such as 16"),
-        ({"shots": "0"}, "--shots is '0'"),
-        ({"shots": "-4"}, "--shots is '-4'"),
-        ({"tau": 0.0}, "--tau is 0.0: expected a number above 0"),
-        ({"tau": math.nan}, "--tau is nan"),
+        ({"shots": "four"}, "shots is 'four': expected a number such as 16"),
+        ({"shots": "0"}, "shots is '0'"),
+        ({"shots": "-4"}, "shots is '-4'"),
+        ({"tau": 0.0}, "tau is 0.0: expected a number above 0"),
+        ({"tau": math.nan}, "tau is nan"),
         ({"tau": 2.0, "method": "fit"}, "method fit has no temperature"),
     ],
 )
@@ -271,7 +271,7 @@ def test_runs_that_cannot_be_adapted(store: StoreFolder, synthetic: Synthetic, p
     for call in (lambda: adapt(store, child, None, options), lambda: evaluate(store, child)):
         with pytest.raises(BadInput, match=r"holds the weights of 2 groups over the heads of run planted"):
             call()
-    with pytest.raises(BadInput, match="router of run planted reads; embed with --contexts FILE"):
+    with pytest.raises(BadInput, match="router of run planted reads; embed with `contexts`"):
         adapt(store, planted_run(store, features, settings=settings), None, options)
     with pytest.raises(BadInput, match="one head, so there is nothing to weigh; take a run of several heads"):
         adapt(store, planted_run(store, features, k=1), None, options)
@@ -299,10 +299,10 @@ def test_a_run_that_knows_people_takes_them_as_new(
     assert known["kind"] == "user"
     assert len(known["names"]) == 10
     shares = open_run(store, run).tensors()["shares"].double()
-    judged = open_frozen(store, run, None).judge(
+    scored = open_frozen(store, run, None).score(
         "test", open_frozen(store, run, None).pairs_of("test", "user")["pair_id"]
     )
-    assert torch.allclose(judged.scores.log_weights.exp(), shares.expand(len(judged.table), 2))
+    assert torch.allclose(scored.scores.log_weights.exp(), shares.expand(len(scored.table), 2))
 
 
 def test_drm_wants_heads_that_reward_a_response(
@@ -323,7 +323,7 @@ def test_drm_wants_heads_that_reward_a_response(
         adapt(store, run, None, AdaptOptions("attribute", "4", "drm"))
 
 
-def test_the_command_prints_curves_and_refuses_what_online_does_not_heed(
+def test_the_command_prints_curves_and_refuses_what_have_no_effect_online(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store, users=5))

@@ -255,19 +255,19 @@ def test_whether_the_data_of_a_routed_run_changed_is_asked_of_its_split(
     ("call", "message"),
     [
         (lambda store, f: route(store, planted(store, f), None, RouteOptions((5000,))),
-         r"--budget 5000: data set 'toy', split 'train' has too few pairs .*\(a 2\d\d, b 2\d\d\)"),
+         r"budget is 5000: data set 'toy', split 'train' has too few pairs .*\(a 2\d\d, b 2\d\d\)"),
         (lambda store, f: route(store, planted(store, f, k=1), None, RouteOptions()), "has one head"),
         (lambda store, f: route(store, planted(store, f, method="drm"), None, RouteOptions()), "is of method drm"),
         (lambda store, f: route(store, planted(store, f), "gone", RouteOptions()), "unknown data set 'gone'"),
         (lambda store, f: route(store, "gone", None, RouteOptions()), "unknown run 'gone'"),
         (lambda store, f: route(store, planted(store, f), None, RouteOptions(reward_input="context")),
          "--responses context"),
-        (lambda store, f: RouteOptions((5, 0)), "--budget is 5,0"),
-        (lambda store, f: RouteOptions(tau=0.0), "--tau is 0.0"),
-        (lambda store, f: RouteOptions(tau=math.nan), "--tau is nan"),
-        (lambda store, f: parse_budgets("5,many"), "--budget is '5,many'"),
-        (lambda store, f: parse_budgets(""), "--budget is ''"),
-        (lambda store, f: parse_tau("hot"), "--tau is 'hot'"),
+        (lambda store, f: RouteOptions((5, 0)), "budget is 5,0"),
+        (lambda store, f: RouteOptions(tau=0.0), "tau is 0.0"),
+        (lambda store, f: RouteOptions(tau=math.nan), "tau is nan"),
+        (lambda store, f: parse_budgets("5,many"), "budget is '5,many'"),
+        (lambda store, f: parse_budgets(""), "budget is ''"),
+        (lambda store, f: parse_tau("hot"), "tau is 'hot'"),
     ],
 )  # fmt: skip
 def test_bad_requests(
@@ -281,7 +281,7 @@ def test_bad_requests(
 
 def test_attributes_without_contexts_are_named(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store, context=False))
-    with pytest.raises(BadInput, match="no pair of a, b has a context to route by; embed with --contexts FILE"):
+    with pytest.raises(BadInput, match="no pair of a, b has a context to route by; embed with `contexts`"):
         route(store, parent, None, RouteOptions((5,)))
 
 
@@ -300,9 +300,9 @@ def test_the_command_prints_the_curve(store: StoreFolder, synthetic: Synthetic) 
     shown = CliRunner().invoke(cli.app, arguments)
     assert shown.exit_code == 0, shown.output
     assert f"the heads of {parent}" in shown.output
-    told = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
-    assert [row["budget"] for row in told["totals"]] == [0, 5, 20]
-    assert told["run"] in shown.output
+    report = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
+    assert [row["budget"] for row in report["totals"]] == [0, 5, 20]
+    assert report["run"] in shown.output
 
 
 @pytest.mark.slow

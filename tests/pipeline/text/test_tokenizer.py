@@ -167,7 +167,7 @@ def test_a_pair_whose_responses_leave_no_token_of_prompt_is_overlong(limit: int,
     assert all(len(tokens) <= limit for tokens in found.texts)
 
 
-def test_drop_leaves_out_what_trimming_would_cut() -> None:
+def test_drop_leaves_out_what_truncation_would_cut() -> None:
     pairs = [pair("0123456789ABCDEF"), pair("01")]
     found = tokenizer(max_length=12, overlong="drop").encode(pairs)
     assert found.overlong.tolist() == [True, False]

@@ -126,8 +126,8 @@ def test_figures_of_known_users_are_those_of_the_saved_weights(store: StoreFolde
     weights = mixture.log_weights(data.validation.router, len(data.validation))
     margins, cold = mixture.margins(data.validation.delta), []
     for row, user in enumerate(data.validation.table["user"]):
-        told = data.fitting.delta[data.fitting.table["user"].eq_missing(user or "nobody").to_torch()][:16]
-        cold.append(weights[row] + F.logsigmoid(mixture.margins(told)).sum(0))
+        own = data.fitting.delta[data.fitting.table["user"].eq_missing(user or "nobody").to_torch()][:16]
+        cold.append(weights[row] + F.logsigmoid(mixture.margins(own)).sum(0))
     known = pair_log_probability(margins, torch.log_softmax(torch.stack(cold), 1))
     assert record["validation_nll_known"] == pytest.approx(nll(known), abs=1e-4)
     assert record["validation_nll"] == pytest.approx(nll(pair_log_probability(margins, weights)), abs=1e-4)
@@ -179,10 +179,10 @@ def test_users_are_not_streamed(store: StoreFolder, synthetic: Synthetic, monkey
         (["train", "toy", "--latent", "user"], "latent user: no training pair names a user"),
         (
             ["train", "toy", "--no-anneal"],
-            "--anneal has no effect with --latent pair; leave it out, or give",
+            "anneal has no effect with",
         ),
-        (["sweep", "toy", "--weight", "user"], "--weight has no effect with --latent pair"),
-        (["train", "toy", "--method", "single", "--latent", "user"], "--latent has no effect with --method single"),
+        (["sweep", "toy", "--weight", "user"], "weight has no effect with"),
+        (["train", "toy", "--method", "single", "--latent", "user"], "latent has no effect with"),
         (["train", "toy", "--latent", "context", "--solver", "lbfgs"], "solver lbfgs with latent context"),
     ],
 )
@@ -195,8 +195,8 @@ def test_what_does_not_fit_is_named(store: StoreFolder, synthetic: Synthetic, ar
 
 def test_the_command_line_trains_and_compares_users(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=160, users=8)
-    told = ["--latent", "user", "--weight", "user", "--no-anneal", "--k", "2", "--restarts", "2", "--epochs", "3"]
-    result = CliRunner().invoke(app, ["train", "toy", *told, "--store", str(store.root), "--json"])
+    options = ["--latent", "user", "--weight", "user", "--no-anneal", "--k", "2", "--restarts", "2", "--epochs", "3"]
+    result = CliRunner().invoke(app, ["train", "toy", *options, "--store", str(store.root), "--json"])
     settings = json.loads(result.stdout)["record"]["settings"]
     assert (settings["latent"], settings["weight"], settings["anneal"]) == ("user", "user", False)
     rows = ["single", "mixture-user", "mixture-user-best", "mixture-user-shots"]

@@ -85,8 +85,8 @@ def test_units_are_users_where_pairs_name_any(store: StoreFolder, synthetic: Syn
     for code, name in zip(data.training.fitting.units.tolist(), names, strict=True):
         assert (name is None) == (code == NO_UNIT)
         assert name is None or data.training.units[code] == name
-    stranger = data.source.fitting.table.head(1).with_columns(user=pl.lit("nobody"))
-    assert data.reading.units.codes(stranger).tolist() == [NO_UNIT]
+    unknown_user = data.source.fitting.table.head(1).with_columns(user=pl.lit("nobody"))
+    assert data.reading.units.codes(unknown_user).tolist() == [NO_UNIT]
 
 
 def test_units_are_attributes_where_pairs_name_no_users(store: StoreFolder, synthetic: Synthetic) -> None:
@@ -185,7 +185,7 @@ def test_pairs_of_the_first_version_are_trained_on_but_do_not_serve_ratings(
     synthetic(store, prompts=60, ratings=True)
     without_response_ids(store)
     evaluate(store, train_method(store, "toy", "drm", MethodOptions()).run)
-    with pytest.raises(BadInput, match=r"run its `micropref embed made.jsonl --name toy --split train` again"):
+    with pytest.raises(BadInput, match=r"run `micropref embed made.jsonl --name toy --split train --replace`"):
         train_method(store, "toy", "armo", MethodOptions())
 
 
@@ -208,14 +208,10 @@ def test_pairs_of_the_first_version_are_stored_anew_by_embed(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--method", "drm", "--k", "3"), "--k has no effect with --method drm; it accepts"),
-        (("--method", "lore", "--lam", "0.2", "--hidden", "3"), "--lam, --hidden have no effect with --method lore"),
-        (
-            ("--method", "static", "--router-input", "prompt"),
-            "--router-input has no effect with --method static; it accepts --anneal, --batch, --data-seed",
-        ),
-        (("--armo-gate", "paper"), "--armo-gate has no effect with --method mixture"),
-        (("--method", "single", "--restarts", "2"), "--restarts has no effect with --method single"),
+        (("--method", "drm", "--k", "3"), "k has no effect with"),
+        (("--method", "lore", "--lam", "0.2", "--hidden", "3"), "have no effect with"),
+        (("--armo-gate", "paper"), "has no effect with"),
+        (("--method", "single", "--restarts", "2"), "restarts has no effect with"),
         (("--method", "armo"), "data set 'toy', split 'train': it has no ratings"),
         (("--method", "armo", "--reward-input", "context"), "--responses context"),
         (("--method", "own-head"), "own-head: the backbone of these features has no reward head"),
@@ -230,6 +226,21 @@ def test_bad_requests_are_one_line(
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.stderr
     assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("drm", ["k"], "k has no effect with `method` drm; it accepts `features`, `reward_input`, `seed`"),
+        ("lore", ["lam", "k", "hidden"], "`lam`, `hidden` have no effect with `method` lore; it accepts `device`"),
+        ("static", ["router_input"], "router_input has no effect with `method` static; it accepts `anneal`, `batch`"),
+        ("mixture", ["weight"], "weight has no effect with `latent` pair; leave it out, or give `latent` user"),
+    ],
+)
+def test_options_without_effect_are_named_as_arguments(method: str, given: list[str], message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        accepted.check_used(method, given, "pair")
+    assert str(caught.value).startswith(message)
 
 
 def test_runs_of_unknown_methods_are_refused(store: StoreFolder, synthetic: Synthetic) -> None:

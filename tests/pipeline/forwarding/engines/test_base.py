@@ -43,7 +43,7 @@ def shard(number: int, *lengths: int) -> Shard:
 
 @dataclass
 class FakePool:
-    """Slots that do what they are told."""
+    """Slots given by the test."""
 
     slots: Sequence[Slot]
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -66,14 +66,14 @@ def test_all_shards_are_stored_once_and_counted() -> None:
         return Stored(one.number, Demand(1, 2, 3), 4, f"pass {one.number % 2}", one.number / 10, ("a note",))
 
     counted: list[int] = []
-    told: list[str] = []
+    announced: list[str] = []
     shards = [shard(number) for number in range(50)]
-    found = drive(FakePool([slot] * 3), iter(shards), counted.append, told.append)
+    found = drive(FakePool([slot] * 3), iter(shards), counted.append, announced.append)
     assert (found.demand, found.forwarded_tokens) == (Demand(50, 100, 150), 200)
     assert found.pass_names == ("pass 0", "pass 1")
     assert found.delta_error == 0.0  # the first shard's, whoever was first
     assert sum(counted) == 150
-    assert told == ["a note"]
+    assert announced == ["a note"]
 
 
 def test_a_shard_is_planned_while_another_is_read_and_no_more_than_there_are_slots() -> None:
@@ -129,14 +129,14 @@ def test_an_error_in_any_thread_ends_all(where: str, error: BaseException) -> No
 
 
 @pytest.fixture
-def heeded_ctrl_c() -> Iterator[None]:
+def ctrl_c_raises() -> Iterator[None]:
     """Make SIGINT interrupt Python: a shell's background job starts with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("heeded_ctrl_c")
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_ctrl_c_waits_for_what_is_being_stored() -> None:
     stored, main = threading.Event(), threading.get_ident()
 
@@ -252,8 +252,8 @@ def test_a_worker_with_another_backbone_than_the_features_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "--workers 0: expected at least 1"),
-        ({"ray_address": "auto"}, "--ray-address auto: is for --engine ray"),
+        ({"workers": 0}, "workers is 0: expected at least 1"),
+        ({"ray_address": "auto"}, "ray_address is 'auto': give `engine` ray with it"),
     ],
 )
 def test_options_that_cannot_be_followed(options: dict[str, Any], message: str) -> None:
@@ -272,7 +272,7 @@ def test_options_that_cannot_be_followed(options: dict[str, Any], message: str) 
         ("cpu", 0, 2, ProcessEngine(2)),
     ],
 )
-def test_there_is_a_process_for_each_gpu_unless_told_otherwise(
+def test_there_is_a_process_for_each_gpu_unless_asked_otherwise(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, workers: int | None, expected: Any
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
