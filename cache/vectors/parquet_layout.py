@@ -57,7 +57,7 @@ def write_vectors(file: BinaryIO, keys: pa.Array, vectors: Vectors) -> int:
         pa.Table.from_arrays([keys.cast(KEY_TYPE), column], schema=schema),
         file,
         row_group_size=ROW_GROUP,
-        max_rows_per_page=ROW_GROUP,  # pyarrow splits a page at 20,000 rows unless told not to
+        max_rows_per_page=ROW_GROUP,  # pyarrow splits a page at 20,000 rows by default
         write_batch_size=ROW_GROUP,
         data_page_size=1 << 30,
         data_page_version="2.0",

@@ -110,7 +110,7 @@ class StreamedFeed:
             start += len(tile)
 
     def _batch(self, count: int) -> Batch:
-        """Return what was filled, and start anew."""
+        """Return what was filled, and start a new batch."""
         if self._router is None or not self._shares:
             return Batch(self._delta[:count], None if self._router is None else self._router[:count])
         distinct = sum(len(counts) for counts in self._readers)

@@ -86,9 +86,9 @@ def embed(
                 dataset = _forget_damaged(dataset, sources.splits)
         for line in remove_damaged(store, features):
             announce(f"warning: {line}")
-    settled = [part for parts in finished.values() for part in parts]
-    links = [item for part in settled if (item := dataset.links(part, features.id))]
-    report = make_report(dataset.reopened(), features, backbone, incoming, plan, wanted, forwarded, settled, links)
+    unchanged = [part for parts in finished.values() for part in parts]
+    links = [item for part in unchanged if (item := dataset.links(part, features.id))]
+    report = make_report(dataset.reopened(), features, backbone, incoming, plan, wanted, forwarded, unchanged, links)
     return replace(report, seconds=time.monotonic() - start)
 
 
@@ -143,7 +143,7 @@ def _linked(dataset: Dataset, features: Features, parts: list[Commit], responses
 
 
 def _whole_links(dataset: Dataset, part: Commit, features: Features) -> Commit | None:
-    """Return a part's links; None where there are none, or a damaged commit file, which is written anew."""
+    """Return a part's links; None where there are none, or a damaged commit file, which is written again."""
     try:
         return dataset.links(part, features.id)
     except Damaged:
@@ -175,10 +175,10 @@ def _retired(
     """
     if not sources.replace:
         return []
-    settled = [part for parts in finished.values() for part in parts]
-    given = {one.digest for one in incoming} | {part.record["digest"] for part in settled}
+    unchanged = [part for parts in finished.values() for part in parts]
+    given = {one.digest for one in incoming} | {part.record["digest"] for part in unchanged}
     filled = {(one.digest, one.split) for one in incoming}
-    filled |= {(part.record["digest"], part.record["split"]) for part in settled}
+    filled |= {(part.record["digest"], part.record["split"]) for part in unchanged}
 
     def ends(part: Commit) -> bool:
         digest, split = part.record["digest"], part.record["split"]

@@ -173,7 +173,7 @@ def diagnose_kind(
         over_nobody=over_nobody,
         over_stranger=over_stranger,
         worth=min(over_single.mean, over_nobody.mean, over_stranger.mean),
-        by_count={count: float(told.mean()) - unknown for count, told in found.by_count.items()},
+        by_count={count: float(known.mean()) - unknown for count, known in found.by_count.items()},
         beta=found.beta,
         worth_it=answer,
         more_pairs=more,

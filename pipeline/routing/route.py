@@ -82,7 +82,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Routed:
-    """What `route` says."""
+    """The result of `route`."""
 
     run: str
     """Id of the saved run, which has the router of the largest budget."""

@@ -31,7 +31,7 @@ def _cut(prompt: Text, tokens: int, starts: TokenStarts) -> Text | None:
     """Return the prompt without about `tokens` of its first tokens, always shorter; None: nothing would stay."""
     parts = _user_words(prompt)
     begins = [list(starts(part)) for part in parts]
-    # What templates and merges add makes `tokens` an estimate: the last token stays for the next round to judge.
+    # What templates and merges add makes `tokens` an estimate: the last token is left to the next round.
     tokens = min(tokens, sum(map(len, begins)) - 1)
     if tokens < 1:
         return None

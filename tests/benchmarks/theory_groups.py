@@ -97,7 +97,7 @@ def expected_cross_entropy(p: torch.Tensor, log_q: torch.Tensor, log_not_q: torc
 
 
 def fit_models(groups: Groups, pairs: int, new_pairs: torch.Tensor, generator: torch.Generator) -> Fitted:
-    """Fit the three kinds of models on sampled choices of `pairs` new pairs; judge them on Δ [N, D] by expectation."""
+    """Fit the three kinds of models on sampled choices of `pairs` new pairs; score them on Δ [N, D] by expectation."""
     k, width = groups.tastes.shape
     (group, fitting), (held_group, validation) = (
         groups.choose(torch.randn(count, width, generator=generator), generator) for count in (pairs, pairs // 4)

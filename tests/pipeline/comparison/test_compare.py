@@ -167,13 +167,13 @@ def test_the_command_prints_the_table_and_one_json_object(store: StoreFolder, sy
     ("arguments", "message"),
     [
         (["--methods", "single,magic"], "methods has 'magic'"),
-        (["--shots", "0"], "--shots 0"),
-        (["--seeds", "0"], "--seeds 0"),
-        (["--paper", "transfer"], "--route-on"),
+        (["--shots", "0"], "shots is 0"),
+        (["--seeds", "0"], "seeds is 0"),
+        (["--paper", "transfer"], "paper is 'transfer'"),
         (["--split", "nope"], "has no split 'nope'"),
         (["--methods", "armo"], "ratings"),
         (["--route-on", "elsewhere"], "elsewhere"),
-        (["--methods", "micro", "--budget", "400"], "--budget 400"),
+        (["--methods", "micro", "--budget", "400"], "budget is 400"),
     ],
 )
 def test_bad_input_is_one_line(store: StoreFolder, synthetic: Fill, arguments: list[str], message: str) -> None:

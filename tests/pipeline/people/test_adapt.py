@@ -41,11 +41,11 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     seen: list[tuple[str, list[str]]] = []
     real = Frozen.score
 
-    def judge(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
+    def score(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
         seen.append((split, pair_ids.to_list()))
         return real(self, split, pair_ids, **options)
 
-    monkeypatch.setattr(Frozen, "score", judge)
+    monkeypatch.setattr(Frozen, "score", score)
     return seen
 
 
@@ -189,13 +189,13 @@ def test_the_strength_is_the_best_on_validation_pairs(
     run = planted_run(store, synthetic(store, users=5))
     real, calls = Frozen.score, []
 
-    def judge(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
+    def score(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
         scored = real(self, split, pair_ids, **options)
         calls.append(split)
         scores = replace(scored.scores, margins=scored.scores.margins * (sharpness if len(calls) % 2 else 1))
         return replace(scored, scores=scores)
 
-    monkeypatch.setattr(Frozen, "score", judge)
+    monkeypatch.setattr(Frozen, "score", score)
     adapted = adapt(store, run, None, AdaptOptions("user", "4", "tempered"))
     assert adapted.strength == expected(GRIDS["tempered"])
     assert open_run(store, adapted.run).record["settings"]["strength"] == adapted.strength
@@ -243,7 +243,7 @@ def test_numbers_of_shots(text: str, counts: tuple[int, ...]) -> None:
     ("options", "message"),
     [
         ({"by": "user"}, "split 'test': no pair has a user; embed rows that do"),
-        ({"by": "context"}, "no pair has a context for --by context"),
+        ({"by": "context"}, "no pair has a context; embed rows that do"),
         ({"shots": "1000"}, r"none of the 2 groups by attribute .* has 1000 pairs .* \(the most pairs: 100\)"),
         ({"shots": "100"}, "one of another prompt in 'test'"),
         ({"shots": "four"}, "shots is 'four': expected a number such as 16"),

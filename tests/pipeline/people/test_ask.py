@@ -214,7 +214,7 @@ def test_people_of_two_runs_are_not_mixed(pool: StoreFolder, tmp_path: Path, mon
     options = AdaptOptions("attribute", "2")
     (tmp_path / "empty").mkdir()
     adapt(pool, "planted", None, options, tmp_path / "empty")
-    with pytest.raises(BadInput, match="empty: it holds files already; give a new folder"):
+    with pytest.raises(BadInput, match="empty': it holds files already; give a new folder"):
         adapt(pool, "planted", None, options, tmp_path / "empty")
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="file: it is a file"):
@@ -265,7 +265,7 @@ def test_all_candidates_asked_are_what_adapt_learns_from(pool: StoreFolder) -> N
     ("options", "message"),
     [
         (lambda: AskOptions(""), "user is empty"),
-        (lambda: AskOptions("ann", n=0), "--n is 0"),
+        (lambda: AskOptions("ann", n=0), "n is 0"),
         (lambda: AskOptions("ann", threshold=-1), "threshold is -1"),
         (lambda: AskOptions("ann", beta=math.nan), "beta is nan"),
         (lambda: ReplayOptions(n=9, candidates=4), "`n` is 9, `candidates` is 4"),

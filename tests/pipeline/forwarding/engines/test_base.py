@@ -300,7 +300,7 @@ def test_a_worker_process_sends_its_errors_to_the_command(error: Exception) -> N
             raise error
 
     ours, theirs = multiprocessing.Pipe()
-    thread = threading.Thread(target=process_engine._converse, args=(Failing(), theirs))
+    thread = threading.Thread(target=process_engine._serve_connection, args=(Failing(), theirs))
     thread.start()
     counted: list[int] = []
     slot = process_engine._Member(0, None, [ours]).slot(ours)  # type: ignore[arg-type]
