@@ -1,6 +1,6 @@
 """Data sets: tables of pairs, ratings and rejects, one committed part for each source of a split.
 
-Beside them lie the links, one set for each features id: which vectors a pair's texts became.
+Next to them lie the links, one set for each features id: which vectors a pair's texts became.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def read_table(part: Commit, role: str, columns: list[str] | None = None) -> pl.
 def has_response_ids(part: Commit) -> bool:
     """Say whether a part's pairs name their responses as the ratings do; those of the first versions do not.
 
-    A damaged part passes: whoever reads it is told, and `embed` repairs it.
+    A damaged part passes: reading it raises an error, and `embed` repairs it.
     """
     return part.damage("pairs", digest=True) is not None or "rejected_id" in pq.read_schema(part.path("pairs")).names
 

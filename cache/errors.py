@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class MicroprefError(Exception):
-    """An error told to the user as one line, never as a traceback."""
+    """An error shown to the user as one line, never as a traceback."""
 
     exit_code: ClassVar[int] = 1
 

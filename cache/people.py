@@ -20,7 +20,7 @@ Preferred = Literal["chosen", "rejected", "neither"]
 
 @dataclass(frozen=True)
 class Answer:
-    """One pair that a person judged."""
+    """One pair that a person was asked about."""
 
     pair_id: str
     preferred: Preferred
@@ -40,10 +40,10 @@ class Person:
     features: str
     """Features id of the vectors its heads read."""
     data: str
-    """Data set of the judged pairs."""
+    """Data set of the pairs."""
     split: str
     data_digest: str
-    """Of that split, as it was when they were judged."""
+    """Of that split, as it was when they were asked."""
     method: str
     """How weights were learned: a method of `adapt`, or ask."""
     strength: float

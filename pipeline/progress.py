@@ -26,7 +26,7 @@ class Progress:
             self._bar.update(count)
 
     def expect(self, total: int, remark: str) -> None:
-        """Say how much it will be, as far as is known by now, and a few words beside it."""
+        """Say how much it will be, as far as is known by now, and a few words next to it."""
         with self._lock:
             self._bar.total = total
             self._bar.set_postfix_str(remark, refresh=False)

@@ -181,7 +181,7 @@ def _lost_by_data_set(store: StoreFolder, features: Features) -> str:
         if missing:
             lost.append(
                 f"data set {name!r} ({missing} of its vectors are missing: embed it again too, or start it over with "
-                "--replace if its source is gone)"
+                "`replace` if its source is gone)"
             )
     return ", ".join(lost)
 

@@ -31,11 +31,11 @@ class Leases:
     """
 
     def __init__(self, features: Features, announce: Callable[[str], None]) -> None:
-        """Take features as they were opened; `announce` is told once if leases cannot be renewed."""
+        """Take features as they were opened; `announce` gets one line if leases cannot be renewed."""
         self._features, self._announce = features, announce
         self._shard_of = _shard_numbers(features)
         self._held: set[Path] = set()
-        self._lock, self._ended, self._told = Lock(), Event(), False
+        self._lock, self._ended, self._warned = Lock(), Event(), False
         self._thread = Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> Self:
@@ -75,8 +75,8 @@ class Leases:
         except FileNotFoundError:
             return False
         except OSError as error:
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 self._announce(
                     f"warning: {path}: cannot be marked as in use ({error.strerror}): run no `gc` while this runs"
                 )

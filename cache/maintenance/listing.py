@@ -28,7 +28,7 @@ class Listing:
 def list_store(store: StoreFolder) -> Listing:
     """Return what a store holds. Raises BadInput where there is no such folder."""
     if not store.root.is_dir():
-        raise BadInput(f"store {store.root}: no such folder; `micropref embed` makes it, --store chooses another")
+        raise BadInput(f"store {store.root}: no such folder; run `micropref embed` first, or give another `store`")
     datasets = {name: open_dataset(store, name) for name in store.names("datasets")}
     return Listing(
         [_features(store, name) for name in store.names("features")],

@@ -182,7 +182,7 @@ class Features:
         if len(bad):
             raise Failure(
                 f"vector of key {keys[bad[0]].hex()} holds values that {self.dtype} cannot store "
-                f"({len(bad)} of {len(keys)} rows); nothing was stored, embed with --store-dtype float32"
+                f"({len(bad)} of {len(keys)} rows); nothing was stored, embed with `store_dtype` float32"
             )
         stem = shard_stem(keys)
         array = pa.array(keys, KEY_TYPE)
@@ -232,7 +232,7 @@ class Features:
         return about
 
     def create(self, about: dict[str, Any], reward_head: npt.NDArray[np.float32] | None) -> None:
-        """Make the features' folder exist; `reward_head` [1, D] is the checkpoint's own, kept beside the vectors."""
+        """Make the features' folder exist; `reward_head` [1, D] is the checkpoint's own, kept next to the vectors."""
         path, settings = self.folder / "features.json", canonical_json(self.settings).encode()
         if self._is_described(path, settings):
             return
@@ -244,7 +244,7 @@ class Features:
         write_bytes(path, settings)
 
     def _is_described(self, path: Path, settings: bytes) -> bool:
-        """Say whether the files beside the shards are there and whole."""
+        """Say whether the files next to the shards are there and whole."""
         try:
             if not path.is_file() or path.read_bytes() != settings:
                 return False

@@ -51,6 +51,6 @@ def only_features(store: StoreFolder, features_id: str | None, candidates: list[
     there = store.names("features") if candidates is None else candidates
     if features_id is None and len(there) != 1:
         found = f"{len(there)} features ids ({', '.join(there)})" if there else "no embedded features"
-        advice = "choose one with --features" if there else "run `micropref embed` first"
+        advice = "choose one with `features`" if there else "run `micropref embed` first"
         raise BadInput(f"store {store.root} has {found}: {advice}")
     return open_features(store, features_id or there[0])

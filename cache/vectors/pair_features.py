@@ -191,7 +191,7 @@ def _require_responses(dataset: Dataset, frame: pl.DataFrame, split: str, reward
     if missing:
         raise BadInput(
             f"data set {dataset.name!r}, split {split!r}: {missing} of {frame.height} pairs have no responses embedded "
-            f"for --reward-input {reward_input}; run `micropref embed ... --name {dataset.name} --split {split} "
+            f"for `reward_input` {reward_input}; run `micropref embed ... --name {dataset.name} --split {split} "
             f"--responses {reward_input}` (or `both`)"
         )
 

@@ -57,7 +57,7 @@ def write_vectors(file: BinaryIO, keys: pa.Array, vectors: Vectors) -> int:
         pa.Table.from_arrays([keys.cast(KEY_TYPE), column], schema=schema),
         file,
         row_group_size=ROW_GROUP,
-        max_rows_per_page=ROW_GROUP,  # pyarrow splits a page at 20,000 rows unless told not to
+        max_rows_per_page=ROW_GROUP,  # pyarrow splits a page at 20,000 rows by default
         write_batch_size=ROW_GROUP,
         data_page_size=1 << 30,
         data_page_version="2.0",
@@ -182,7 +182,7 @@ def open_vectors(path: Path, edges: list[str] | None) -> VectorFile:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             raise Failure(
-                f"{path}: no memory is left to open it; raise the process's limit (sql --memory-mb)"
+                f"{path}: no memory is left to open it; raise the process's limit (`memory_mb` of `sql`)"
             ) from error
         missing = isinstance(error, FileNotFoundError)
         if (

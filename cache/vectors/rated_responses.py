@@ -45,7 +45,7 @@ def load_rated(dataset: Dataset, features: Features, split: str, *, part: str) -
         source = unnamed[0].record["source"]
         raise BadInput(
             f"data set {dataset.name!r}, split {split!r}: the pairs of {source} were stored before responses had "
-            f"names; run its `micropref embed {source} --name {dataset.name} --split {split}` again with --replace"
+            f"names; run `micropref embed {source} --name {dataset.name} --split {split} --replace`"
         )
     ratings = pl.concat([read_table(item, "ratings", ["response_id", "attribute", "rating"]) for item in parts])
     wide = ratings.pivot("attribute", index="response_id", values="rating", aggregate_function="mean")

@@ -6,10 +6,10 @@ Four predictions of each scored pair, from the same pairs to fit:
     single    σ(w · Δ), one reward for everybody
     nobody    Σ_k π_k σ(w_k · Δ), heads of groups of units with the groups' shares π
     unit      Σ_k ρ_uk σ(w_k · Δ),  ρ_u ∝ π Π σ(w_k · Δ)^β over pairs to fit of the unit
-    stranger  the same with the pairs of another unit that has about as many
+    other     the same with the pairs of another unit that has about as many
 A mixture can beat one reward by being less sure, with nobody known, and anybody's pairs may tell which heads are good.
-Knowing who chose is worth something where unit beats all three. If units are of no consequence, unit and stranger are
-alike in distribution, however heads were fitted: their difference is 0 in the mean.
+Knowing who chose is worth something where unit beats all three. If units do not matter, unit and other have the
+same distribution, however heads were fitted: their difference is 0 in the mean.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from micropref.heads.fitting.segments import run_places
 from micropref.heads.mixture import pair_log_probability
 
 LEAST_STEPS = 1000
-"""Minibatches of a fit at least, unless validation stops it: a reward that has not got anywhere is no yardstick."""
-STRANGERS = 3
-"""That each unit is compared with."""
+"""Minibatches of a fit at least, unless validation stops it: an unfinished fit is no baseline."""
+OTHER_UNITS = 3
+"""Other units that each unit is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiagnosisPlan:
-    """How the heads are fitted that a diagnosis looks through."""
+    """How the heads of a diagnosis are fitted."""
 
     k: int = 5
     """Groups that units may fall into, as many as there are units at most."""
@@ -61,17 +61,17 @@ class Predictions:
     """[N] by the heads of groups, the unit unknown."""
     unit: torch.Tensor
     """[N] the unit known by all its pairs to fit."""
-    stranger: torch.Tensor
-    """[N] the unit taken for another one; mean over several."""
+    other_unit: torch.Tensor
+    """[N] with the pairs of another unit; mean over several."""
     by_count: dict[int, torch.Tensor]
     """Pairs to fit of each unit (all it has, where fewer) → [N] the unit known by these alone, with a β for them."""
     beta: float
-    """What a pair of the unit counts, chosen on validation pairs; 0: nothing."""
+    """Weight of a pair of the unit, chosen on validation pairs; 0: nothing."""
 
     @property
     def gains(self) -> torch.Tensor:
-        """Return what knowing the unit adds to the log-probability over single, nobody and stranger [N, 3]."""
-        return torch.stack([self.unit - self.single, self.unit - self.nobody, self.unit - self.stranger], 1)
+        """Return what knowing the unit adds to the log-probability over single, nobody and other [N, 3]."""
+        return torch.stack([self.unit - self.single, self.unit - self.nobody, self.unit - self.other_unit], 1)
 
 
 def predict_units(
@@ -79,7 +79,7 @@ def predict_units(
 ) -> Predictions:
     """Fit a single reward and the heads of groups, and predict pairs of other prompts with units known and unknown.
 
-    Codes of units are those of the pairs to fit, 0 to U − 1. Of scored pairs nothing is chosen by.
+    Codes of units are those of the pairs to fit, 0 to U − 1. Nothing is chosen on scored pairs.
     """
     grouped = [
         FitSetting("static", plan.k, seed=plan.seed + restart, latent="user") for restart in range(plan.restarts)
@@ -96,8 +96,8 @@ def predict_units(
     def log_probability(
         pairs: PairTensors, count: int | None, beta: float, taken_for: torch.Tensor | None = None
     ) -> torch.Tensor:
-        told = slice(None) if count is None else rank < count
-        evidence = right.new_zeros(int(units.max()) + 1, plan.k).index_add_(0, units[told], right[told])
+        kept = slice(None) if count is None else rank < count
+        evidence = right.new_zeros(int(units.max()) + 1, plan.k).index_add_(0, units[kept], right[kept])
         evidence = evidence if taken_for is None else evidence[taken_for]
         log_weights = torch.log_softmax(log_prior + beta * evidence[_units(pairs)], 1)
         return pair_log_probability(mixture.margins(pairs.delta), log_weights).double()
@@ -106,12 +106,12 @@ def predict_units(
         return min(GRIDS["tempered"], key=lambda strength: nll(log_probability(validation, count, strength)))
 
     beta = chosen(None)
-    taken = [log_probability(scored, None, beta, other) for other in _strangers(torch.bincount(units))]
+    taken = [log_probability(scored, None, beta, other) for other in _other_units(torch.bincount(units))]
     return Predictions(
         single=single.mixture.log_probability(scored.delta, None).double(),
         nobody=log_probability(scored, None, 0.0),
         unit=log_probability(scored, None, beta),
-        stranger=torch.stack(taken).mean(0),
+        other_unit=torch.stack(taken).mean(0),
         by_count={count: log_probability(scored, count, chosen(count)) for count in counts},
         beta=beta,
     )
@@ -120,7 +120,7 @@ def predict_units(
 def widest_intervals(
     values: torch.Tensor, clusterings: list[torch.Tensor], seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return low and high [C] of values [N, C], for each column by the clusters [N] that leave most doubt.
+    """Return low and high [C] of values [N, C], for each column by the clusters [N] that give the widest interval.
 
     Where people and prompts both repeat, pairs that share either are alike.
     """
@@ -131,14 +131,14 @@ def widest_intervals(
     return low, high
 
 
-def _strangers(sizes: torch.Tensor) -> list[torch.Tensor]:
+def _other_units(sizes: torch.Tensor) -> list[torch.Tensor]:
     """Return other units [U] of about each one's size, several times. Raises ValueError where there is no other."""
     count = len(sizes)
     if count < 2:
-        raise ValueError(f"{count} units: expected two or more, or nobody can be taken for another")
+        raise ValueError(f"{count} units: expected two or more, to compare a unit with another one")
     order, place = torch.argsort(sizes, stable=True), torch.arange(count)
     found = []
-    for step in range(1, min(STRANGERS, count // 2) + 1):
+    for step in range(1, min(OTHER_UNITS, count // 2) + 1):
         neighbour = torch.where(place + step < count, place + step, place - step)
         other = torch.empty_like(order)
         other[order] = order[neighbour]
@@ -148,8 +148,8 @@ def _strangers(sizes: torch.Tensor) -> list[torch.Tensor]:
 
 def _ranks(units: torch.Tensor, seed: int) -> torch.Tensor:
     """Return the place [M] of each pair among its unit's pairs in a random order."""
-    drawn = torch.randperm(len(units), generator=torch.Generator().manual_seed(seed))
-    order = drawn[torch.argsort(units[drawn], stable=True)]
+    shuffled = torch.randperm(len(units), generator=torch.Generator().manual_seed(seed))
+    order = shuffled[torch.argsort(units[shuffled], stable=True)]
     sizes = torch.bincount(units)
     rank = torch.empty_like(units)
     rank[order] = run_places(sizes)

@@ -1,7 +1,7 @@
 """Few-shot adaptation: weights over frozen reward heads for one person, from a few of that person's choices.
 
 Letters: G groups (people, attributes, contexts), n shots of each, N pairs to score, K heads.
-Every method turns shots into `Adapted`; with no shots there is nothing to adapt to, and the run's own weights stand.
+Every method turns shots into `Adapted`; with no shots there is nothing to adapt to, and the run's own weights are used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FIT_LR = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Shots:
-    """The choices that groups are adapted by, the same number of each, as the frozen heads see them."""
+    """The choices that groups are adapted by, the same number of each, scored by the frozen heads."""
 
     margins: torch.Tensor
     """[G, n, K] of every head, chosen less rejected."""
@@ -168,7 +168,7 @@ def by_fit(shots: Shots) -> Adapted:
 def _descend(shots: Shots, gradient: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """Return logits b [G, K] that Adam finds from 0.
 
-    It works on each number for itself, so groups fitted together are groups fitted alone.
+    Adam works entry by entry, so groups fitted together get the weights of groups fitted alone.
     """
     logits = torch.zeros_like(shots.margins[:, 0]).requires_grad_()
     adam = torch.optim.Adam([logits], lr=FIT_LR)

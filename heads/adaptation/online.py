@@ -2,7 +2,7 @@
 
 Letters: T rounds, K heads (the experts). p_tk = σ(m_tk) is head k's probability of what was chosen in round t.
 Regret is a forecaster's summed loss less that of the head which was best over all rounds, or of the best sequence of
-heads that changes S times at most. A bound holds for the loss it stands beside and for no other: the square-root bounds
+heads that changes S times at most. A bound holds for its own loss and for no other: the square-root bounds
 say nothing of log-loss, nor of counted mistakes.
 Source: Cesa-Bianchi & Lugosi 2006, "Prediction, Learning, and Games", theorems 2.2 and 2.3, sections 3.3 and 5.2.
 """
@@ -34,7 +34,7 @@ class Replay:
     final: torch.Tensor
     """[K] log-weights after the last round."""
     bound: float | None
-    """On the regret after T rounds; None where nothing is promised."""
+    """On the regret after T rounds; None where there is no bound."""
     switches: int = 0
     """How often what regret is against may change its head."""
 
@@ -73,8 +73,8 @@ def replay(margins: torch.Tensor, forecaster: Forecaster, switches: int = 1) -> 
     """Play T rounds of margins [T, K] from uniform weights; w_t ∝ exp(−η_t L_t), L_t the losses of earlier rounds.
 
     log-loss: ℓ = −log p, η = 1 (Bayes): regret ≤ log K for every T.
-    fixed-share: the same for tastes that drift, see `_fixed_share`; only this one heeds `switches`.
-    linear: ℓ = 1 − p, played ⟨w, ℓ⟩, η = sqrt(8 log K / T), T known beforehand: regret ≤ sqrt(T log K / 2).
+    fixed-share: the same for tastes that drift, see `_fixed_share`; only this one uses `switches`.
+    linear: ℓ = 1 − p, played ⟨w, ℓ⟩, η = sqrt(8 log K / T), T known in advance: regret ≤ sqrt(T log K / 2).
     linear-anytime: the same with η_t = sqrt(8 log K / t): regret ≤ 2 sqrt(T log K / 2) + sqrt(log K / 8).
     """
     log_right = F.logsigmoid(margins.double())
@@ -103,7 +103,7 @@ def _fixed_share(log_right: torch.Tensor, switches: int) -> Replay:
 
     ŵ is what Bayes' rule makes of w_t. With α = S/(T−1) the regret against the best sequence of S switches at most is
     log K + S log(K−1) + (T−1) h(S/(T−1)) or less, h the entropy in nats. α is never above (K−1)/K, where every round
-    begins anew from uniform weights.
+    starts again from uniform weights.
     """
     rounds, heads = log_right.shape
     possible = min(switches, rounds - 1)
@@ -122,7 +122,7 @@ def _fixed_share(log_right: torch.Tensor, switches: int) -> Replay:
 
 
 def unlearned(margins: torch.Tensor, log_weights: torch.Tensor) -> Replay:
-    """Return what weights [T, K] given beforehand do over T rounds, in log-loss: the cold start to compare with."""
+    """Return what weights [T, K] given in advance do over T rounds, in log-loss: the cold start to compare with."""
     log_right = F.logsigmoid(margins.double())
     log_probability = torch.logsumexp(log_weights.double() + log_right, 1)
     return Replay(log_probability, -log_probability, -log_right, log_weights[-1].double(), None)

@@ -155,7 +155,7 @@ def choose_tau(
     folds = list(_folds(budget, setting.seed))
     if not folds:
         raise BadInput(
-            "the budget has one prompt, so none can be held out to choose tau: give --tau, or a larger budget"
+            "the budget has one prompt, so none can be held out to choose tau: give `tau`, or a larger `budget`"
         )
     total = torch.zeros(len(taus), dtype=torch.float64)
     for held in folds:

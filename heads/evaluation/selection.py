@@ -17,8 +17,8 @@ SAME = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """The best model of one size beside the best of all sizes."""
+class Candidate:
+    """The best model of one size compared with the best of all sizes."""
 
     size: int
     """K, or a width."""
@@ -32,8 +32,8 @@ class Contender:
     """Standard error of `behind`, from paired differences: what makes pairs hard or easy cancels."""
 
 
-def compare_sizes(log_probability: Mapping[int, torch.Tensor], clusters: torch.Tensor) -> list[Contender]:
-    """Return a contender for each size, ascending, from the log-probabilities [N] of its best model.
+def compare_sizes(log_probability: Mapping[int, torch.Tensor], clusters: torch.Tensor) -> list[Candidate]:
+    """Return a candidate for each size, ascending, from the log-probabilities [N] of its best model.
 
     Errors are over clusters (prompts) [N].
     """
@@ -43,23 +43,23 @@ def compare_sizes(log_probability: Mapping[int, torch.Tensor], clusters: torch.T
         own = log_probability[size].double()
         lost = best.double() - own
         own_se, lost_se = standard_error(torch.stack([own, lost], 1), clusters).tolist()
-        found.append(Contender(size, nll(own), own_se, lost.mean().item(), lost_se))
+        found.append(Candidate(size, nll(own), own_se, lost.mean().item(), lost_se))
     return found
 
 
-def smallest_within_one_error(contenders: Sequence[Contender]) -> int:
+def smallest_within_one_error(candidates: Sequence[Candidate]) -> int:
     """Return the smallest size whose NLL is within one standard error of the best one's NLL.
 
     The error is that of the best NLL, not of the paired difference: the latter is so small that heads which only
     sharpen a group's probabilities, by a thousandth of a nat and with certainty, would count as groups.
     """
-    allowed = next(one.nll_se for one in contenders if one.behind == 0)
-    return min(one.size for one in contenders if one.behind <= allowed)
+    allowed = next(one.nll_se for one in candidates if one.behind == 0)
+    return min(one.size for one in candidates if one.behind <= allowed)
 
 
-def smallest_equivalent(contenders: Sequence[Contender], slack: float) -> int:
+def smallest_equivalent(candidates: Sequence[Candidate], slack: float) -> int:
     """Return the smallest size that loses at most `slack` nats to the best, or no more than chance may explain."""
-    return min(one.size for one in contenders if one.behind <= max(slack, one.behind_se))
+    return min(one.size for one in candidates if one.behind <= max(slack, one.behind_se))
 
 
 def agreeing_share(favourites: Sequence[torch.Tensor], k: int) -> float | None:

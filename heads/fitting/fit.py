@@ -43,7 +43,7 @@ def fit(
     """Fit every setting and return them in the order given.
 
     Settings of all methods, K and router widths share their minibatches; a setting's result does not depend
-    on its company beyond rounding. Raises BadInput for features that do not fit the settings, and Failure
+    on the other settings beyond rounding. Raises BadInput for features that do not fit the settings, and Failure
     when a setting's loss is never finite.
     """
     fitted: dict[int, Fitted] = {}
@@ -62,7 +62,7 @@ def fit_in_chunks(
 ) -> Iterator[dict[int, Fitted]]:
     """Do what `fit` does and yield every chunk as it is finished, by the settings' places in the list.
 
-    A chunk whose places are all in `done` is passed over; the others are those of a call without `done`.
+    A chunk whose places are all in `done` is skipped; the others are those of a call without `done`.
     """
     _check(train, validation, settings, plan)
     device = resolve_device(plan.device)
@@ -97,8 +97,8 @@ def _check(train: Source, validation: Source, settings: Sequence[FitSetting], pl
     latents = sorted({setting.latent for setting in settings} - {"pair"})
     if not latents:
         return
-    told = all(isinstance(one, PairTensors) and one.units is not None for one in (train, validation))
-    if len(latents) > 1 or not told:
+    have_units = all(isinstance(one, PairTensors) and one.units is not None for one in (train, validation))
+    if len(latents) > 1 or not have_units:
         raise BadInput(f"latent {' and '.join(latents)}: expected one of them, and every pair's, in memory")
     if plan.solver == "lbfgs":
         raise BadInput(f"solver lbfgs with latent {latents[0]}: it takes no minibatches of whole ones, so use adamw")
@@ -139,7 +139,7 @@ class _Shared:
 
 @dataclass(slots=True)
 class _Track:
-    """One setting's way through the epochs: its histories and the weights to return."""
+    """One setting's state over the epochs: its histories and the weights to return."""
 
     setting: FitSetting
     patience: int
@@ -171,7 +171,7 @@ def _fit_chunk(
 ) -> list[Fitted]:
     plan = shared.plan
     solver, held_out = _solver(shared, settings)
-    # Nothing is to be expected of heads that are still held together.
+    # While annealing still holds the heads together, a fit without improvement has not settled.
     settling = math.ceil(ANNEALED_SHARE * plan.epochs) if held_out.known is not None and plan.anneal else 0
     tracks = [_Track(setting, plan.patience, settling) for setting in settings]
     active = tracks

@@ -60,8 +60,8 @@ def unit_losses(
     weights = log_weights.exp()
     joint = log_weights + evidence
     posterior = torch.softmax(joint if exponent == 1 else log_weights + exponent * evidence, 1)
-    told = (posterior * evidence).sum(1)
-    per_visit = torch.lerp(told, torch.logsumexp(joint, 1), visits.share)
+    expected = (posterior * evidence).sum(1)
+    per_visit = torch.lerp(expected, torch.logsumexp(joint, 1), visits.share)
     of_units = visits.share / visits.share.sum()
     pulled = log_weights
     if penalty.of_batch is not None:

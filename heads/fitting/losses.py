@@ -28,7 +28,7 @@ ABSENT_LOGIT = -1e9
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """The pull of the mixture weights to uniform, per setting."""
+    """The KL penalty towards uniform mixture weights, per setting."""
 
     lam: torch.Tensor
     """[G, 1, 1] λ."""

@@ -132,7 +132,7 @@ def sharing_runs(read: torch.Tensor | None, size: int) -> Runs | None:
     return None if read is None else Runs.of(read, min(SIDE_BY_SIDE, max(1, size // LEAST_RUNS)))
 
 
-def drawn_order(pairs: int, runs: Runs | None, generator: torch.Generator) -> torch.Tensor:
+def shuffled_order(pairs: int, runs: Runs | None, generator: torch.Generator) -> torch.Tensor:
     """Return the pairs in a random order [N], those of a run side by side."""
     order = torch.randperm(pairs if runs is None else len(runs.sizes), generator=generator)
     return order if runs is None else runs.taken(order)[0]
@@ -175,7 +175,7 @@ class Feed:
     """Minibatches of pairs in memory.
 
     Pairs that share the router's input are taken side by side, by settings without a router too: what a setting is
-    fitted to does not depend on its company.
+    fitted to does not depend on the other settings.
     """
 
     def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -188,7 +188,7 @@ class Feed:
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield an epoch's minibatches, those of `minibatches`."""
-        for index in minibatches(drawn_order(self.pairs, self._runs, generator), self.size):
+        for index in minibatches(shuffled_order(self.pairs, self._runs, generator), self.size):
             yield self._inputs.gather(index)
 
     def in_order(self) -> Iterator[Batch]:

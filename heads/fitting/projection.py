@@ -19,7 +19,7 @@ from micropref.heads.fitting.solvers import width_factor
 from micropref.heads.mixture import Mixture
 
 OVERSAMPLED = 32
-"""Directions iterated beside the r wanted: the last of those converge sooner."""
+"""Directions iterated in addition to the r wanted: the last of those converge sooner."""
 ITERATIONS = 3
 
 

@@ -1,4 +1,4 @@
-"""What a fit is told and what it hands back. Shapes: N pairs, D embedding width, K heads."""
+"""Options and results of a fit. Shapes: N pairs, D embedding width, K heads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from micropref.heads.mixture import Mixture
 GROUPED_STEPS = 240
 """Minibatches in all from which annealed restarts agree where users or contexts have groups: half are annealing."""
 LEAST_BATCH = 64
-"""Pairs per minibatch that are not undercut for that."""
+"""Pairs of the smallest minibatch that is used to reach GROUPED_STEPS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class FitSetting:
     k: int
     """Reward heads K."""
     lam: float = 0.1
-    """Strength of the pull of the mixture weights to uniform."""
+    """λ: KL penalty towards uniform mixture weights."""
     prior: Prior = "example"
-    """What is pulled: every pair's weights, or only their mean over the minibatch."""
+    """What the penalty is on: every pair's weights, or only their mean over the minibatch."""
     hidden: int = 128
     """Rectified units of the router; 0 is a linear router."""
     lr: float = 2e-3
@@ -185,7 +185,7 @@ class PairTensors:
 
 @dataclass(frozen=True, slots=True)
 class FitProgress:
-    """Where a fit stands, told after every epoch."""
+    """Progress of a fit, reported after every epoch."""
 
     chunk: int
     """Chunk of settings now fitted, from 1."""

@@ -12,7 +12,7 @@ import torch
 
 from micropref.cache.errors import BadInput
 from micropref.cache.vectors.pair_stream import PairStream, Window
-from micropref.heads.fitting.minibatches import Batch, drawn_order, sharing_runs
+from micropref.heads.fitting.minibatches import Batch, sharing_runs, shuffled_order
 from micropref.heads.fitting.segments import ROUND, Segments
 
 SERIAL = (1 << 15) - 1
@@ -58,7 +58,7 @@ class StreamedFeed:
         """Raise BadInput: the pairs are streamed because they do not fit."""
         raise BadInput(
             f"solver lbfgs reads all pairs at once, and these {self.pairs} do not fit in the memory that is allowed: "
-            "raise --memory, give --projection 256, or use --solver adamw"
+            "raise `memory`, give `projection` 256, or use `solver` adamw"
         )
 
     def _batches(self, order: Iterable[int], generator: torch.Generator | None) -> Iterator[Batch]:
@@ -68,7 +68,7 @@ class StreamedFeed:
         for window in self._stream.windows(list(order), routed=self._routed):
             held = _Held(window, self._device)
             count = len(window.chosen)
-            rows = torch.arange(count) if generator is None else self._drawn(window, generator)
+            rows = torch.arange(count) if generator is None else self._shuffled(window, generator)
             for now in torch.split(rows, _pieces(count, self.size, filled)):
                 self._fill(held, now.to(self._device), filled)
                 filled += len(now)
@@ -78,10 +78,10 @@ class StreamedFeed:
         if filled:
             yield self._batch(filled)
 
-    def _drawn(self, window: Window, generator: torch.Generator) -> torch.Tensor:
+    def _shuffled(self, window: Window, generator: torch.Generator) -> torch.Tensor:
         """Return a window's pairs shuffled, those that share the router's input side by side."""
         shared = None if self._stream.router_rows is None else torch.from_numpy(window.shared)
-        return drawn_order(len(window.chosen), sharing_runs(shared, self.size), generator)
+        return shuffled_order(len(window.chosen), sharing_runs(shared, self.size), generator)
 
     def _fill(self, held: _Held, rows: torch.Tensor, start: int) -> None:
         """Write the pairs of these rows of a window into the buffers from `start` on."""
@@ -110,7 +110,7 @@ class StreamedFeed:
             start += len(tile)
 
     def _batch(self, count: int) -> Batch:
-        """Return what was filled, and start anew."""
+        """Return what was filled, and start a new batch."""
         if self._router is None or not self._shares:
             return Batch(self._delta[:count], None if self._router is None else self._router[:count])
         distinct = sum(len(counts) for counts in self._readers)

@@ -79,8 +79,8 @@ class UnitFeed:
         runs = self._cut.runs
         order = torch.randperm(len(runs.sizes), generator=generator)
         if not self._cut.whole:
-            drawn = torch.randperm(len(self._units), generator=generator)
-            runs = replace(runs, entries=drawn[torch.argsort(self._units[drawn], stable=True)])
+            shuffled = torch.randperm(len(self._units), generator=generator)
+            runs = replace(runs, entries=shuffled[torch.argsort(self._units[shuffled], stable=True)])
         # What an epoch's visits are is worked out at once: a step is short, and its calls would show.
         visits = order[: self.steps * self._taken].view(self.steps, -1).sort(1).values.flatten()
         rows, place = runs.taken(visits)
@@ -88,8 +88,8 @@ class UnitFeed:
         pairs = sizes.view(self.steps, -1).sum(1).tolist()
         of_visits = (torch.split(part, self._taken) for part in (sizes, self._weight[visits], self._share[visits]))
         of_pairs = (torch.split(part, pairs) for part in (rows, place % self._taken))
-        for told in zip(*of_visits, *of_pairs, strict=True):
-            yield self._batch(*told)
+        for arguments in zip(*of_visits, *of_pairs, strict=True):
+            yield self._batch(*arguments)
 
     def _batch(
         self, sizes: torch.Tensor, weight: torch.Tensor, share: torch.Tensor, rows: torch.Tensor, place: torch.Tensor

@@ -62,8 +62,8 @@ class Known:
             first, last = int(unit[0]), int(unit[-1])
             place = unit - first
             segments = Segments(torch.bincount(place), place).to(stack.device)
-            told = F.logsigmoid(stack.margins(batch))
-            total[:, :, first : last + 1] += segments.sums(told)
+            evidence = F.logsigmoid(stack.margins(batch))
+            total[:, :, first : last + 1] += segments.sums(evidence)
             start += len(unit)
         return total
 

@@ -1,7 +1,7 @@
 """Fits with autograd: many seeds in one stack of tensors, Adam on minibatches that they share.
 
 Letters: S seeds, N pairs. A loss per seed makes gradients that do not mix, and Adam works entry by entry: a
-seed's result does not depend on its company. Seeds differ in their initial values; the order of the pairs is
+seed's result does not depend on the other seeds. Seeds differ in their initial values; the order of the pairs is
 the same for all.
 """
 

@@ -63,7 +63,7 @@ def pairs_of_units(data: TrainingData, title: str) -> Pairs:
     """Return the fit part's pairs whose unit is known. Raises BadInput where there are none."""
     units = data.fitting.units
     if units is None or not (units >= 0).any():
-        raise BadInput(f"{title} learns from who judged: no training pair names a user or an attribute")
+        raise BadInput(f"{title} learns from annotators: no training pair names a user or an attribute")
     return data.fitting if (units >= 0).all() else data.fitting.take(units >= 0)
 
 

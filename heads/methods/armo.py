@@ -34,7 +34,7 @@ from micropref.cache.errors import BadInput
 from micropref.heads.fitting.hardware import resolve_device
 from micropref.heads.fitting.minibatches import rms
 from micropref.heads.methods.adam import DATA_SEED, Recipe, Rows, descend
-from micropref.heads.methods.base import Model, Need, Pairs, RatedResponses, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs, RatedResponses, Scores, TrainingData
 from micropref.heads.methods.ridge import chosen_ridge
 from micropref.heads.methods.stacking import Parts, checked, generators, network, one_seed, run_network, stacked
 
@@ -109,7 +109,7 @@ class Armo:
     needs: ClassVar[frozenset[Need]] = frozenset({"ratings", "router"})
     options: ClassVar[frozenset[str]] = frozenset({"gate", "device"})
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> list[Model]:
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[Model]:
         """Fit the rewards once and a gate for every seed: at the published size a stack of seeds is slower."""
         rated = data.rated
         if rated is None or rated.ratings.isnan().all(0).any():
@@ -134,7 +134,7 @@ class Armo:
         return ArmoModel(parts.pop("heads"), penalties=parts.pop("penalties"), gate=parts)
 
 
-def fit_gate(pairs: Pairs, heads: torch.Tensor, options: SystemOptions, seed: int) -> Parts:
+def fit_gate(pairs: Pairs, heads: torch.Tensor, options: MethodOptions, seed: int) -> Parts:
     """Return a seed's gate and its scale [1, 1]; dropout's masks are those of every seed."""
     device = resolve_device(options.device)
     inputs = pairs.router_inputs()

@@ -1,4 +1,4 @@
-"""What every system is to the commands: how it is fitted on cached features, what it says of pairs, how it is kept.
+"""The interface of every method: how it is fitted on cached features, scores pairs, and is saved.
 
 Letters: N pairs, M rated responses, A attributes, D embedding width, K reward heads, S seeds.
 """
@@ -17,10 +17,10 @@ from micropref.heads.choices import ArmoGate
 from micropref.heads.mixture import linear_margin, pair_log_probability
 
 Need = Literal["router", "responses", "units", "ratings", "reward_head"]
-"""router: the embedded prompt is looked at; responses: e(x, chosen) and e(x, rejected) beside their difference;
-units: who judged; ratings; the backbone's head."""
+"""router: the embedded prompt; responses: e(x, chosen) and e(x, rejected) besides their difference;
+units: the annotators; ratings; the backbone's head."""
 UnitKind = Literal["user", "attribute"]
-"""Who judged: a user, or where the data names none, the attribute the pair was judged by."""
+"""The annotator: a user, or where the data names none, the attribute by which the pair was labelled."""
 Combine = Literal["probability", "linear"]
 """How heads become one prediction: Σ_k π_k σ(m_k), or σ(Σ_k π_k m_k)."""
 NO_UNIT = -1
@@ -29,7 +29,7 @@ NO_UNIT = -1
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """N pairs as a system reads them; float32 on the CPU."""
+    """N pairs as a method reads them; float32 on the CPU."""
 
     delta: torch.Tensor
     """Δ [N, D]: e(x, chosen) - e(x, rejected)."""
@@ -39,11 +39,11 @@ class Pairs:
     clusters: torch.Tensor
     """[N] number of each pair's prompt: what is split and resampled together."""
     chosen: torch.Tensor | None = None
-    """e(x, chosen) [N, D], where the system needs responses."""
+    """e(x, chosen) [N, D], where the method needs responses."""
     rejected: torch.Tensor | None = None
-    """e(x, rejected) [N, D], where the system needs responses."""
+    """e(x, rejected) [N, D], where the method needs responses."""
     units: torch.Tensor | None = None
-    """[N] code of who judged (the user, or the attribute where the data has no users), NO_UNIT where not known."""
+    """[N] code of the annotator (the user, or the attribute where the data has no users), NO_UNIT where not known."""
     router_rows: torch.Tensor | None = None
     """[N] row of `router` that each pair reads; None where row n is pair n's."""
 
@@ -65,7 +65,7 @@ class Pairs:
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return e(x, chosen) and e(x, rejected) [N, D]. Raises ValueError where they were left out."""
         if self.chosen is None or self.rejected is None:
-            raise ValueError("these pairs came without their responses, of which this system reads each")
+            raise ValueError("these pairs came without their responses, which this method reads")
         return self.chosen, self.rejected
 
 
@@ -85,36 +85,36 @@ class RatedResponses:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a system may be fitted on: the fit and validation part of a train split, never anything of a test split."""
+    """What a method may be fitted on: the fit and validation part of a train split, never anything of a test split."""
 
     fitting: Pairs
     """Pairs to fit."""
     validation: Pairs
     """Pairs to choose by."""
     units: tuple[str, ...] = ()
-    """Names of the units' codes, those of the fit part; empty where no system asked for units."""
+    """Names of the units' codes, those of the fit part; empty where no method asked for units."""
     unit_kind: UnitKind | None = None
     """What the units are."""
     rated: RatedResponses | None = None
-    """Ratings of train responses, where the system needs them."""
+    """Ratings of train responses, where the method needs them."""
     reward_head: torch.Tensor | None = None
-    """[1, D] the backbone's own `score.weight`, where the system needs it."""
+    """[1, D] the backbone's own `score.weight`, where the method needs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a fitted system says of N pairs."""
+    """A fitted method's scores of N pairs."""
 
     margins: torch.Tensor
-    """[N, K] of every head; a system without heads has one column, the logit of its probability."""
+    """[N, K] of every head; a method without heads has one column, the logit of its probability."""
     log_weights: torch.Tensor
     """[N, K] log of the heads' weights, which sum to 1."""
     combine: Combine
-    """How the two become a prediction."""
+    """How the two become one prediction."""
 
     @classmethod
     def of_logit(cls, logit: torch.Tensor) -> Scores:
-        """Return the scores of a system without heads, from the logit of its probability [N]."""
+        """Return the scores of a method without heads, from the logit of its probability [N]."""
         return cls(logit[:, None], torch.zeros(len(logit), 1), "probability")
 
     def log_probability(self) -> torch.Tensor:
@@ -125,10 +125,10 @@ class Scores:
 
 
 class Model(Protocol):
-    """A fitted system."""
+    """A fitted method."""
 
     def scores(self, pairs: Pairs) -> Scores:
-        """Score pairs of any split. Raises ValueError where they lack what the system needs."""
+        """Score pairs of any split. Raises ValueError where they lack what the method needs."""
         ...
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -138,10 +138,10 @@ class Model(Protocol):
 
 @runtime_checkable
 class Adaptable(Model, Protocol):
-    """A fitted system with a way of its own to learn new units from a few of their pairs."""
+    """A fitted method with a way of its own to learn new units from a few of their pairs."""
 
     def adapted(self, shots: Pairs) -> Model:
-        """Return the system as it is for the units that made these choices: `shots.units` are their codes from now on.
+        """Return the method as it is for the units that made these choices: `shots.units` are their codes from now on.
 
         Units are fitted apart from one another, all else is frozen. Shots without units are all of one, code 0.
         """
@@ -149,8 +149,8 @@ class Adaptable(Model, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SystemOptions:
-    """What a user may change of a system's recipe; every system names in `options` those it heeds."""
+class MethodOptions:
+    """What a user may change of a method's recipe; every method names in `options` those it uses."""
 
     k: int = 5
     """Reward heads, clusters or prototypes."""
@@ -165,7 +165,7 @@ class SystemOptions:
 
 
 class Method(Protocol):
-    """One compared system: fitted by `train --method` and by `compare`."""
+    """One compared method: fitted by `train --method` and by `compare`."""
 
     name: ClassVar[str]
     """As in `--method`."""
@@ -174,11 +174,11 @@ class Method(Protocol):
     supervision: ClassVar[str]
     """What it learns from, in a table's few words."""
     needs: ClassVar[frozenset[Need]]
-    """What it looks at beside Δ; all but `router` are left out of its data where it does not ask."""
+    """What it reads besides Δ; its data has none of the others, except `router`."""
     options: ClassVar[frozenset[str]]
-    """Fields of SystemOptions that change it."""
+    """Fields of MethodOptions that change it."""
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> Sequence[Model]:
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> Sequence[Model]:
         """Fit one model for each seed [S], together where that is faster. Raises BadInput where data is lacking."""
         ...
 

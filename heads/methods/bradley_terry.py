@@ -16,7 +16,7 @@ import torch
 from micropref.heads import choices
 from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
 from micropref.heads.methods.annotator_weights import alone_where_unknown
-from micropref.heads.methods.base import NO_UNIT, Combine, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.base import NO_UNIT, Combine, MethodOptions, Need, Pairs, Scores, TrainingData
 from micropref.heads.mixture import Mixture
 
 RESTARTS = 8
@@ -27,7 +27,7 @@ LEAST_STEPS = 240
 
 @dataclass(frozen=True, slots=True)
 class MixtureModel:
-    """A mixture as a fitted system."""
+    """A mixture as a fitted method."""
 
     mixture: Mixture
     """float32 on the CPU."""
@@ -52,7 +52,7 @@ class _BradleyTerry:
     needs: ClassVar[frozenset[Need]] = frozenset()
     options: ClassVar[frozenset[str]] = frozenset({"k", "device"})
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> list[MixtureModel]:
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[MixtureModel]:
         """Fit every seed's restarts in one call; of each seed the best by validation NLL is returned."""
         k = 1 if self.kind == "single" else options.k
         # One head, or heads that do not share a pair, are a convex problem.

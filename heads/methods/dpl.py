@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.heads.fitting.hardware import resolve_device
 from micropref.heads.methods.adam import Recipe, Rows, averaged, descend
-from micropref.heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs, Scores, TrainingData
 from micropref.heads.methods.stacking import (
     Parts,
     checked,
@@ -106,7 +106,7 @@ class _Dpl:
     needs: ClassVar[frozenset[Need]] = frozenset({"responses"})
     options: ClassVar[frozenset[str]] = frozenset({"device"})
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> list[Model]:
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[Model]:
         """Fit all seeds in one stack."""
         family, device = self.family, resolve_device(options.device)
         scale = response_scale(data.fitting)

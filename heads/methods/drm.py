@@ -12,7 +12,7 @@ from typing import ClassVar
 import scipy.linalg
 import torch
 
-from micropref.heads.methods.base import Need, SystemOptions, TrainingData
+from micropref.heads.methods.base import MethodOptions, Need, TrainingData
 from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.mixture import Mixture
 
@@ -28,7 +28,7 @@ class Drm:
     Centring takes the mean of Δ away, which is the one direction that everybody shares (the chosen response minus the
     rejected one), so its unit vector is one more head: a departure. The paper weighs heads by a few choices of one
     person; before any is known weights are uniform. The signs then cancel and the mean head alone decides: without
-    it this system is a coin until somebody has chosen.
+    it, this method predicts ½ until a person has chosen.
     """
 
     name: ClassVar[str] = "drm"
@@ -37,8 +37,8 @@ class Drm:
     needs: ClassVar[frozenset[Need]] = frozenset()
     options: ClassVar[frozenset[str]] = frozenset()
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> list[MixtureModel]:  # noqa: ARG002
-        """Return the same heads for every seed: nothing here is drawn."""
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[MixtureModel]:  # noqa: ARG002
+        """Return the same heads for every seed: nothing here is random."""
         mean, components = principal_components(data.fitting.delta, COMPONENTS)
         heads = torch.cat([components, -components, torch.nn.functional.normalize(mean, dim=0)[None]])
         return [MixtureModel(Mixture(heads), "linear")] * len(seeds)

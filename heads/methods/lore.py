@@ -26,7 +26,7 @@ from micropref.heads.fitting.hardware import resolve_device
 from micropref.heads.fitting.minibatches import rms
 from micropref.heads.methods.adam import Recipe, Rows, descend
 from micropref.heads.methods.annotator_weights import UnitWeights, few_shot, pairs_of_units, per_unit
-from micropref.heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs, Scores, TrainingData
 from micropref.heads.methods.stacking import Parts, checked, generators, normal, one_seed
 
 RECIPE = Recipe(lr=0.5, steps=1000, batch=4096)
@@ -118,7 +118,7 @@ class LoRe:
     needs: ClassVar[frozenset[Need]] = frozenset({"units"})
     options: ClassVar[frozenset[str]] = frozenset({"k", "device"})
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> list[Model]:
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[Model]:
         """Fit all seeds in one stack, with the α that a fit of its own found."""
         pairs = pairs_of_units(data, self.title)
         assert pairs.units is not None
@@ -140,7 +140,7 @@ class LoRe:
         return LoReModel(parts["heads"], UnitWeights.from_state(parts))
 
 
-def _single_reward(data: TrainingData, options: SystemOptions) -> torch.Tensor:
+def _single_reward(data: TrainingData, options: MethodOptions) -> torch.Tensor:
     """Return the weights [D] of one reward for all."""
     parts = [PairTensors(part.delta, None) for part in (data.fitting, data.validation)]
     fitted = fit(parts[0], parts[1], [FitSetting("single", 1)], FitPlan(device=options.device))

@@ -19,7 +19,7 @@ from micropref.heads.fitting.hardware import resolve_device
 from micropref.heads.fitting.minibatches import rms
 from micropref.heads.methods.adam import Recipe, Rows, descend
 from micropref.heads.methods.annotator_weights import alone_where_unknown
-from micropref.heads.methods.base import NO_UNIT, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.base import NO_UNIT, MethodOptions, Need, Pairs, Scores, TrainingData
 from micropref.heads.methods.stacking import Parts
 
 RESTARTS = 8
@@ -76,7 +76,7 @@ class MaxMin:
     needs: ClassVar[frozenset[Need]] = frozenset({"units"})
     options: ClassVar[frozenset[str]] = frozenset({"k", "device"})
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> list[Clusters]:
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[Clusters]:
         """Fit all seeds' restarts side by side."""
         runs = _Runs.of(data, options)
         starts = [
@@ -113,7 +113,7 @@ class _Runs:
     """The rms."""
 
     @classmethod
-    def of(cls, data: TrainingData, options: SystemOptions) -> _Runs:
+    def of(cls, data: TrainingData, options: MethodOptions) -> _Runs:
         pairs, device = data.fitting, resolve_device(options.device)
         scale = rms(pairs.delta, "the difference of chosen and rejected")
         units, known = torch.full((len(pairs),), NO_UNIT), 0

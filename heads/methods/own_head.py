@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 
 from micropref.cache.errors import BadInput
-from micropref.heads.methods.base import Need, SystemOptions, TrainingData
+from micropref.heads.methods.base import MethodOptions, Need, TrainingData
 from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.mixture import Mixture
 
 
 class OwnHead:
-    """The checkpoint's head as a system."""
+    """The checkpoint's head as a method."""
 
     name: ClassVar[str] = "own-head"
     title: ClassVar[str] = "Backbone's own head"
@@ -25,7 +25,7 @@ class OwnHead:
     needs: ClassVar[frozenset[Need]] = frozenset({"reward_head"})
     options: ClassVar[frozenset[str]] = frozenset()
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> list[MixtureModel]:  # noqa: ARG002
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[MixtureModel]:  # noqa: ARG002
         """Return the checkpoint's head, the same for every seed. Raises BadInput where it has none."""
         if data.reward_head is None:
             raise BadInput("own-head: the backbone of these features has no reward head; embed with one that has")

@@ -29,7 +29,7 @@ from micropref.heads.fitting.hardware import resolve_device
 from micropref.heads.fitting.minibatches import rms
 from micropref.heads.methods.adam import Recipe, Rows, averaged, descend
 from micropref.heads.methods.annotator_weights import UnitWeights, few_shot, known_pairs, pairs_of_units
-from micropref.heads.methods.base import Model, Need, Pairs, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs, Scores, TrainingData
 from micropref.heads.methods.stacking import (
     Parts,
     checked,
@@ -146,7 +146,7 @@ class _Pal:
     supervision: ClassVar[str] = "pairs with users"
     options: ClassVar[frozenset[str]] = frozenset({"k", "device"})
 
-    def fit(self, data: TrainingData, options: SystemOptions, seeds: Sequence[int]) -> list[Model]:
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[Model]:
         """Fit all seeds in one stack. Validation pairs of units without pairs to fit do not choose the step."""
         pairs, device = pairs_of_units(data, "PAL"), resolve_device(options.device)
         assert pairs.units is not None

@@ -1,4 +1,4 @@
-"""The list of systems, by the names that `train --method` and `compare --methods` take."""
+"""The list of methods, by the names that `train --method` and `compare --methods` take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from micropref.heads.methods.pal import PalA, PalB
 
 
 def methods() -> dict[str, Method]:
-    """Return every system by its name, in the order of tables."""
+    """Return every method by its name, in the order of tables."""
     listed: list[Method] = [
         Single(),
         Ensemble(),

@@ -1,4 +1,4 @@
-"""What systems fitted in stacks share: initial values by seed, scales, networks, checks of saved tensors.
+"""What methods fitted in stacks share: initial values by seed, scales, networks, checks of saved tensors.
 
 Letters: S seeds, B rows, D width of the input, H hidden units, O outputs.
 """
@@ -18,7 +18,7 @@ Parts = dict[str, torch.Tensor]
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """Return one generator for each seed, to draw a system's initial values from in a fixed order."""
+    """Return one generator for each seed, to draw a method's initial values from in a fixed order."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 

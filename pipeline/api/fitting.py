@@ -25,7 +25,7 @@ from micropref.pipeline.options import (
 )
 
 if TYPE_CHECKING:
-    from micropref.pipeline.training.method_runs import TrainedSystem
+    from micropref.pipeline.training.method_runs import TrainedMethod
     from micropref.pipeline.training.sweep import Swept
     from micropref.pipeline.training.train import Trained
 
@@ -64,7 +64,7 @@ class Fitting(OpenedStore):
         dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
-    ) -> Trained | TrainedSystem:
+    ) -> Trained | TrainedMethod:
         """Fit reward heads and router, or another method, on a data set's cached features.
 
         Args:
@@ -111,14 +111,14 @@ class Fitting(OpenedStore):
 
         check_used(method, changed(Fitting.train, locals()), latent)
         if method not in get_args(FitMethod):
-            from micropref.heads.methods.base import SystemOptions
-            from micropref.pipeline.show.methods import show_system
-            from micropref.pipeline.training.method_runs import train_system
+            from micropref.heads.methods.base import MethodOptions
+            from micropref.pipeline.show.methods import show_method
+            from micropref.pipeline.training.method_runs import train_method
 
-            recipe = SystemOptions(SystemOptions().k if k is None else k, device, armo_gate)
+            recipe = MethodOptions(MethodOptions().k if k is None else k, device, armo_gate)
             reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
-            system = train_system(self._store, name, method, recipe, seed=seed, **reads)
-            return readable(system, show_system(system))
+            fitted = train_method(self._store, name, method, recipe, seed=seed, **reads)
+            return readable(fitted, show_method(fitted))
         from micropref.heads.fitting.settings import FitPlan, FitSetting
         from micropref.pipeline.show.train import show_training, training_progress
         from micropref.pipeline.training import train as stage

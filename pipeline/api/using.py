@@ -235,11 +235,11 @@ class Using(OpenedStore):
 
         """
         from micropref.pipeline.comparison import compare as stage
-        from micropref.pipeline.comparison.experiment import TrialOptions
+        from micropref.pipeline.comparison.experiment import ExperimentOptions
         from micropref.pipeline.show.compare import show_compared
 
         wanted = None if methods == "all" else words(methods)
-        options = TrialOptions(split, shots, budget, k, seeds, armo_gate, paper, route_on, features, device)
+        options = ExperimentOptions(split, shots, budget, k, seeds, armo_gate, paper, route_on, features, device)
         compared = stage.run_comparison(self._store, name, wanted, options, self._announce)
         return readable(compared, show_compared(compared))
 

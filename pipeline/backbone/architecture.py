@@ -23,7 +23,7 @@ def is_causal(config: PretrainedConfig) -> bool:
     """Return whether a token sees only those before it, so that the last one has seen the whole text.
 
     In this order: a config that says it attends both ways is an encoder; a family known to transformers for masked
-    language modelling (BERT and kin, some of which can also decode) is causal only as a decoder; one known for
+    language modelling (BERT-like models, some of which can also decode) is causal only as a decoder; one known for
     causal language modelling only is causal; any other (code of its own) is what its class is called.
     """
     text = config.get_text_config()
@@ -38,7 +38,7 @@ def is_causal(config: PretrainedConfig) -> bool:
 
 
 def position_offset(trunk: nn.Module) -> int:
-    """Return the position of a text's first token: 0, but padding id + 1 for RoBERTa and kin."""
+    """Return the position of a text's first token: 0, but padding id + 1 for RoBERTa-like models."""
     for name, module in trunk.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return 0 if module.padding_idx is None else module.padding_idx + 1

@@ -42,7 +42,7 @@ class Backbone:
     trunk: PreTrainedModel
     """The transformer without a language model's or classifier's head, in evaluation mode."""
     tokenizer: PreTrainedTokenizerBase
-    """The tokenizer that lies beside it."""
+    """Its tokenizer."""
     causal: bool
     """Whether tokens see only those before them; else it is an encoder."""
     pooling: Pooling
@@ -212,7 +212,7 @@ class Backbone:
         return "token_type_ids" in accepted and getattr(self.trunk.config, "type_vocab_size", 0) > 1
 
     def _padding_id(self) -> int:
-        # RoBERTa and kin count positions by their own padding id, so it is used where there is a usable one.
+        # RoBERTa-like models count positions by their own padding id, so it is used where there is a usable one.
         config = self.trunk.config.get_text_config()
         own = getattr(config, "pad_token_id", None)
         return own if isinstance(own, int) and 0 <= own < config.vocab_size else 0

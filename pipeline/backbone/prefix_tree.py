@@ -102,15 +102,6 @@ def prefix_tree(sequences: Sequence[Ids]) -> PrefixTree:
     return PrefixTree(branches, places)
 
 
-def distinct_prefixes(sequences: Sequence[Ids], groups: Sequence[int]) -> int:
-    """Return the tokens of the trees of sequences whose equal `groups` follow each other: what has to be read."""
-    total = 0
-    for members in grouped(groups):
-        _, shared = sorted_with_shared([sequences[at] for at in members])
-        total += sum(len(sequences[at]) for at in members) - sum(shared)
-    return total
-
-
 def grouped(groups: Sequence[int]) -> Iterable[list[int]]:
     """Yield the places of each run of equal groups."""
     for _, run in groupby(range(len(groups)), key=groups.__getitem__):

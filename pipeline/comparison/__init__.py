@@ -1,4 +1,4 @@
-"""The `compare` stage: all methods on the same pairs, beside the paper's figures.
+"""The `compare` stage: all methods on the same pairs, next to the paper's figures.
 
 Imports pipeline.routing and what is below it.
 """

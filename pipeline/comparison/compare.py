@@ -1,4 +1,4 @@
-"""Every system of the paper side by side: the same cached features, the same scored pairs, the same resampled prompts.
+"""Every method of the paper side by side: the same cached features, the same scored pairs, the same resampled prompts.
 
 Letters: S seeds, n scored pairs, A groups (attributes).
 """
@@ -14,8 +14,8 @@ import torch
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.comparison import Comparison, compare, group_means
-from micropref.pipeline.comparison.entries import REFERENCE, Contestant, contestants
-from micropref.pipeline.comparison.experiment import Trial, TrialOptions
+from micropref.pipeline.comparison.entries import REFERENCE, Entry, entries
+from micropref.pipeline.comparison.experiment import Experiment, ExperimentOptions
 from micropref.pipeline.comparison.published import published
 from micropref.pipeline.options import Paper
 from micropref.pipeline.progress import Announce
@@ -26,10 +26,10 @@ BOOTSTRAP_SEED = 0
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """One system's figures by attribute, and their mean over attributes as `average`."""
+    """One method's figures by attribute, and their mean over attributes as `average`."""
 
     system: str
-    """Name as in --methods."""
+    """Name as in `methods`."""
     title: str
     supervision: str
     """What it learns from."""
@@ -43,7 +43,7 @@ class ComparedRow:
     difference: dict[str, float]
     """Accuracy less that of the single reward."""
     difference_low: dict[str, float]
-    """Lower end of its interval: both systems see the same resampled prompts."""
+    """Lower end of its interval: both methods see the same resampled prompts."""
     difference_high: dict[str, float]
     published: dict[str, float]
     """The paper's figures for the same attributes, where they were asked for and there are any."""
@@ -53,7 +53,7 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class Compared:
-    """What `compare` says."""
+    """The result of `compare`."""
 
     data: str
     """Data set trained on."""
@@ -64,7 +64,7 @@ class Compared:
     k: int
     seeds: int
     shots: int
-    """Labelled pairs for each attribute of systems that adapt to them."""
+    """Labelled pairs for each attribute of methods that adapt to them."""
     shots_from: str
     budget: int
     """Pairs with context for each attribute that MiCRo's router learns from."""
@@ -75,101 +75,101 @@ class Compared:
     """Prompts they belong to."""
     rows: list[ComparedRow]
     skipped: dict[str, str]
-    """Systems that the data does not allow, and why."""
+    """Methods that the data does not allow, and why."""
     groups_left_out: dict[str, int]
-    """Attributes with too few pairs to draw shots and score the rest, and how many they have."""
+    """Attributes with too few pairs to sample shots and score the rest, and how many they have."""
     paper: Paper | None
     protocol: list[str]
     """How the paper did it, and where it disagrees with itself; empty where no table was asked for."""
 
 
 def run_comparison(
-    store: StoreFolder, name: str, wanted: Sequence[str] | None, options: TrialOptions, announce: Announce
+    store: StoreFolder, name: str, wanted: Sequence[str] | None, options: ExperimentOptions, announce: Announce
 ) -> Compared:
-    """Fit and score systems (None: all) on one data set, or train on it and score on another.
+    """Fit and score methods (None: all) on one data set, or train on it and score on another.
 
-    A system that the data does not allow is left out with its reason, unless it was asked for by name. Raises
-    BadInput for unknown systems, missing splits, and more shots or budget than there are pairs.
+    A method that the data does not allow is left out with its reason, unless it was asked for by name. Raises
+    BadInput for unknown methods, missing splits, and more shots or budget than there are pairs.
     """
     chosen = _chosen(wanted)
-    trial = Trial(store, name, options, announce)
+    experiment = Experiment(store, name, options, announce)
     right: dict[str, torch.Tensor] = {}
     seconds: dict[str, float] = {}
     skipped: dict[str, str] = {}
-    for contestant in chosen:
+    for entry in chosen:
         start = time.monotonic()
         try:
-            right[contestant.name] = contestant.right(trial)
+            right[entry.name] = entry.right(experiment)
         except BadInput as error:
-            if wanted is not None and contestant.name in wanted:
+            if wanted is not None and entry.name in wanted:
                 raise
-            skipped[contestant.name] = str(error)
+            skipped[entry.name] = str(error)
             continue
-        seconds[contestant.name] = time.monotonic() - start
-        announce(f"{contestant.title}: {float(right[contestant.name].mean()):.4f} of scored pairs")
+        seconds[entry.name] = time.monotonic() - start
+        announce(f"{entry.title}: {float(right[entry.name].mean()):.4f} of scored pairs")
     found = compare(
         torch.stack([one.double().mean(0) for one in right.values()]),
-        trial.scored_group,
-        trial.scored_prompts,
+        experiment.scored_group,
+        experiment.scored_prompts,
         list(right).index(REFERENCE),
         BOOTSTRAP_SEED,
     )
     table = published(options.paper) if options.paper else None
     rows = []
-    for place, contestant in enumerate(one for one in chosen if one.name in right):
-        paper = {} if table is None else {g: table.value(contestant.name, g) for g in (*trial.groups, AVERAGE)}
+    for place, entry in enumerate(one for one in chosen if one.name in right):
+        paper = {} if table is None else {g: table.value(entry.name, g) for g in (*experiment.groups, AVERAGE)}
         theirs = {group: value for group, value in paper.items() if value is not None}
-        rows.append(_row(contestant, right[contestant.name], found, place, trial, theirs, seconds[contestant.name]))
-    counts = torch.bincount(trial.scored_group, minlength=len(trial.groups)).tolist()
+        rows.append(_row(entry, right[entry.name], found, place, experiment, theirs, seconds[entry.name]))
+    counts = torch.bincount(experiment.scored_group, minlength=len(experiment.groups)).tolist()
     return Compared(
         data=name,
-        scored_on=trial.target.name,
+        scored_on=experiment.target.name,
         split=options.split,
-        features=trial.features.id,
-        k=trial.system.k,
+        features=experiment.features.id,
+        k=experiment.method_options.k,
         seeds=options.seeds,
         shots=options.shots,
         shots_from=options.split,
         budget=options.budget,
-        budget_from=trial.budget_from,
-        scored=dict(zip(trial.groups, counts, strict=True)),
-        prompts=trial.table[trial.rows.numpy()]["prompt_id"].n_unique(),
+        budget_from=experiment.budget_from,
+        scored=dict(zip(experiment.groups, counts, strict=True)),
+        prompts=experiment.table[experiment.rows.numpy()]["prompt_id"].n_unique(),
         rows=rows,
         skipped=skipped,
-        groups_left_out=trial.left_out,
+        groups_left_out=experiment.left_out,
         paper=options.paper,
         protocol=[] if table is None else [*table.protocol, *table.disagreements],
     )
 
 
-def _chosen(wanted: Sequence[str] | None) -> list[Contestant]:
-    known = contestants()
+def _chosen(wanted: Sequence[str] | None) -> list[Entry]:
+    known = entries()
     unknown = [name for name in wanted or () if name not in known]
     if unknown:
-        raise BadInput(f"--methods has {unknown[0]!r}: expected all, or any of {', '.join(known)}")
+        raise BadInput(f"methods has {unknown[0]!r}: expected all, or any of {', '.join(known)}")
     return [one for one in known.values() if wanted is None or one.name in {*wanted, REFERENCE}]
 
 
 def _row(
-    contestant: Contestant,
+    entry: Entry,
     right: torch.Tensor,
     found: Comparison,
     place: int,
-    trial: Trial,
+    experiment: Experiment,
     theirs: dict[str, float],
     seconds: float,
 ) -> ComparedRow:
-    columns = (*trial.groups, AVERAGE)
-    by_seed = group_means(right, trial.scored_group)
+    columns = (*experiment.groups, AVERAGE)
+    by_seed = group_means(right, experiment.scored_group)
     deviations = by_seed.std(0).tolist() if len(by_seed) > 1 else [None] * len(columns)
 
     def named(figures: torch.Tensor) -> dict[str, float]:
         return dict(zip(columns, figures[place].tolist(), strict=True))
 
     return ComparedRow(
-        system=contestant.name,
-        title=contestant.title,
-        supervision=contestant.learns_from(trial),
+        system=entry.name,
+        title=entry.title,
+        supervision=entry.learns_from(experiment),
         accuracy=named(found.accuracy),
         deviation=dict(zip(columns, deviations, strict=True)),
         low=named(found.low),

@@ -21,39 +21,38 @@ from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import only_features
 from micropref.cache.vectors.pair_features import has_contexts
-from micropref.heads.methods.base import Model, Need, Pairs, SystemOptions
+from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs
 from micropref.heads.methods.registry import methods
+from micropref.pipeline.comparison.ceiling import NO_ATTRIBUTE
 from micropref.pipeline.comparison.published import published
 from micropref.pipeline.options import ArmoGate, Paper
-from micropref.pipeline.people.shot_sampling import Draw, draw
+from micropref.pipeline.people.shot_sampling import ShotSample, sample_shots
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.splits import SPLIT
-from micropref.pipeline.training.method_data import SystemData, open_system_data
+from micropref.pipeline.training.method_data import MethodData, open_method_data
 
-NO_ATTRIBUTE = "(none)"
-"""Group of pairs without an attribute."""
 SHOT_SEED = 0
 """Shots are the same for all seeds, so that all seeds are scored on the same pairs."""
 
 
 @dataclass(frozen=True)
-class TrialOptions:
-    """What `compare` is told."""
+class ExperimentOptions:
+    """Options of `compare`."""
 
     split: str = "test"
     """Split that is scored."""
     shots: int = 16
-    """Labelled pairs of each attribute for systems that adapt to them."""
+    """Labelled pairs of each attribute for methods that adapt to them."""
     budget: int = 50
     """Pairs with context of each attribute for MiCRo's router."""
     k: int | None = None
     """Reward heads; None: the paper's for the table asked for, else 5."""
     seeds: int = 5
-    """Every system is fitted with the seeds 0, 1, ..."""
+    """Every method is fitted with the seeds 0, 1, ..."""
     gate: ArmoGate = "small"
     """Size of ARMO's gate."""
     paper: Paper | None = None
-    """Table of the paper to print beside ours."""
+    """Table of the paper to print next to ours."""
     route_on: str | None = None
     """Data set to route and score on, if it is another than the one trained on."""
     features: str | None = None
@@ -64,57 +63,59 @@ class TrialOptions:
     def __post_init__(self) -> None:
         for name, least in (("shots", 1), ("budget", 1), ("seeds", 1)):
             if getattr(self, name) < least:
-                raise BadInput(f"--{name} {getattr(self, name)}: expected at least {least}")
+                raise BadInput(f"{name} is {getattr(self, name)}: expected at least {least}")
         if self.paper == "transfer" and self.route_on is None:
-            raise BadInput("--paper transfer: table 4 tests on another data set, so give --route-on NAME")
+            raise BadInput("paper is 'transfer': table 4 tests on another data set, so give `route_on`")
 
     @property
-    def system(self) -> SystemOptions:
-        """Return what systems are told."""
+    def method_options(self) -> MethodOptions:
+        """Return the options of every method."""
         k = self.k if self.k is not None else published(self.paper).k if self.paper else 5
-        return SystemOptions(k=k, device=self.device, gate=self.gate)
+        return MethodOptions(k=k, device=self.device, gate=self.gate)
 
 
-class Trial:
-    """One comparison's data. Features and fitted models are made when first asked for, and kept."""
+class Experiment:
+    """One comparison's data. Features and fitted models are computed at first use, and kept."""
 
-    def __init__(self, store: StoreFolder, name: str, options: TrialOptions, announce: Announce) -> None:
-        """Draw the shots and say what is scored. Raises BadInput where too little is left to score."""
+    def __init__(self, store: StoreFolder, name: str, options: ExperimentOptions, announce: Announce) -> None:
+        """Sample the shots and say what is scored. Raises BadInput where too little is left to score."""
         self.store, self.name, self.options = store, name, options
-        self.system = options.system
-        self.training: Callable[[frozenset[Need], RouterInput], SystemData] = cache(self._training)
-        """What a system that looks at `needs` is fitted on. Raises BadInput where the data lacks it."""
+        self.method_options = options.method_options
+        self.training: Callable[[frozenset[Need], RouterInput], MethodData] = cache(self._training)
+        """What a method that looks at `needs` is fitted on. Raises BadInput where the data lacks it."""
         self.test: Callable[[frozenset[Need], RouterInput], Pairs] = cache(self._test)
-        """All test pairs as such a system reads them."""
+        """All test pairs as such a method reads them."""
         self.models: Callable[[str, RouterInput], Sequence[Model]] = cache(self._models)
-        """A system's fitted model for each seed. Raises BadInput where the data lacks what it needs."""
+        """A method's fitted model for each seed. Raises BadInput where the data lacks what it needs."""
         trained = open_dataset(store, name)
         self.features: Features = only_features(store, options.features, trained.linked_features())
         self.target: Dataset = trained if options.route_on is None else open_dataset(store, options.route_on)
         self.table = _grouped(self.target, self.features, options.split)
-        draws = draw(self.table, "attribute", self._most_from_test, SHOT_SEED, shared=not self._budget_in_train)
-        self.left_out = draws.left_out
-        if not draws.group:
+        sample = sample_shots(
+            self.table, "attribute", self._most_from_test, SHOT_SEED, shared=not self._budget_in_train
+        )
+        self.left_out = sample.left_out
+        if not sample.group:
             raise BadInput(
                 f"data set {self.target.name!r}, split {options.split!r}: no attribute has more than "
-                f"{self._most_from_test} pairs, so none can be drawn from and scored; lower --shots or --budget"
+                f"{self._most_from_test} pairs, so none can have shots and be scored; lower `shots` or `budget`"
             )
-        self.groups = tuple(sorted(set(draws.group)))
-        self._draws = draws
+        self.groups = tuple(sorted(set(sample.group)))
+        self._sample = sample
         seen = self._prompts_seen(trained)
-        scored = pl.Series(draws.scored) & self.table["attribute"].is_in(self.groups)
+        scored = pl.Series(sample.scored) & self.table["attribute"].is_in(self.groups)
         overlap = scored & self.table["prompt_id"].is_in(seen.implode())
         if overlap.any():
             announce(f"warning: {overlap.sum():,} test pairs have prompts of the train split, they are not scored")
         self.rows = torch.from_numpy(np.flatnonzero((scored & ~overlap).to_numpy()))
         if not len(self.rows):
             raise BadInput(
-                f"data set {self.target.name!r}, split {options.split!r}: nothing is left to score beside the shots"
+                f"data set {self.target.name!r}, split {options.split!r}: nothing is left to score besides the shots"
             )
 
     @property
     def seeds(self) -> range:
-        """Return the seeds of every system."""
+        """Return the seeds of every method."""
         return range(self.options.seeds)
 
     @cached_property
@@ -129,22 +130,22 @@ class Trial:
 
     @cached_property
     def shots(self) -> torch.Tensor:
-        """Return the rows [A, shots] of the test pairs that each group's systems may adapt to."""
-        return torch.stack([_drawn(self._draws, group, self.options.shots) for group in self.groups])
+        """Return the rows [A, shots] of the test pairs that each group's methods may adapt to."""
+        return torch.stack([_first_of(self._sample, group, self.options.shots) for group in self.groups])
 
     @cached_property
     def budget_rows(self) -> torch.Tensor:
-        """Return the test rows [A, budget] that a router may learn from where no train split is to be had."""
+        """Return the test rows [A, budget] that a router may learn from where there is no train split."""
         assert not self._budget_in_train
-        return torch.stack([_drawn(self._draws, group, self.options.budget) for group in self.groups])
+        return torch.stack([_first_of(self._sample, group, self.options.budget) for group in self.groups])
 
     @property
     def budget_from(self) -> str:
         """Return which split a router's pairs come from."""
         return SPLIT if self._budget_in_train else self.options.split
 
-    def _training(self, needs: frozenset[Need], router_input: RouterInput) -> SystemData:
-        return open_system_data(
+    def _training(self, needs: frozenset[Need], router_input: RouterInput) -> MethodData:
+        return open_method_data(
             self.store, self.name, needs, features=self.features.id, router_input=router_input, reward_input="plain"
         )
 
@@ -155,11 +156,11 @@ class Trial:
         return pairs
 
     def _models(self, method: str, router_input: RouterInput) -> Sequence[Model]:
-        system = methods()[method]
-        return system.fit(self.training(system.needs, router_input).training, self.system, self.seeds)
+        chosen = methods()[method]
+        return chosen.fit(self.training(chosen.needs, router_input).training, self.method_options, self.seeds)
 
     def scored(self, needs: frozenset[Need], router_input: RouterInput) -> Pairs:
-        """Return the scored pairs as a system reads them that looks at `needs`."""
+        """Return the scored pairs as a method reads them that looks at `needs`."""
         return self.test(needs, router_input).take(self.rows)
 
     def groups_of(self, table: pl.DataFrame) -> torch.Tensor:
@@ -175,15 +176,15 @@ class Trial:
         table = _grouped(self.target, self.features, split)
         if self._budget_in_train:
             table = table.with_columns(pl.when(pl.col("part") == "fit").then("attribute").alias("attribute"))
-            draws = draw(table, "attribute", self.options.budget, seed, shared=True)
-            short = {name: count for name, count in draws.left_out.items() if name in self.groups}
+            sample = sample_shots(table, "attribute", self.options.budget, seed, shared=True)
+            short = {name: count for name, count in sample.left_out.items() if name in self.groups}
             if short:
                 named = ", ".join(f"{name} {count}" for name, count in short.items())
                 raise BadInput(
-                    f"--budget {self.options.budget}: data set {self.target.name!r} has fewer pairs to fit of {named}; "
-                    "lower --budget"
+                    f"budget is {self.options.budget}: data set {self.target.name!r} has fewer pairs to fit of {named}"
+                    "; lower it"
                 )
-            rows = torch.from_numpy(draws.row)
+            rows = torch.from_numpy(sample.row)
         else:
             rows = self.budget_rows.flatten()
         chosen = table[rows.numpy()]
@@ -191,7 +192,7 @@ class Trial:
         if len(bare):
             raise BadInput(
                 f"data set {self.target.name!r}, split {split!r}: pairs of {', '.join(bare)} have no context to route "
-                "by; embed with --contexts FILE"
+                "by; embed with `contexts`"
             )
         return chosen
 
@@ -220,13 +221,13 @@ class Trial:
         return pl.concat(tables)["prompt_id"].unique()
 
 
-def _drawn(draws: Draw, group: str, count: int) -> torch.Tensor:
-    """Return the first `count` rows that a group drew."""
-    mine = np.array([name == group for name in draws.group]) & (draws.rank < count)
-    return torch.from_numpy(draws.row[mine])
+def _first_of(sample: ShotSample, group: str, count: int) -> torch.Tensor:
+    """Return the first `count` rows sampled of a group."""
+    mine = np.array([name == group for name in sample.group]) & (sample.rank < count)
+    return torch.from_numpy(sample.row[mine])
 
 
 def _grouped(dataset: Dataset, features: Features, split: str) -> pl.DataFrame:
-    """Return a split's embedded pairs as they are drawn from, a missing attribute being one of its own."""
+    """Return a split's embedded pairs as shots are sampled from them, a missing attribute being one of its own."""
     columns = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "chosen_key", "chosen_context_key"]
     return dataset.linked_pairs(features.id, split, columns).with_columns(pl.col("attribute").fill_null(NO_ATTRIBUTE))

@@ -1,4 +1,4 @@
-"""The paper's own figures (MiCRo, EMNLP 2025), to stand beside ours: which systems, on what, under which protocol."""
+"""The paper's own figures (MiCRo, EMNLP 2025), printed next to ours: methods, data and protocol."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ROUNDING = 1.5e-4
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One system's row of a table."""
+    """One method's row of a table."""
 
-    system: str
+    method: str
     """Name of the row as `compare` has it."""
     values: tuple[float, ...]
     """Accuracy on each of the table's attributes."""
@@ -33,18 +33,18 @@ class Published:
     title: str
     attributes: tuple[str, ...]
     k: int
-    """Reward heads of the multi-head systems."""
+    """Reward heads of the multi-head methods."""
     protocol: tuple[str, ...]
     """What was trained on what, how pairs were filtered, what was adapted on."""
     disagreements: tuple[str, ...]
     """Where the paper gives two figures for one thing: both."""
     rows: tuple[PublishedRow, ...]
 
-    def value(self, system: str, attribute: str) -> float | None:
-        """Return a system's published accuracy on an attribute, names compared without case, `average` being one."""
+    def value(self, method: str, attribute: str) -> float | None:
+        """Return a method's published accuracy on an attribute, names compared without case, `average` being one."""
         names = [*(name.casefold() for name in self.attributes), "average"]
         for row in self.rows:
-            if row.system == system and attribute.casefold() in names:
+            if row.method == method and attribute.casefold() in names:
                 return (*row.values, row.average)[names.index(attribute.casefold())]
         return None
 
@@ -53,10 +53,10 @@ def published(paper: Paper) -> Published:
     """Return a table of the paper."""
     assert paper in get_args(Paper)
     table = json.loads(FILE.read_text(encoding="utf-8"))[paper]
-    rows = tuple(PublishedRow(row["system"], tuple(row["values"]), row["average"]) for row in table["rows"])
+    rows = tuple(PublishedRow(row["method"], tuple(row["values"]), row["average"]) for row in table["rows"])
     means = ((row, sum(row.values) / len(row.values)) for row in rows)
     unequal = [
-        f"{row.system}: the printed average is {row.average:.4f}, that of the row's figures {mean:.4f}"
+        f"{row.method}: the printed average is {row.average:.4f}, that of the row's figures {mean:.4f}"
         for row, mean in means
         if abs(mean - row.average) > ROUNDING
     ]

@@ -1,4 +1,4 @@
-"""Generated data with known groups, and the story that `micropref demo` tells with it.
+"""Generated data with known groups, and the walk-through that `micropref demo` runs on it.
 
 Imports the stages.
 """

@@ -1,4 +1,4 @@
-"""The whole story on generated data with known groups: embed, train, evaluate, query."""
+"""The whole pipeline on generated data with known groups: embed, train, evaluate, query."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from micropref.cache.sql.query import render, run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import open_features
-from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
+from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
-from micropref.heads.fitting.fit import fit
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.heads.mixture import Mixture
+from micropref.pipeline.comparison.ceiling import ceiling
 from micropref.pipeline.demo.generate import generate, write
 from micropref.pipeline.embedding.embed import embed
 from micropref.pipeline.evaluation.evaluate import evaluate
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions
-from micropref.pipeline.training.data import load_parts, tensors
+from micropref.pipeline.training.data import load_parts
 from micropref.pipeline.training.train import TrainOptions, train
 
 NAME = "demo"
@@ -51,7 +51,7 @@ QUERIES = (
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo ends with."""
+    """The result of the demo."""
 
     rows: list[dict[str, object]]
     """One row a model: accuracy on held-out prompts, its interval over prompts, accuracy in each group."""
@@ -77,7 +77,7 @@ def run_demo(
     files = write(generate(), source_folder(store))
     features = ""
     for path, split in zip(files, ("train", "test"), strict=True):
-        # What an earlier version generated would else stay beside these rows.
+        # What an earlier version generated would otherwise stay next to these rows.
         sources = SourceOptions(split=split, replace=True)
         report = embed(store, [path], NAME, sources, EmbedOptions(backbone), announce=announce)
         features = report.features
@@ -109,19 +109,9 @@ def _compare(store: StoreFolder, runs: dict[str, str]) -> list[dict[str, object]
         mixture = Mixture.from_state(run.tensors())
         rows.append(_row(model, test.table, correct(mixture.log_probability(test.delta, test.router))))
     test = load_pairs(dataset, features, "test", router_input="prompt")
-    rows.append(_row(CEILING, test.table, _ceiling(*load_parts(dataset, features, "prompt"), test)))
+    right = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
+    rows.append(_row(CEILING, test.table, right))
     return rows
-
-
-def _ceiling(fitting: PairFeatures, validation: PairFeatures, test: PairFeatures) -> torch.Tensor:
-    """Return which held-out pairs [N] are right when each true group has a single reward of its own."""
-    right = torch.full((len(test),), 0.5, dtype=torch.float64)
-    for group in test.table["attribute"].unique().sort():
-        own, held_out = (tensors(one.take(one.table["attribute"] == group)) for one in (fitting, validation))
-        model = fit(own, held_out, [FitSetting("single", 1)], FitPlan())[0].mixture
-        mask = (test.table["attribute"] == group).to_torch()
-        right[mask] = correct(model.log_probability(test.delta[mask], None))
-    return right
 
 
 def _row(model: str, table: pl.DataFrame, right: torch.Tensor) -> dict[str, object]:
@@ -138,5 +128,5 @@ def _row(model: str, table: pl.DataFrame, right: torch.Tensor) -> dict[str, obje
 
 
 def source_folder(store: StoreFolder) -> Path:
-    """Return where the generated rows lie, to look at or to embed with another backbone."""
+    """Return the folder of the generated rows, to look at or to embed with another backbone."""
     return store.root / "demo-source"

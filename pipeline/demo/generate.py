@@ -90,7 +90,7 @@ class _Prompt:
     """Style → answer."""
 
 
-class _Draw:
+class _Random:
     """Choices made from `random()` alone, the one method every Python version repeats for a seed."""
 
     def __init__(self, seed: int) -> None:
@@ -123,24 +123,24 @@ def generate(seed: int = 0, prompts: int = 600, annotators: int = 1200) -> DemoD
     """
     texts = _load_texts()
     _check_counts(prompts, annotators, texts)
-    draw = _Draw(seed)
+    random = _Random(seed)
     groups = tuple(TASTES)
-    questions = _draw_prompts(draw, texts, prompts)
+    questions = _pick_prompts(random, texts, prompts)
     members = [groups[number % len(groups)] for number in range(annotators)]
-    draw.shuffle(members)
+    random.shuffle(members)
     rows: dict[SplitName, list[dict[str, Any]]] = {}
     for part, count in CHOICES.items():
         pools = {group: _pools(questions, part, group, texts) for group in groups}
         placed: list[tuple[int, dict[str, Any]]] = []
         for number, group in enumerate(members, start=1):
-            for prompt in _assign(draw, *pools[group], count):
-                chosen, rejected = _choose(draw, group)
+            for prompt in _assign(random, *pools[group], count):
+                chosen, rejected = _choose(random, group)
                 row = {
                     "prompt": prompt.text,
                     "chosen": prompt.responses[chosen],
                     "rejected": prompt.responses[rejected],
                     "attribute": group,
-                    "context": draw.pick(texts.contexts[group][part]),
+                    "context": random.pick(texts.contexts[group][part]),
                     "user": f"annotator-{number:04d}",
                     "chosen_ratings": _ratings(chosen),
                     "rejected_ratings": _ratings(rejected),
@@ -161,7 +161,7 @@ def write(data: DemoData, folder: Path) -> tuple[Path, Path]:
 
 
 def _load_texts() -> _Texts:
-    """Read the sentences packaged beside this module."""
+    """Read the sentences packaged with this module."""
     return _Texts(**json.loads(Path(__file__).with_name("texts.json").read_text(encoding="utf-8")))
 
 
@@ -175,12 +175,12 @@ def _check_counts(prompts: int, annotators: int, texts: _Texts) -> None:
         raise BadInput(f"demo data: annotators is {annotators}, expected at least {len(TASTES)}, one per group")
 
 
-def _draw_prompts(draw: _Draw, texts: _Texts, count: int) -> list[_Prompt]:
-    """Draw `count` different questions, the topics taking turns, each answered once in every style."""
+def _pick_prompts(random: _Random, texts: _Texts, count: int) -> list[_Prompt]:
+    """Pick `count` different questions, the topics taking turns, each answered once in every style."""
     pools: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for topic, subjects in texts.topics.items():
         pools[topic] = [(question, subject) for subject in subjects for question in texts.questions]
-        draw.shuffle(pools[topic])
+        random.shuffle(pools[topic])
     names = list(pools)
     prompts = []
     for position in range(count):
@@ -188,7 +188,7 @@ def _draw_prompts(draw: _Draw, texts: _Texts, count: int) -> list[_Prompt]:
         question, subject = pools[topic][turn]
         in_topic = len(range(names.index(topic), count, len(names)))
         part: SplitName = "test" if turn < round(TEST_SHARE * in_topic) else "train"
-        answers = {name: _fill(draw.pick(variants), subject) for name, variants in texts.styles.items()}
+        answers = {name: _fill(random.pick(variants), subject) for name, variants in texts.styles.items()}
         prompts.append(_Prompt(position, question.format(**subject), topic, part, answers))
     return prompts
 
@@ -206,11 +206,11 @@ def _pools(prompts: list[_Prompt], part: SplitName, group: str, texts: _Texts) -
     return [p for p in here if homes[p.topic] == group], [p for p in here if homes[p.topic] == OPPOSITE[group]]
 
 
-def _assign(draw: _Draw, home: list[_Prompt], away: list[_Prompt], count: int) -> list[_Prompt]:
-    """Draw `count` different prompts for one annotator."""
+def _assign(random: _Random, home: list[_Prompt], away: list[_Prompt], count: int) -> list[_Prompt]:
+    """Pick `count` different prompts for one annotator."""
     taken: dict[int, _Prompt] = {}
     while len(taken) < count:
-        prompt = draw.pick(home if draw.happens(HOME_SHARE) else away)
+        prompt = random.pick(home if random.happens(HOME_SHARE) else away)
         taken.setdefault(prompt.position, prompt)
     return list(taken.values())
 
@@ -220,15 +220,15 @@ def _ratings(style: str) -> dict[str, int]:
     return {group: len(ranking) - ranking.index(style) for group, ranking in TASTES.items()}
 
 
-def _choose(draw: _Draw, group: str) -> tuple[str, str]:
+def _choose(random: _Random, group: str) -> tuple[str, str]:
     """Show two different styles to a member of the group; returns (chosen, rejected).
 
     P(better-ranked style is chosen) = σ(SHARPNESS · ranks apart), the Bradley-Terry model.
     """
     ranking = TASTES[group]
-    first = draw.index(len(ranking))
-    second = (first + 1 + draw.index(len(ranking) - 1)) % len(ranking)
+    first = random.index(len(ranking))
+    second = (first + 1 + random.index(len(ranking) - 1)) % len(ranking)
     better, worse = min(first, second), max(first, second)
-    if not draw.happens(1 / (1 + math.exp(-SHARPNESS * (worse - better)))):
+    if not random.happens(1 / (1 + math.exp(-SHARPNESS * (worse - better)))):
         better, worse = worse, better
     return ranking[better], ranking[worse]

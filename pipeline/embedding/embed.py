@@ -87,9 +87,9 @@ def embed(
                 dataset = _forget_damaged(dataset, sources.splits)
         for line in remove_damaged(store, features):
             announce(f"warning: {line}")
-    settled = [part for parts in finished.values() for part in parts]
-    links = [item for part in settled if (item := dataset.links(part, features.id))]
-    report = make_report(dataset.reopened(), features, backbone, incoming, plan, wanted, forwarded, settled, links)
+    unchanged = [part for parts in finished.values() for part in parts]
+    links = [item for part in unchanged if (item := dataset.links(part, features.id))]
+    report = make_report(dataset.reopened(), features, backbone, incoming, plan, wanted, forwarded, unchanged, links)
     return replace(report, seconds=time.monotonic() - start)
 
 
@@ -144,7 +144,7 @@ def _linked(dataset: Dataset, features: Features, parts: list[Commit], responses
 
 
 def _whole_links(dataset: Dataset, part: Commit, features: Features) -> Commit | None:
-    """Return a part's links; None where there are none, or a damaged commit file, which is written anew."""
+    """Return a part's links; None where there are none, or a damaged commit file, which is written again."""
     try:
         return dataset.links(part, features.id)
     except Damaged:
@@ -159,7 +159,7 @@ def _read(unread: dict[Path, list[Commit]], sources: SourceOptions, announce: An
         incoming += read_sources([path], limits)
     for path in unread if sources.split_by_prompt is not None else ():
         if {one.split for one in incoming if one.path == str(path)} != {TRAIN, TEST}:
-            announce(f"warning: {path}: too few prompts for --split-by-prompt, one split is empty")
+            announce(f"warning: {path}: too few prompts for `split_by_prompt`, one split is empty")
     for one in incoming:
         losses = "".join(f", {count:,} {reason}" for reason, count in one.dropped.items())
         announce(f"{one.path}: {one.shape} rows; {len(one.pairs):,} pairs for split {one.split}{losses}")
@@ -169,23 +169,23 @@ def _read(unread: dict[Path, list[Commit]], sources: SourceOptions, announce: An
 def _retired(
     dataset: Dataset, sources: SourceOptions, incoming: list[Incoming], finished: dict[Path, list[Commit]]
 ) -> list[Commit]:
-    """Return the parts that `--replace` puts an end to.
+    """Return the parts that `replace` removes.
 
-    Those are the parts of these splits whose source was not given again, and what an earlier `--split-by-prompt`
-    dealt from a given source to a split that it does not fill now.
+    Those are the parts of these splits whose source was not given again, and what an earlier `split_by_prompt`
+    assigned from a given source to a split that it does not fill now.
     """
     if not sources.replace:
         return []
-    settled = [part for parts in finished.values() for part in parts]
-    given = {one.digest for one in incoming} | {part.record["digest"] for part in settled}
+    unchanged = [part for parts in finished.values() for part in parts]
+    given = {one.digest for one in incoming} | {part.record["digest"] for part in unchanged}
     filled = {(one.digest, one.split) for one in incoming}
-    filled |= {(part.record["digest"], part.record["split"]) for part in settled}
+    filled |= {(part.record["digest"], part.record["split"]) for part in unchanged}
 
     def ends(part: Commit) -> bool:
         digest, split = part.record["digest"], part.record["split"]
         if digest in given:
-            dealt = part.record["identity"]["split_by_prompt"] is not None
-            return (digest, split) not in filled and (dealt or split in sources.splits)
+            by_prompt = part.record["identity"]["split_by_prompt"] is not None
+            return (digest, split) not in filled and (by_prompt or split in sources.splits)
         return split in sources.splits
 
     return [part for part in dataset.parts if ends(part)]

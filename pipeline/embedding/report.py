@@ -1,4 +1,4 @@
-"""What `embed` says of its work."""
+"""The result of `embed`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class EmbedReport:
     price: Price | None
     """With `--plan`: what that would cost."""
     tokens_per_second: float
-    """`tokens_unique` by the time of forwarding, and of tokenizing and writing beside it; 0 where there were none."""
+    """`tokens_unique` by the time of forwarding, and of tokenizing and writing next to it; 0 where there were none."""
     seconds: float
     """Wall time of the command, loading included."""
 
@@ -85,10 +85,10 @@ def make_report(
     plan: TextPlan,
     wanted: Demand,
     forwarded: Forwarded | None,
-    settled: Sequence[Commit],
+    unchanged: Sequence[Commit],
     links: Sequence[Commit],
 ) -> EmbedReport:
-    """Count what was read and embedded now together with the parts that were settled before, and their links.
+    """Count what was read and embedded now together with the parts that were there before, and their links.
 
     `wanted` is what was forwarded, or would be.
     """
@@ -96,7 +96,7 @@ def make_report(
     dropped = Counter[str]()
     rejected = empty = 0
     for record, pairs in [(one.record, len(one.pairs)) for one in incoming] + [
-        (part.record, part.files["pairs"].rows) for part in settled
+        (part.record, part.files["pairs"].rows) for part in unchanged
     ]:
         splits[record["split"]] += pairs
         dropped.update(record["dropped"])
@@ -105,7 +105,7 @@ def make_report(
     overlong = int(plan.overlong.sum()) + sum(item.record["overlong"] for item in links)
     if overlong:
         dropped["overlong"] += overlong
-    old = _facts(settled, links)
+    old = _facts(unchanged, links)
     texts = len(set(plan.keys) | old.keys)
     flops = forward_flops(backbone, wanted)
     pairs_now = [pair for one in incoming for pair in one.pairs]
@@ -158,13 +158,13 @@ class _Facts:
     without_context: int
 
 
-def _facts(settled: Sequence[Commit], links: Sequence[Commit]) -> _Facts:
+def _facts(unchanged: Sequence[Commit], links: Sequence[Commit]) -> _Facts:
     keys: set[bytes] = set()
     for item in links:
         keys.update(linked_keys(item))
     users: set[str] = set()
     without = 0
-    for part in settled:
+    for part in unchanged:
         pairs = read_table(part, "pairs", ["user", "context"])
         users.update(pairs["user"].drop_nulls().unique())
         without += pairs["context"].null_count()

@@ -32,7 +32,7 @@ SHARD_TEXTS = 8192
 class TextPlan:
     """The distinct texts of N pairs, numbered in order of first use. It is whole once its shards were read to the end.
 
-    What the backbone reads of a text is kept no longer than it takes to hand out its shard.
+    What the backbone reads of a text is kept no longer than until its shard was taken.
     """
 
     def __init__(

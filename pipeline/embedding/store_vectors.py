@@ -32,7 +32,7 @@ ROUNDS = 3
 class Work:
     """What forwarding the texts of a plan takes."""
 
-    place: Engine
+    engine: Engine
     job: Job
     backbone: Backbone
     tokenizer: PairTokenizer
@@ -51,8 +51,8 @@ def store_vectors(
     """Store what has no vector yet, and have it linked by `link` when every text of the plan was found.
 
     Shards are leased, which keeps `gc` away from what was stored before, and located again before and after they are
-    linked. What goes all the same, by a `gc --min-age 0` at the same moment, is embedded again. Raises Failure where
-    that goes on.
+    linked. What is removed all the same, by a `gc --min-age 0` at the same moment, is embedded again. Raises Failure
+    where that goes on.
     """
     forwarded, linked = summary([], 0.0), False
     for _ in range(ROUNDS):
@@ -70,8 +70,8 @@ def store_vectors(
             return plan, forwarded
         work.announce(f"{lost:,} vectors went while this command ran, by `gc` it seems: they are embedded again")
     raise Failure(
-        f"{features.folder}: vectors went {ROUNDS} times while this command ran; stop the `gc` that runs beside it, "
-        "then give the same command again: it goes on from there"
+        f"{features.folder}: vectors went {ROUNDS} times while this command ran; stop the `gc` that runs at the same "
+        "time, then give the same command again: it goes on from there"
     )
 
 
@@ -91,7 +91,7 @@ def missing_shards(
     shards = (missing for shard in plan.shards() if (missing := shard.without(stored(shard.keys))))
     first = next(shards, None)  # now, before anything is written
     if first is None and len(plan.overlong) and plan.overlong.all():
-        raise BadInput(f"no pair fits {max_length} tokens: give a larger --max-length")
+        raise BadInput(f"no pair fits {max_length} tokens: give a larger `max_length`")
     return shards if first is None else chain([first], shards)
 
 
@@ -111,20 +111,20 @@ def _forward(work: Work, plan: TextPlan, missing: Iterator[Shard], leases: Lease
     first = next(missing, None)
     if first is None:
         return summary([], 0.0)
-    handed_out = 0
+    sent = 0
 
     def counted(shards: Iterator[Shard]) -> Iterator[Shard]:
-        nonlocal handed_out
+        nonlocal sent
         for shard in shards:
-            handed_out += shard.demand.tokens
+            sent += shard.demand.tokens
             leases.expect(shard.keys)
             yield shard
 
-    with progress_bar(None, "embedding", "tok") as count, work.place.hire(work.job, work.backbone) as crew:
+    with progress_bar(None, "embedding", "tok") as count, work.engine.start(work.job, work.backbone) as pool:
 
         def advance(tokens: int) -> None:
             count(tokens)
-            share = plan.planned / len(plan.overlong)  # what is not tokenized is taken to be like what is
-            count.expect(int(handed_out / share), f"{share:.0%} tokenized" if share < 1 else "")
+            share = plan.planned / len(plan.overlong)  # assumes that the rest has as many tokens a pair
+            count.expect(int(sent / share), f"{share:.0%} tokenized" if share < 1 else "")
 
-        return drive(crew, counted(chain([first], missing)), advance, work.announce)
+        return drive(pool, counted(chain([first], missing)), advance, work.announce)

@@ -30,7 +30,7 @@ KEYS = ["run", "data", "split", "part", "attribute"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `eval` says of a run on one split; every table has the columns of the view of its name."""
+    """The result of `eval` for a run on one split; every table has the columns of the view of its name."""
 
     run: str
     data: str
@@ -69,14 +69,14 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     if not frame.height:
         raise BadInput(
             f"data set {dataset.name!r}, split {split!r}: no pair fits the backbone's length, so there is nothing to "
-            "evaluate; embed with a larger --max-length"
+            "evaluate; embed with a larger `max_length`"
         )
     validation = current_scores(run, dataset, "train").filter(pl.col("part") == "validation")
     tables = _tables(run, frame, validation)
     accuracy = float(correct(as_scores(run, frame).log_probability()).mean())
     _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})
-    judged = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
-    lowest = float(judged["accuracy"].to_numpy().min())
+    evaluated = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
+    lowest = float(evaluated["accuracy"].to_numpy().min())
     return Evaluation(run.id, dataset.name, split, frame.height, scored, missing, accuracy, lowest, **tables)
 
 
@@ -84,8 +84,8 @@ def _tables(run: Run, frame: pl.DataFrame, validation: pl.DataFrame) -> dict[str
     """Return the four tables of a split's scores; heads are chosen on those of validation pairs."""
     groups = [(part, as_scores(run, part)) for part in _groups(frame)]
     heads = pl.concat([_head_accuracy(*group) for group in groups])
-    judged = _groups(validation) if validation.height else ()
-    on_validation = [_head_accuracy(part, as_scores(run, part)) for part in judged]
+    validated = _groups(validation) if validation.height else ()
+    on_validation = [_head_accuracy(part, as_scores(run, part)) for part in validated]
     chosen_by = pl.concat(on_validation) if on_validation else None
     return {
         "head_accuracy": heads,

@@ -1,4 +1,4 @@
-"""Scores of a run on a split's pairs: what every head says of each pair, kept wide, one row a pair.
+"""Scores of a run on a split's pairs: the margins of all heads, one row a pair.
 
 N pairs, K heads. Pairs that have scores already are not scored again.
 """
@@ -24,7 +24,7 @@ CHUNK = 1 << 14
 def score_missing(fitted: FittedRun, dataset: Dataset, split: str, part: str | None) -> tuple[int, int]:
     """Score the pairs that have none yet; return how many that were and how many lacked a context.
 
-    Pairs whose prompt the run's router was re-fitted on are passed over.
+    Pairs whose prompt the run's router was re-fitted on are skipped.
     """
     wanted = pl.lit(True) if part is None else pl.col("part") == part
     known = _stored_scores(fitted.run, dataset, split)
@@ -39,7 +39,7 @@ def score_missing(fitted: FittedRun, dataset: Dataset, split: str, part: str | N
 
 
 def unspent(run: Run) -> pl.Expr:
-    """Return what holds of pairs that a run may be scored on: no router of it was re-fitted on their prompt."""
+    """Return the filter for pairs that a run may be scored on: no router of it was re-fitted on their prompt."""
     budget = run.budget()
     if budget is None:
         return pl.lit(True)
@@ -56,13 +56,13 @@ def current_scores(run: Run, dataset: Dataset, split: str) -> pl.DataFrame:
 
 
 def as_scores(run: Run, frame: pl.DataFrame) -> Scores:
-    """Return rows of stored scores as a system's, in float64."""
+    """Return rows of stored scores as a method's, in float64."""
     # Runs of the first version do not say how heads combine: all were mixtures.
     return Scores(_matrix(frame, "margin"), _matrix(frame, "weight").log(), run.record.get("combine", "probability"))
 
 
 def _score(fitted: FittedRun, dataset: Dataset, split: str, located: LocatedPairs) -> None:
-    """Score pairs and keep what came out."""
+    """Score pairs and store their scores."""
     loaded, pairs = fitted.reading.read(located)
     scores = fitted.model.scores(pairs)
     weights = scores.log_weights.exp()

@@ -14,7 +14,7 @@ TOKENS_PER_BATCH = 8192
 """Most tokens of a batch, padding included, where nothing else is asked for."""
 _CPU_TOKENS = 2048
 """Enough for a CPU. What the layers of a larger batch work on leaves its caches, and memory of that size goes back to
-the system after every layer, to be cleared again: up to a third of the speed."""
+the operating system after every layer, to be cleared again: up to a third of the speed."""
 
 
 def good_batch(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Which pass to take: the fastest that gives, on some of the very texts, the vectors of each text read alone."""
+"""Which pass to take: the fastest that, on a sample of the texts, gives the vectors of each text read alone."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def choose_pass(
     """Return the pass of a name for these texts; equal `groups` are neighbours.
 
     `auto` is `tree` for causal backbones and `packed` for encoders where the check holds, else `padded`, and says so.
-    Raises BadInput where a pass chosen by hand does not suit the backbone.
+    Raises BadInput where a pass that was asked for does not suit the backbone.
     """
     if name == "tree" and not backbone.causal:
         raise BadInput(
-            f"--pass tree: backbone {backbone.checkpoint.name} is an encoder, whose tokens see the whole text and can "
-            "share nothing: use packed or auto"
+            f"pass_ is 'tree': backbone {backbone.checkpoint.name} is an encoder, whose tokens see the whole text and "
+            "can share nothing: use packed or auto"
         )
     if name == "padded":
         return PaddedPass(backbone, tokens_per_batch)
@@ -51,7 +51,7 @@ def choose_pass(
     if reason is None:
         return chosen
     if name != "auto":
-        raise BadInput(f"--pass {name}: {reason}: use auto or padded")
+        raise BadInput(f"pass_ is {name!r}: {reason}: use auto or padded")
     announce(f"not the {chosen.name} pass: {reason}; length-sorted padded batches instead")
     return PaddedPass(backbone, tokens_per_batch)
 

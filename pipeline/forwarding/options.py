@@ -59,7 +59,7 @@ class EmbedOptions:
 
     def __post_init__(self) -> None:
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
-            raise BadInput(f"--tokens-per-batch {self.tokens_per_batch}: expected at least 1")
+            raise BadInput(f"tokens_per_batch is {self.tokens_per_batch}: expected at least 1")
 
     def load(self, *, weights: bool = True) -> Backbone:
         """Load the backbone; without its weights only what they would be is known: widths, tokens, settings."""
@@ -77,7 +77,7 @@ class EmbedOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Who forwards the shards."""
+    """Options of `embed`: where the shards are forwarded."""
 
     engine: EngineName = "local"
     """This machine, or a Ray cluster."""
@@ -88,6 +88,6 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
-            raise BadInput(f"--workers {self.workers}: expected at least 1")
+            raise BadInput(f"workers is {self.workers}: expected at least 1")
         if self.ray_address is not None and self.engine != "ray":
-            raise BadInput(f"--ray-address {self.ray_address}: is for --engine ray")
+            raise BadInput(f"ray_address is {self.ray_address!r}: give `engine` ray with it, or leave it out")

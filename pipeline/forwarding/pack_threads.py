@@ -30,7 +30,7 @@ class Readers:
 
     pool: ThreadPoolExecutor
     most: int
-    """Packs to hand out at a time."""
+    """Packs to submit at a time."""
 
     def submit(self, work: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> Future[_T]:
         """Let one of the threads work."""

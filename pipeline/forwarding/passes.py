@@ -44,7 +44,7 @@ class Pass(Protocol):
 
     @property
     def name(self) -> str:
-        """Return what `--pass` calls it."""
+        """Return its name in the option `pass`."""
 
     @property
     def backbone(self) -> Backbone:
@@ -86,7 +86,7 @@ class PackedPass:
 
     @property
     def name(self) -> str:
-        """Return what `--pass` calls it."""
+        """Return its name in the option `pass`."""
         return "tree" if self.share else "packed"
 
     def run(self, texts: Sequence[Tokens], groups: Sequence[int]) -> Iterator[Batch]:

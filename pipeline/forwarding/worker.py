@@ -32,12 +32,12 @@ Advance = Callable[[int], None]
 
 
 class Stopped(Exception):  # noqa: N818 - nothing is wrong with it
-    """The worker was told to stop before a shard was read."""
+    """The worker was asked to stop before a shard was read."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told."""
+    """What every worker needs to know."""
 
     folder: Path
     """Of the features."""
@@ -51,10 +51,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of a shard."""
+    """The result of a shard."""
 
     number: int
-    """The shard's."""
+    """Number of the shard."""
     demand: Demand = field(default_factory=Demand)
     """What it asked of the backbone; nothing where another writer was faster."""
     forwarded_tokens: int = 0
@@ -87,7 +87,7 @@ class Worker:
         """Forward a shard and store it, whole or not at all.
 
         Raises Failure naming the row whose vector is not finite, or where the disk refuses; Stopped once the worker
-        was told to stop, or any shard before failed.
+        was asked to stop, or any shard before failed.
         """
         if self._features.has_shard(shard.keys):  # another writer was faster
             return Stored(shard.number)
@@ -109,7 +109,7 @@ class Worker:
         )
 
     def stop(self) -> None:
-        """Give up what is being forwarded, after the batch it is at; what is being stored is finished."""
+        """Stop forwarding after the current batch; shards being stored are finished."""
         self._stopped.set()
 
     def close(self) -> None:
@@ -124,7 +124,8 @@ class Worker:
         try:
             for batch in chosen.run(shard.tokens, shard.groups):
                 vectors[batch.places] = batch.vectors.numpy()
-                with np.errstate(over="ignore"):  # what the storage dtype cannot hold is infinite, and told by its row
+                # A value too large for the storage dtype becomes infinite, and is reported with its row.
+                with np.errstate(over="ignore"):
                     stored = vectors[batch.places].astype(self._features.dtype, copy=False)
                 require_finite(stored, [shard.names[at] for at in batch.places])
                 forwarded += batch.forwarded
@@ -190,7 +191,7 @@ def delta_error(shard: Shard, exact: Vectors, stored: npt.NDArray[Any]) -> float
 
 @dataclass(frozen=True)
 class Forwarded:
-    """What all workers did."""
+    """The totals of all workers."""
 
     demand: Demand
     forwarded_tokens: int
@@ -208,7 +209,7 @@ class Forwarded:
 
 
 def summary(done: Sequence[Stored], seconds: float) -> Forwarded:
-    """Return what shards, stored in any order, come to."""
+    """Return the totals of shards, stored in any order."""
     in_order = sorted(done, key=lambda stored: stored.number)
     return Forwarded(
         sum((stored.demand for stored in in_order), Demand()),

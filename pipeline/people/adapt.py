@@ -24,17 +24,17 @@ from micropref.heads.evaluation.metrics import cluster_intervals, correct
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
 from micropref.pipeline.options import GroupedBy, ShotsFrom
-from micropref.pipeline.people.episodes import read_lesson
-from micropref.pipeline.people.frozen_run import Frozen, Judged, open_frozen
+from micropref.pipeline.people.episodes import read_episode
+from micropref.pipeline.people.frozen_run import Frozen, ScoredPairs, open_frozen
 from micropref.pipeline.people.person_files import check_new, write_people
-from micropref.pipeline.people.shot_sampling import Draw, draw
+from micropref.pipeline.people.shot_sampling import ShotSample, sample_shots
 from micropref.pipeline.people.strength import choose_strength
 from micropref.pipeline.sources.splits import SCORED
 
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """What `adapt` is told."""
+    """Options of `adapt`."""
 
     by: GroupedBy
     """What a group is: the pairs of one user, attribute or context."""
@@ -44,22 +44,22 @@ class AdaptOptions:
     tau: float | None = None
     """Temperature of `hedge`, 1 by default: Bayes' rule."""
     shots_from: ShotsFrom = "test"
-    """Split the shots are drawn from; pairs of the test split are scored either way."""
+    """Split the shots are sampled from; pairs of the test split are scored either way."""
     seed: int = 0
-    """Of the draw of shots."""
+    """Of the sampling of shots."""
 
     def __post_init__(self) -> None:
         if self.tau is not None and self.method != "hedge":
-            raise BadInput(f"--tau is {self.tau}: method {self.method} has no temperature, only hedge has")
+            raise BadInput(f"tau is {self.tau}: method {self.method} has no temperature, only hedge has")
         if self.tau is not None and not 0 < self.tau < math.inf:
-            raise BadInput(f"--tau is {self.tau}: expected a number above 0")
+            raise BadInput(f"tau is {self.tau}: expected a number above 0")
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Return the numbers of shots, 0 first: every curve begins at the cold start."""
         words = self.shots.split(",")
         if not all(word.strip().isdecimal() for word in words) or not any(int(word) for word in words):
-            raise BadInput(f"--shots is {self.shots!r}: expected a number such as 16, or numbers such as 1,2,4,8,16")
+            raise BadInput(f"shots is {self.shots!r}: expected a number such as 16, or numbers such as 1,2,4,8,16")
         asked = [int(word) for word in words]
         if len(asked) == 1:
             asked += [2**power for power in range(asked[0].bit_length()) if 2**power < asked[0]]
@@ -68,7 +68,7 @@ class AdaptOptions:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What `adapt` says."""
+    """The result of `adapt`."""
 
     run: str
     """Id of the saved run, which has the weights learned from the most shots."""
@@ -103,24 +103,24 @@ def adapt(
     """Learn and save a weight vector for every group of a data set, by default the run's own; as files in `people` too.
 
     No pair is scored whose prompt is among its group's shots. Shots of a smaller number are the first of a larger
-    one, and what remains beside the largest number is scored for all. Raises BadInput where no group has enough, or
+    one, and what remains after the largest number is scored for all. Raises BadInput where no group has enough, or
     `people` is there already.
     """
     counts = options.counts
     if people is not None:
         check_new(people)
     frozen = open_frozen(store, run_id, data)
-    table, drawn = _draw(frozen, options, counts[-1])
-    lesson = read_lesson(frozen, options.by, table, drawn, responses=options.method == "drm")
+    table, sample = _sample(frozen, options, counts[-1])
+    episode = read_episode(frozen, options.by, table, sample, responses=options.method == "drm")
     strength = options.tau or 1.0
     if options.method in GRIDS:
         strength = choose_strength(frozen, options.by, options.method, counts[1:], options.seed)
-    adapted = [adapt_groups(options.method, lesson.shots.first(count), strength) for count in counts[1:]]
-    by_count = [lesson.scored.scores, *(lesson.rescored(one) for one in adapted)]
-    clusters = lesson.group if options.by == "user" else prompt_clusters(lesson.scored.table)
+    adapted = [adapt_groups(options.method, episode.shots.first(count), strength) for count in counts[1:]]
+    by_count = [episode.scored.scores, *(episode.rescored(one) for one in adapted)]
+    clusters = episode.group if options.by == "user" else prompt_clusters(episode.scored.table)
     learned = {"strength": strength, "routed": adapted[-1].routed, "combine": by_count[-1].combine}
     settings = asdict(options) | learned
-    run = frozen.save(store, options.method, settings, options.shots_from, lesson.names, adapted[-1].state())
+    run = frozen.save(store, options.method, settings, options.shots_from, episode.names, adapted[-1].state())
     place = {
         "run": run.id,
         "parent": frozen.run.id,
@@ -128,13 +128,13 @@ def adapt(
         "split": SCORED,
         "grouped_by": options.by,
         "method": options.method,
-        "groups": len(lesson.names),
-        "n": lesson.scored.table.height,
+        "groups": len(episode.names),
+        "n": episode.scored.table.height,
     }
     curve = _curve(counts, by_count, clusters).with_columns(pl.lit(value).alias(name) for name, value in place.items())
-    _keep(run, lesson.scored, by_count[-1], curve)
+    _keep(run, episode.scored, by_count[-1], curve)
     if people is not None:
-        write_people(people, run, table[drawn.row])
+        write_people(people, run, table[sample.row])
     return Adaptation(
         run=run.id,
         parent=frozen.run.id,
@@ -144,27 +144,27 @@ def adapt(
         method=options.method,
         shots_from=options.shots_from,
         strength=strength,
-        groups=len(lesson.names),
-        left_out=len(drawn.left_out),
-        pairs=lesson.scored.table.height,
-        without_context=lesson.scored.without_context,
+        groups=len(episode.names),
+        left_out=len(sample.left_out),
+        pairs=episode.scored.table.height,
+        without_context=episode.scored.without_context,
         resampled="users" if options.by == "user" else "prompts",
         adaptation=curve,
         people=None if people is None else str(people),
     )
 
 
-def _draw(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFrame, Draw]:
+def _sample(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFrame, ShotSample]:
     """Return a table of pairs and which of them are shots, and which are scored. Raises BadInput where none is."""
-    table, pool = frozen.drawn_from(options.shots_from, options.by)
-    drawn = draw(table, options.by, most, options.seed, shared=False, pool=pool)
-    if not drawn.group:
+    table, pool = frozen.shot_pool(options.shots_from, options.by)
+    sample = sample_shots(table, options.by, most, options.seed, shared=False, pool=pool)
+    if not sample.group:
         raise BadInput(
-            f"--shots {options.shots}: none of the {len(drawn.left_out)} groups by {options.by} of data set "
+            f"shots is {options.shots!r}: none of the {len(sample.left_out)} groups by {options.by} of data set "
             f"{frozen.dataset.name!r} has {most} pairs in split {options.shots_from!r} and one of another prompt in "
-            f"{SCORED!r} (the most pairs: {max(drawn.left_out.values())}); ask for fewer --shots"
+            f"{SCORED!r} (the most pairs: {max(sample.left_out.values())}); ask for fewer"
         )
-    return table, drawn
+    return table, sample
 
 
 def _curve(counts: tuple[int, ...], by_count: list[Scores], clusters: torch.Tensor) -> pl.DataFrame:
@@ -192,7 +192,7 @@ def _curve(counts: tuple[int, ...], by_count: list[Scores], clusters: torch.Tens
     return pl.DataFrame(columns, schema_overrides={"shots": pl.Int64})
 
 
-def _keep(run: Run, scored: Judged, scores: Scores, curve: pl.DataFrame) -> None:
+def _keep(run: Run, scored: ScoredPairs, scores: Scores, curve: pl.DataFrame) -> None:
     """Keep the scores of the largest number of shots and the curve, where the views find them."""
     table = scored.table
     folder = run.eval_folder(curve["data"][0])

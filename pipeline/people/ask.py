@@ -1,4 +1,4 @@
-"""Asking a person: the next question is the one that tells most, until it tells too little; answers are kept.
+"""Interviews: the next question is the one with the most expected information; answers are kept.
 
 M questions of a pool, K heads.
 """
@@ -32,7 +32,7 @@ Reply = Literal["1", "2", "s", "q"]
 """The first response is preferred, the second, neither; or no more questions."""
 REPLIES: tuple[Reply, ...] = get_args(Reply)
 Stopped = Literal["n", "threshold", "quit", "pool"]
-"""Asked as many as wanted; the next tells too little; the person had enough; there is no other question."""
+"""All questions asked; too little information in the next one; ended by the person; no questions left."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,27 @@ class AskOptions:
     """Options of `ask`."""
 
     user: str
-    """Who is asked: any name; a known one goes on where it stopped."""
+    """User to interview: any name; resumes earlier answers."""
     split: str = SCORED
     """Split of the pool that questions are from; heads know the answers of train."""
     n: int = 10
     """Questions at most."""
     threshold: float = 0.01
-    """Nats: a question that tells less is not worth asking."""
+    """Stop when the expected information falls below so many nats."""
     beta: float | None = None
-    """What an answer counts: 1 is Bayes' rule; None: chosen on validation users of the run's own data."""
+    """Weight of an answer: 1 is Bayes' rule; None: chosen on validation users of the run's own data."""
     seed: int = 0
-    """Of which response is shown first."""
+    """Seed of which response is shown first."""
 
     def __post_init__(self) -> None:
         if not self.user:
-            raise BadInput("--user is empty: expected a name to keep the answers under")
+            raise BadInput("user is empty: expected a name to keep the answers under")
         if self.n < 1:
-            raise BadInput(f"--n is {self.n}: expected at least 1")
+            raise BadInput(f"n is {self.n}: expected at least 1")
         for name in ("threshold", "beta"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise BadInput(f"--{name} is {value}: expected a finite number of at least 0")
+                raise BadInput(f"{name} is {value}: expected a finite number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ class Question:
     first_is_chosen: bool
     """Whether the first response is the one that was chosen by whoever the pair is from: never shown."""
     information: float
-    """Nats that the answer is expected to tell of the person's group."""
+    """Expected information about the person's group, in nats."""
     weights: tuple[float, ...]
     """[K] before the answer, averaged over the pool."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What `ask` says."""
+    """The result of `ask`."""
 
     run: str
     """The run whose heads are weighed."""
@@ -92,7 +92,7 @@ class Asked:
     """The pool."""
     split: str
     beta: float
-    """What an answer counts."""
+    """Weight of an answer."""
     beta_chosen_by: str
     resumed: int
     """Answers from earlier interviews."""
@@ -100,7 +100,7 @@ class Asked:
     """One row for each answered question: pair_id, prompt, reply, information, weights [K] after it."""
     stopped: Stopped
     next_information: float | None
-    """Nats the next question would tell; None where there is none."""
+    """Expected information of the next question, in nats; None where there is none."""
     weights: tuple[float, ...]
     """[K] at the end, averaged over the pool."""
     file: str | None
@@ -111,7 +111,7 @@ class Interview:
     """A pool of questions, and what a person has answered so far."""
 
     def __init__(self, frozen: Frozen, options: AskOptions, beta: float) -> None:
-        """Let the heads judge the pool, and take up the person's earlier answers, each of which counts β.
+        """Score the pool with the heads, and load the person's earlier answers, each with weight β.
 
         Raises BadInput where those were about other pairs, Failure where the person's file is damaged.
         """
@@ -120,8 +120,7 @@ class Interview:
         known = read_person(person_path(self.folder, options.user))
         self.answers: list[Answer] = [] if known is None else list(known.answers)
         self.table = self._pool()
-        judged = frozen.judge(options.split, self.table["pair_id"])
-        self._scores: Scores = judged.scores
+        self._scores: Scores = frozen.score(options.split, self.table["pair_id"]).scores
         self._evidence = self._scores.margins.new_zeros(self._scores.margins.shape[1])
         self._row = {pair: row for row, pair in enumerate(self.table["pair_id"])}
         self._open = torch.ones(self.table.height, dtype=torch.bool)
@@ -139,8 +138,8 @@ class Interview:
         if missing:
             raise BadInput(
                 f"{len(missing)} of the {len(answered)} earlier answers of {self.options.user!r} are about pairs that "
-                f"are not in data set {dataset.name!r}, split {self.options.split!r}; give the --pool and --split they "
-                f"are from, or remove {person_path(self.folder, self.options.user)} to begin anew"
+                f"are not in data set {dataset.name!r}, split {self.options.split!r}; give the `pool` and `split` they "
+                f"are from, or remove {person_path(self.folder, self.options.user)} to start over"
             )
         before = pl.col("chosen") < pl.col("rejected")
         one, other = pl.when(before).then("chosen").otherwise("rejected"), pl.when(before).then("rejected")
@@ -166,7 +165,7 @@ class Interview:
         return tuple(self._log_weights().exp().mean(0).tolist())
 
     def next(self, number: int) -> Question | None:
-        """Return the question that tells most; None where all were asked."""
+        """Return the question with the most expected information; None where all were asked."""
         if not self._open.any():
             return None
         worth = information(self._scores.margins, self._log_weights(), self.beta)
@@ -235,8 +234,8 @@ def ask(
             stopped = "quit"
             break
         interview.answer(question, reply)
-        told = {"pair_id": question.pair_id, "prompt": question.prompt, "reply": reply}
-        rows.append({**told, "information": question.information, "weights": interview.weights()})
+        answered = {"pair_id": question.pair_id, "prompt": question.prompt, "reply": reply}
+        rows.append({**answered, "information": question.information, "weights": interview.weights()})
         question = interview.next(len(rows) + 1)
     return Asked(
         run=frozen.run.id,
@@ -255,5 +254,5 @@ def ask(
 
 
 def _first_is_chosen(options: AskOptions, pair_id: str) -> bool:
-    """Toss a coin that falls alike whenever this person is asked this question under this seed."""
+    """Choose at random, the same way whenever this person is asked this question under this seed."""
     return int(sha256_hex(f"{options.seed} {options.user} {pair_id}")[0], 16) < 8

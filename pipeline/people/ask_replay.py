@@ -1,4 +1,4 @@
-"""Policies of asking, tried on recorded choices: how much held-out accuracy so many answers buy.
+"""Policies of asking, tried on recorded choices: held-out accuracy by the number of answers.
 
 G people (or attributes, contexts), M recorded choices that may be asked for, T answers, N scored pairs, P policies.
 """
@@ -21,16 +21,16 @@ from micropref.heads.adaptation.few_shot import Adapted
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
 from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
 from micropref.pipeline.options import GroupedBy, ShotsFrom
-from micropref.pipeline.people.episodes import Lesson, read_lesson
+from micropref.pipeline.people.episodes import Episode, read_episode
 from micropref.pipeline.people.frozen_run import Frozen, open_frozen
-from micropref.pipeline.people.shot_sampling import draw
+from micropref.pipeline.people.shot_sampling import sample_shots
 from micropref.pipeline.people.strength import count_answers
 from micropref.pipeline.sources.splits import SCORED
 
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """What `ask --replay` is told."""
+    """Options of `ask --replay`."""
 
     by: GroupedBy = "user"
     """Whose choices are one person's."""
@@ -41,28 +41,28 @@ class ReplayOptions:
     candidates: int = 20
     """Recorded choices of each person that may be asked for; the rest, with other prompts, is scored."""
     draws: int = 1
-    """How often each person's candidates are drawn anew."""
+    """How often each person's candidates are sampled again."""
     beta: float | None = None
-    """What an answer counts: 1 is Bayes' rule; None: chosen on validation people (attributes, contexts)."""
+    """Weight of an answer: 1 is Bayes' rule; None: chosen on validation people (attributes, contexts)."""
     seed: int = 0
-    """Of the first draw, and of random questions."""
+    """Of the first sample, and of random questions."""
 
     def __post_init__(self) -> None:
         for name in ("n", "candidates", "draws"):
             if getattr(self, name) < 1:
-                raise BadInput(f"--{name} is {getattr(self, name)}: expected at least 1")
+                raise BadInput(f"{name} is {getattr(self, name)}: expected at least 1")
         if self.beta is not None and not (math.isfinite(self.beta) and self.beta >= 0):
-            raise BadInput(f"--beta is {self.beta}: expected a finite number of at least 0")
+            raise BadInput(f"beta is {self.beta}: expected a finite number of at least 0")
         if self.n > self.candidates:
             raise BadInput(
-                f"--n is {self.n}, --candidates {self.candidates}: nobody can be asked more than there is; "
-                f"give --candidates {self.n}"
+                f"`n` is {self.n}, `candidates` is {self.candidates}: more questions than candidates; "
+                "lower `n` or raise `candidates`"
             )
 
 
 @dataclass(frozen=True)
 class ReplayedPolicies:
-    """What `ask --replay` says."""
+    """The result of `ask --replay`."""
 
     run: str
     data: str
@@ -74,10 +74,10 @@ class ReplayedPolicies:
     candidates: int
     draws: int
     beta: float
-    """What an answer counts."""
+    """Weight of an answer."""
     beta_chosen_by: str
     pairs: int
-    """Scored, all draws together; the same for every policy and number of answers."""
+    """Scored, all samples together; the same for every policy and number of answers."""
     resampled: str
     """What intervals are over."""
     curve: pl.DataFrame
@@ -92,18 +92,18 @@ def replay_policies(store: StoreFolder, run_id: str, data: str | None, options: 
     Raises BadInput where nobody has enough choices.
     """
     frozen = open_frozen(store, run_id, data)
-    table, pool = frozen.drawn_from(options.split, options.by)
+    table, pool = frozen.shot_pool(options.split, options.by)
     counted = count_answers(frozen, options.by, options.n, options.seed, options.beta)
     found, tables, people, left_out = [], [], 0, 0
     for number in range(options.draws):
         seed = options.seed + number
-        drawn = draw(table, options.by, options.candidates, seed, shared=False, pool=pool)
-        people, left_out = len(set(drawn.group)), len(drawn.left_out)
+        sample = sample_shots(table, options.by, options.candidates, seed, shared=False, pool=pool)
+        people, left_out = len(set(sample.group)), len(sample.left_out)
         if not people:
-            raise BadInput(_too_few(frozen, options, drawn.left_out))
-        lesson = read_lesson(frozen, options.by, table, drawn, responses=False)
-        found.append(_log_probabilities(lesson, options.n, counted.beta, seed))
-        tables.append(lesson.scored.table)
+            raise BadInput(_too_few(frozen, options, sample.left_out))
+        episode = read_episode(frozen, options.by, table, sample, responses=False)
+        found.append(_log_probabilities(episode, options.n, counted.beta, seed))
+        tables.append(episode.scored.table)
     scored, log_probability = pl.concat(tables), torch.cat(found, 1)
     who = clusters_of(scored[options.by])
     curve = _curve(log_probability, who if options.by == "user" else prompt_clusters(scored))
@@ -126,23 +126,23 @@ def replay_policies(store: StoreFolder, run_id: str, data: str | None, options: 
 
 def _too_few(frozen: Frozen, options: ReplayOptions, left_out: dict[str, int]) -> str:
     return (
-        f"--candidates {options.candidates}: none of the {len(left_out)} groups by {options.by} of data set "
+        f"candidates is {options.candidates}: none of the {len(left_out)} groups by {options.by} of data set "
         f"{frozen.dataset.name!r} has as many pairs in split {options.split!r} and one of another prompt in {SCORED!r} "
-        f"(the most pairs: {max(left_out.values())}); give fewer --candidates, --split train, or another --by"
+        f"(the most pairs: {max(left_out.values())}); give fewer, `split` train, or another `by`"
     )
 
 
-def _log_probabilities(lesson: Lesson, answers: int, beta: float, seed: int) -> torch.Tensor:
+def _log_probabilities(episode: Episode, answers: int, beta: float, seed: int) -> torch.Tensor:
     """Return log P of the scored choices [P, N, T + 1] after 0 to T answers, of β each, to each policy's questions."""
-    shots = lesson.shots
+    shots = episode.shots
     assert shots.log_prior is not None
     by_policy = []
     for policy in POLICIES:
         asked = asked_in_order(policy, shots.margins, shots.log_prior, answers, beta, seed)
-        told = F.logsigmoid(shots.margins.gather(1, asked[:, :, None].expand(-1, -1, shots.margins.shape[2])))
-        evidence = F.pad(beta * told.cumsum(1), (0, 0, 1, 0))
+        log_likelihood = F.logsigmoid(shots.margins.gather(1, asked[:, :, None].expand(-1, -1, shots.margins.shape[2])))
+        evidence = F.pad(beta * log_likelihood.cumsum(1), (0, 0, 1, 0))
         weighed = (Adapted(torch.log_softmax(after, 1), routed=True) for after in evidence.unbind(1))
-        by_policy.append(torch.stack([lesson.rescored(one).log_probability() for one in weighed], 1))
+        by_policy.append(torch.stack([episode.rescored(one).log_probability() for one in weighed], 1))
     return torch.stack(by_policy)
 
 

@@ -30,15 +30,15 @@ Kind = Literal["user", "attribute", "context", "user and context"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Answer = Literal["yes", "not yet", "no"]
 ENOUGH = 4
-"""Pairs to fit of the median unit below which groups are not to be told apart, so that no gain says little."""
+"""Pairs to fit of the median unit below which groups cannot be identified, so that a gain of 0 is inconclusive."""
 AIM = 8
-"""Pairs of a unit that mostly suffice."""
+"""Pairs of a unit that are usually enough."""
 PATIENCE = 4.0
-"""Times the pairs there are: where it takes more to tell a gain from none, it is called none."""
+"""Times the pairs there are: where more would be needed to tell a gain from none, the answer is no."""
 LEAST = 0.005
 """Nats per pair that knowing the unit has to be worth: below that, personalisation changes next to no prediction."""
 COUNTS = (1, 2, 4, 8, 16, 32)
-"""Pairs of a unit that the gain is told for."""
+"""Numbers of pairs of a unit that the gain is reported for."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +73,27 @@ class UnitDiagnosis:
     unit_nll: float
     """Heads of groups, the unit known by its pairs to fit."""
     stranger_nll: float
-    """Heads of groups, the unit taken for another."""
+    """Heads of groups, with the pairs of another unit."""
     over_single: Gain
     """Of the unit known over the single reward."""
     over_nobody: Gain
     """Of the unit known over unknown."""
     over_stranger: Gain
-    """Of the unit known over taken for another: 0 in the mean where units are of no consequence."""
+    """Of the unit known over another unit in its place: 0 in the mean where units do not matter."""
     worth: float
-    """The least of the three gains: what knowing the unit is worth by every yardstick."""
+    """The least of the three gains: what knowing the unit is worth by every comparison."""
     by_count: dict[int, float]
-    """Pairs of each unit to learn from → gain over the better of the two that know nobody."""
+    """Pairs of each unit to learn from → gain over the better of the two predictions without the unit."""
     beta: float
-    """What a pair of the unit counts, chosen on validation pairs; 0: nothing."""
+    """Weight of a pair of the unit, chosen on validation pairs; 0: nothing."""
     worth_it: Answer
     more_pairs: int | None
-    """More pairs of each unit that would settle it, were the gain to stay; 0: settled, None: no gain to be seen."""
+    """More pairs of each unit that would settle it, if the gain stays the same; 0: settled, None: no gain seen."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` says."""
+    """The result of `diagnose`."""
 
     data: str
     features: str
@@ -128,7 +128,7 @@ def diagnose(
     if not found:
         raise BadInput(
             f"data set {name!r}: neither users, attributes nor contexts have pairs to fit, validation pairs and "
-            f"{SCORED} pairs of new prompts, two of a kind or more, so nobody's choices can be told apart; embed rows "
+            f"{SCORED} pairs of new prompts, two of a kind or more, so units cannot be told apart; embed rows "
             "in which one of these fields differs"
         )
     return Diagnosis(name, data.features.id, plan.k, found)
@@ -169,12 +169,12 @@ def diagnose_kind(
         single_nll=nll(found.single),
         nobody_nll=nll(found.nobody),
         unit_nll=nll(found.unit),
-        stranger_nll=nll(found.stranger),
+        stranger_nll=nll(found.other_unit),
         over_single=over_single,
         over_nobody=over_nobody,
         over_stranger=over_stranger,
         worth=min(over_single.mean, over_nobody.mean, over_stranger.mean),
-        by_count={count: float(told.mean()) - unknown for count, told in found.by_count.items()},
+        by_count={count: float(known.mean()) - unknown for count, known in found.by_count.items()},
         beta=found.beta,
         worth_it=answer,
         more_pairs=more,

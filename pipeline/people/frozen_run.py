@@ -29,8 +29,8 @@ State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Pairs as the frozen heads see them, in the order asked for."""
+class ScoredPairs:
+    """Pairs and their scores by the frozen heads, in the order asked for."""
 
     table: pl.DataFrame
     """One row a pair: TABLE_COLUMNS."""
@@ -44,7 +44,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A run whose heads are kept as they are, and the data set they look at."""
+    """A run whose heads are frozen, and the data set they score."""
 
     fitted: FittedRun
     dataset: Dataset
@@ -65,18 +65,18 @@ class Frozen:
         linked = self.dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *keys])
         table = linked.filter(unspent(self.run)).select(TABLE_COLUMNS)
         if table[by].null_count() == table.height:
-            raise BadInput(f"{where}: no pair has a {by} for --by {by}; embed rows that do, or choose another --by")
+            raise BadInput(f"{where}: no pair has a {by}; embed rows that do, or choose another `by`")
         if reading.router_input == "context" and not has_contexts(self.dataset, features, split):
             raise BadInput(
                 f"{where}: no pair has a context, which the router of run {self.run.id} reads; embed with "
-                "--contexts FILE, or take a run trained with --router-input prompt"
+                "`contexts`, or take a run trained with `router_input` prompt"
             )
         return table
 
-    def drawn_from(self, split: str, by: GroupedBy) -> tuple[pl.DataFrame, pl.Series | None]:
-        """Return the pairs that are scored, with those of the split that choices are drawn from, and which these are.
+    def shot_pool(self, split: str, by: GroupedBy) -> tuple[pl.DataFrame, pl.Series | None]:
+        """Return the pairs that are scored, with those of the split that choices are sampled from, and which these are.
 
-        None stands for all: they are drawn from the scored split itself.
+        None stands for all: they are sampled from the scored split itself.
         """
         scored = self.pairs_of(SCORED, by)
         if split == SCORED:
@@ -84,10 +84,10 @@ class Frozen:
         table = pl.concat([self.pairs_of(split, by), scored])
         return table, table["split"] == split
 
-    def judge(self, split: str, pair_ids: pl.Series, *, responses: bool = False) -> Judged:
+    def score(self, split: str, pair_ids: pl.Series, *, responses: bool = False) -> ScoredPairs:
         """Score pairs of a split, in the order of their ids; with `responses` also the chosen ones alone.
 
-        Raises BadInput where responses are asked for and the run's heads give one alone no reward.
+        Raises BadInput where responses are asked for and the run's heads give no reward to a single response.
         """
         reading = self.fitted.reading
         if responses:
@@ -104,7 +104,7 @@ class Frozen:
             assert pairs.chosen is not None
             chosen = (pairs.chosen[rows] @ self._linear_heads().T).double()
         missing = loaded.without_context if reading.router_input == "context" else 0
-        return Judged(loaded.table[order], scores, chosen, missing)
+        return ScoredPairs(loaded.table[order], scores, chosen, missing)
 
     def _linear_heads(self) -> torch.Tensor:
         """Return heads [K, D] whose reward of a response is their product with its vector."""
@@ -112,7 +112,7 @@ class Frozen:
         if heads is None or heads.ndim != 2:
             raise BadInput(
                 f"run {self.run.id} ({self.run.record['method']}): its heads give no reward to a response alone, which "
-                "--method drm needs; choose another --method"
+                "`method` drm needs; choose another `method`"
             )
         return heads
 
@@ -120,7 +120,7 @@ class Frozen:
         self, store: StoreFolder, method: str, settings: dict[str, Any], split: str, groups: list[str], state: State
     ) -> Run:
         """Save what was learned of G named groups on a split as a run that refers to this one."""
-        asked = {
+        identity = {
             "parent": self.run.id,
             "data": self.dataset.name,
             "data_split": split,
@@ -133,13 +133,13 @@ class Frozen:
             "seed": settings.get("seed"),
         }
         not_fitted = dict.fromkeys(("lam", "validation_nll", "validation_accuracy", "train_pairs"))
-        return save_run(store, f"adapt-{method}-{short_id(asked, 8)}", asked | not_fitted | provenance(), state)
+        return save_run(store, f"adapt-{method}-{short_id(identity, 8)}", identity | not_fitted | provenance(), state)
 
 
 def open_frozen(store: StoreFolder, run_id: str, data: str | None) -> Frozen:
     """Open a run on a data set, by default its own. Raises BadInput where it has no heads to weigh.
 
-    A run that knows people takes everybody as new: what is to be learned of them comes from their shots alone.
+    A run with per-user weights treats every user as new: their weights come from their shots alone.
     """
     run = open_run(store, run_id)
     fitted = open_fitted(store, run)
@@ -147,6 +147,6 @@ def open_frozen(store: StoreFolder, run_id: str, data: str | None) -> Frozen:
     if run.record["k"] == 1:
         raise BadInput(
             f"run {run.id} has one head, so there is nothing to weigh; take a run of several heads, such as one of "
-            "method mixture or maxmin with --k 2 or more"
+            "method mixture or maxmin with `k` 2 or more"
         )
     return Frozen(fitted, open_dataset(store, data or run.record["data"]))

@@ -1,4 +1,4 @@
-"""Each group's choices replayed one after another: predicted, then learned from; regret beside its bound.
+"""Each group's choices replayed one after another: predicted, then learned from; regret next to its bound.
 
 G groups (people, attributes, contexts), T rounds of one of them, N pairs, K heads.
 """
@@ -29,7 +29,7 @@ KEPT: Forecaster = "log-loss"
 
 @dataclass(frozen=True)
 class Online:
-    """What `adapt --online` says."""
+    """The result of `adapt --online`."""
 
     run: str
     """Id of the saved run, which has every group's weights after its last round."""
@@ -63,10 +63,10 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
     """
     frozen = open_frozen(store, run_id, data)
     table = frozen.pairs_of(SCORED, by).drop_nulls(by)
-    judged = frozen.judge(SCORED, table["pair_id"])
+    scored = frozen.score(SCORED, table["pair_id"])
     names = table[by].unique().sort().to_list()
     group = table[by].replace_strict(names, range(len(names)), return_dtype=pl.Int64).to_torch()
-    margins, own = judged.scores.margins, judged.scores.log_weights
+    margins, own = scored.scores.margins, scored.scores.log_weights
     rounds = [(group == number).nonzero()[:, 0] for number in range(len(names))]
     replays = {name: [replay(margins[rows], name, switches) for rows in rounds] for name in get_args(Forecaster)}
     replays = {ROUTER: [unlearned(margins[rows], own[rows]) for rows in rounds], **replays}
@@ -84,8 +84,8 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
     file = write_table(folder, f"online-{SCORED}", "regret", regret.to_arrow())
     commit(folder, f"online-{SCORED}", {"regret": file}, {"split": SCORED, "bootstrap_seed": BOOTSTRAP_SEED})
     order = torch.cat(rounds)
-    clusters = (group if by == "user" else prompt_clusters(judged.table))[order]
-    met_first = judged.table.select(pl.struct(by, "prompt_id").is_first_distinct()).to_series().to_torch()[order]
+    clusters = (group if by == "user" else prompt_clusters(scored.table))[order]
+    met_first = scored.table.select(pl.struct(by, "prompt_id").is_first_distinct()).to_series().to_torch()[order]
     return Online(
         run=run.id,
         parent=frozen.run.id,
@@ -94,7 +94,7 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
         by=by,
         groups=len(names),
         pairs=table.height,
-        without_context=judged.without_context,
+        without_context=scored.without_context,
         resampled="users" if by == "user" else "prompts",
         switches=switches,
         forecasters=_summary(replays, regret, clusters, met_first),

@@ -23,11 +23,11 @@ def check_new(folder: Path) -> None:
         return
     if folder.exists():
         found = "holds files already" if folder.is_dir() else "is a file"
-        raise BadInput(f"--out {folder}: it {found}; give a new folder, or remove this one")
+        raise BadInput(f"out is {str(folder)!r}: it {found}; give a new folder, or remove this one")
 
 
 def write_people(folder: Path, run: Run, shots: pl.DataFrame) -> None:
-    """Write every group of an adapted run into a new folder; `shots` [G·n] are the pairs learned from, as drawn.
+    """Write every group of an adapted run into a new folder; `shots` [G·n] were learned from, in the order sampled.
 
     All of them or none. Raises BadInput where there is such a folder, Failure where the disk refuses.
     """

@@ -9,15 +9,15 @@ from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
 from micropref.heads.choices import AdaptMethod
 from micropref.heads.evaluation.metrics import nll
 from micropref.pipeline.options import GroupedBy
-from micropref.pipeline.people.episodes import read_lesson
+from micropref.pipeline.people.episodes import read_episode
 from micropref.pipeline.people.frozen_run import Frozen
-from micropref.pipeline.people.shot_sampling import draw
+from micropref.pipeline.people.shot_sampling import sample_shots
 from micropref.pipeline.sources.splits import SPLIT
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What an answer of a person counts."""
+    """The weight of a person's answer."""
 
     beta: float
     """Exponent of its likelihood: 1 is Bayes' rule, less is for people who are not quite one group."""
@@ -26,9 +26,9 @@ class Counted:
 
 
 def count_answers(frozen: Frozen, by: GroupedBy, answers: int, seed: int, given: float | None) -> Counted:
-    """Return β as it was given, or as validation people of a run's data want it after up to so many answers.
+    """Return β as given, or as chosen on validation people of a run's data after up to so many answers.
 
-    It is 1 where the data has no such people, and never 0: an interview that changes nothing is none.
+    It is 1 where the data has no such people, and never 0: an interview has to change something.
     """
     if given is not None:
         return Counted(given, "as asked for")
@@ -50,17 +50,17 @@ def choose_strength(frozen: Frozen, by: GroupedBy, method: AdaptMethod, counts: 
     """
     table = frozen.pairs_of(SPLIT, by)
     for place in range(len(counts), 0, -1):
-        drawn = draw(table, by, counts[place - 1], seed, shared=False, pool=table["part"] == "fit")
-        if drawn.group:
-            lesson = read_lesson(frozen, by, table, drawn, responses=False)
+        sample = sample_shots(table, by, counts[place - 1], seed, shared=False, pool=table["part"] == "fit")
+        if sample.group:
+            episode = read_episode(frozen, by, table, sample, responses=False)
             return min(
                 GRIDS[method],
                 key=lambda strength: sum(
-                    nll(lesson.rescored(adapt_groups(method, lesson.shots.first(count), strength)).log_probability())
+                    nll(episode.rescored(adapt_groups(method, episode.shots.first(count), strength)).log_probability())
                     for count in counts[:place]
                 ),
             )
     raise BadInput(
         f"data set {frozen.dataset.name!r}: no {by} has {counts[0]} train pairs to learn from and a validation pair "
-        f"to choose the strength of --method {method} by; choose another --method"
+        f"to choose the strength of `method` {method} by; choose another `method`"
     )

@@ -25,7 +25,7 @@ from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.evaluation.scoring import unspent
 from micropref.pipeline.options import RoutedBy
-from micropref.pipeline.people.shot_sampling import draw
+from micropref.pipeline.people.shot_sampling import sample_shots
 from micropref.pipeline.sources.splits import SCORED, SPLIT
 from micropref.pipeline.training.method_data import Reading
 from micropref.pipeline.training.method_runs import FittedRun, open_fitted
@@ -43,10 +43,10 @@ class RouteData:
     reward_input: RewardInput
     """Behind which prompt the responses were embedded."""
     split: str
-    """Split the budget is drawn from."""
+    """Split the budget is sampled from."""
     by: RoutedBy
     """What has a budget of its own: every attribute, or every context where no pair has an attribute."""
-    drawn: pl.DataFrame
+    sample: pl.DataFrame
     """One row a pair of the budget [M]: TABLE_COLUMNS and its `rank` in its group, from 0."""
     budget: Budget
     """The same pairs as the router learns from them."""
@@ -57,7 +57,7 @@ class RouteData:
 
     def first(self, size: int) -> Budget:
         """Return the first `size` pairs of every group: smaller budgets are parts of larger ones."""
-        return self.budget.take(self.drawn["rank"].to_torch() < size)
+        return self.budget.take(self.sample["rank"].to_torch() < size)
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says of the data."""
@@ -66,14 +66,14 @@ class RouteData:
             "data_split": self.split,
             "data_digest": self.dataset.digest(self.split),
             "features": self.fitted.features.id,
-            "train_pairs": self.drawn.height,
+            "train_pairs": self.sample.height,
         }
 
 
 def open_route_data(
     store: StoreFolder, run_id: str, data: str | None, size: int, seed: int, reward_input: RewardInput | None
 ) -> RouteData:
-    """Draw `size` pairs of every group with contexts, and load them and what is scored.
+    """Sample `size` pairs of every group with contexts, and load them and what is scored.
 
     The budget comes from the pairs of the train split that are there to fit, and from the test split where that is
     all there is. Raises BadInput where the run cannot be routed, or the data set has too few pairs with contexts.
@@ -84,8 +84,8 @@ def open_route_data(
     dataset.of_split(SCORED)
     split = SPLIT if SPLIT in dataset.splits() else SCORED
     responses = reward_input or fitted.reading.reward_input
-    by, drawn = _draw(fitted, dataset, split, size, seed)
-    fresh = unspent(fitted.run) & ~pl.col("prompt_id").is_in(drawn["prompt_id"].unique().implode())
+    by, sample = _sample(fitted, dataset, split, size, seed)
+    fresh = unspent(fitted.run) & ~pl.col("prompt_id").is_in(sample["prompt_id"].unique().implode())
     scored = load_pairs(dataset, fitted.features, SCORED, router_input="context", reward_input=responses, only=fresh)
     if not len(scored):
         raise BadInput(
@@ -102,9 +102,9 @@ def open_route_data(
         reward_input=responses,
         split=split,
         by=by,
-        drawn=drawn,
+        sample=sample,
         budget=read_budget(
-            mixture, replace(fitted.reading, reward_input=responses), fitted.features, dataset, drawn, by
+            mixture, replace(fitted.reading, reward_input=responses), fitted.features, dataset, sample, by
         ),
         scored=scored,
         stage1=mixture.log_probability(before.delta, before.router),
@@ -121,7 +121,7 @@ def _routable(store: StoreFolder, run_id: str) -> tuple[FittedRun, Mixture]:
             "route a run of method mixture, static or ensemble"
         )
     if model.mixture.k == 1:
-        raise BadInput(f"run {run_id} has one head, so there is nothing to route; route a run with --k 2 or more")
+        raise BadInput(f"run {run_id} has one head, so there is nothing to route; route a run with `k` 2 or more")
     return fitted, model.mixture
 
 
@@ -134,7 +134,7 @@ def _check_features(fitted: FittedRun, dataset: Dataset) -> None:
         )
 
 
-def _draw(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: int) -> tuple[RoutedBy, pl.DataFrame]:
+def _sample(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: int) -> tuple[RoutedBy, pl.DataFrame]:
     """Return what has a budget of its own, and the pairs of the largest one."""
     where = f"data set {dataset.name!r}, split {split!r}"
     pairs = dataset.linked_pairs(fitted.features.id, split, [*TABLE_COLUMNS, "prompt_key", "context_key"])
@@ -144,37 +144,37 @@ def _draw(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: int)
     bare = sorted(set(pool[by].drop_nulls()) - set(with_context[by].drop_nulls()))
     if bare or with_context.is_empty():
         named = f"no pair of {', '.join(bare)}" if bare else "no pair"
-        raise BadInput(f"{where}: {named} has a context to route by; embed with --contexts FILE")
-    chosen = draw(with_context, by, size, seed, shared=True)
+        raise BadInput(f"{where}: {named} has a context to route by; embed with `contexts`")
+    chosen = sample_shots(with_context, by, size, seed, shared=True)
     if chosen.left_out:
         named = ", ".join(f"{name} {count}" for name, count in sorted(chosen.left_out.items()))
         raise BadInput(
-            f"--budget {size}: {where} has too few pairs with contexts to draw from and one of another "
-            f"prompt ({named}); give a smaller --budget"
+            f"budget is {size}: {where} has too few pairs with contexts to sample from and one of another "
+            f"prompt ({named}); give a smaller one"
         )
     return by, with_context[chosen.row].with_columns(rank=pl.Series(chosen.rank))
 
 
 def read_budget(
-    mixture: Mixture, reads: Reading, features: Features, dataset: Dataset, drawn: pl.DataFrame, by: RoutedBy
+    mixture: Mixture, reads: Reading, features: Features, dataset: Dataset, sample: pl.DataFrame, by: RoutedBy
 ) -> Budget:
-    """Return the drawn pairs, all of one split, as a router learns from them, in their order.
+    """Return the sampled pairs, all of one split, as a router learns from them, in their order.
 
     `reads` says what the mixture's own router, if any, reads of them, and behind which prompt responses were embedded.
     """
-    split, only = drawn["split"][0], pl.col("pair_id").is_in(drawn["pair_id"].implode())
+    split, only = sample["split"][0], pl.col("pair_id").is_in(sample["pair_id"].implode())
     routed, alone = (
         load_pairs(dataset, features, split, router_input=source, reward_input=reads.reward_input, only=only)
         for source in ("context", "prompt")
     )
     place = {pair_id: row for row, pair_id in enumerate(routed.table["pair_id"])}
-    rows = torch.tensor([place[pair_id] for pair_id in drawn["pair_id"]])
+    rows = torch.tensor([place[pair_id] for pair_id in sample["pair_id"]])
     before = routed.router if reads.router_input == "context" else alone.router
     return Budget(
         losses=head_losses(mixture.margins(routed.delta[rows])),
         router=routed.router[rows],
         alone=alone.router[rows],
         stage1=mixture.log_weights(before[rows], len(rows)),
-        group=clusters_of(drawn[by]),
-        prompt=prompt_clusters(drawn),
+        group=clusters_of(sample[by]),
+        prompt=prompt_clusters(sample),
     )

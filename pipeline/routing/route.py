@@ -34,7 +34,7 @@ HIDDEN = 128
 
 @dataclass(frozen=True)
 class RouteOptions:
-    """What `route` is told beside the run and the data set."""
+    """Options of `route`, besides the run and the data set."""
 
     budgets: tuple[int, ...] = (50,)
     """Pairs of every attribute; several for a curve, the largest makes the run."""
@@ -47,25 +47,25 @@ class RouteOptions:
 
     def __post_init__(self) -> None:
         if not self.budgets or min(self.budgets) < 1:
-            raise BadInput(f"--budget is {','.join(map(str, self.budgets))}: expected numbers of at least 1")
+            raise BadInput(f"budget is {','.join(map(str, self.budgets))}: expected numbers of at least 1")
         if self.tau is not None and not 0 < self.tau < math.inf:
-            raise BadInput(f"--tau is {self.tau}: expected auto or a number above 0")
+            raise BadInput(f"tau is {self.tau}: expected auto or a number above 0")
 
 
 def parse_budgets(text: str) -> tuple[int, ...]:
-    """Read the option `--budget`. Raises BadInput for anything but whole numbers separated by commas."""
+    """Read a text as `budget`. Raises BadInput for anything but whole numbers separated by commas."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words):
-        raise BadInput(f"--budget is {text!r}: expected a number such as 50, or numbers such as 5,10,20,50,100")
+        raise BadInput(f"budget is {text!r}: expected a number such as 50, or numbers such as 5,10,20,50,100")
     return tuple(int(word) for word in words)
 
 
 def parse_tau(text: str) -> float | None:
-    """Read the option `--tau`. Raises BadInput for anything but auto or a number."""
+    """Read a text as `tau`. Raises BadInput for anything but auto or a number."""
     try:
         return None if text == "auto" else float(text)
     except ValueError:
-        raise BadInput(f"--tau is {text!r}: expected auto or a number above 0") from None
+        raise BadInput(f"tau is {text!r}: expected auto or a number above 0") from None
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Routed:
-    """What `route` says."""
+    """The result of `route`."""
 
     run: str
     """Id of the saved run, which has the router of the largest budget."""
@@ -142,7 +142,7 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
         drawn_from=found.split,
         split=SCORED,
         by=found.by,
-        groups=sorted(set(found.drawn[found.by])),
+        groups=sorted(set(found.sample[found.by])),
         pairs=len(found.scored),
         without_context=found.scored.without_context,
         oracle=route_tables.oracle(table, correct(F.logsigmoid(margins))),
@@ -190,7 +190,7 @@ def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteO
         **_validation(found, mixture),
     }
     parents = found.fitted.run.budget()
-    spent = found.drawn if parents is None else pl.concat([read_table(parents, "budget"), found.drawn])
+    spent = found.sample if parents is None else pl.concat([read_table(parents, "budget"), found.sample])
     save_budget(store, run_id, spent.to_arrow())
     return save_run(store, run_id, asked | outcome | provenance(), mixture.state())
 

@@ -9,10 +9,10 @@ from micropref.heads.methods.registry import methods
 from micropref.pipeline.show.tables import with_error
 
 if TYPE_CHECKING:
-    from micropref.pipeline.training.method_runs import TrainedSystem
+    from micropref.pipeline.training.method_runs import TrainedMethod
 
 
-def show_system(trained: TrainedSystem) -> str:
+def show_method(trained: TrainedMethod) -> str:
     """Return the run's id, what the system learned from, and its figures on validation pairs."""
     record = trained.record
     method, units = methods()[record["method"]], record["units"]

@@ -15,7 +15,7 @@ def preference(row: Row) -> list[PreferencePair]:
     """Read a TRL row: chosen and rejected, texts or messages, with or without their prompt."""
     chosen, rejected = fields.response(row, "chosen"), fields.response(row, "rejected")
     if type(chosen) is not type(rejected):
-        raise RowError("rejected", "a text beside messages", "the form that 'chosen' has")
+        raise RowError("rejected", "a text next to messages", "the form that 'chosen' has")
     _require_difference(chosen, rejected)
     if "prompt" in row.values:
         asked = fields.text(row, "prompt")

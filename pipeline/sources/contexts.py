@@ -1,4 +1,4 @@
-"""Sentences that say by which criterion a pair was judged, for sources that name the attribute only."""
+"""Sentences that say by which criterion a pair was labelled, for sources that name the attribute only."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def _with_context(pair: PreferencePair, contexts: Mapping[str, tuple[str, ...]])
     if pair.context is not None or pair.attribute is None or pair.attribute not in contexts:
         return pair
     wordings = contexts[pair.attribute]
-    return replace(pair, context=wordings[_draw(pair.prompt, pair.attribute) % len(wordings)])
+    return replace(pair, context=wordings[_wording(pair.prompt, pair.attribute) % len(wordings)])
 
 
 @lru_cache(maxsize=RECENT_TEXTS)
-def _draw(prompt: Text, attribute: str) -> int:
-    # Not the prompt's own hash: the splits are drawn from that, and would each see a part of the wordings.
+def _wording(prompt: Text, attribute: str) -> int:
+    # Not the prompt's own hash: the splits depend on that, and would each see a part of the wordings.
     return int(sha256_hex(canonical_json(["context", prompt_id(prompt), attribute])), 16)
 
 

@@ -62,7 +62,7 @@ def label(row: Row, field: str) -> str | None:
 
 
 def user(row: Row) -> str | None:
-    """Return who judged the row; ids given as whole numbers become their decimal text. Raises RowError."""
+    """Return the annotator of the row; ids given as whole numbers become their decimal text. Raises RowError."""
     value = row.values.get("user")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

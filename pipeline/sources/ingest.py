@@ -51,14 +51,16 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         if self.split is not None and self.split_by_prompt is not None:
-            raise BadInput("--split and --split-by-prompt exclude each other: give one of them")
+            raise BadInput("`split` and `split_by_prompt` exclude each other: give one of them")
         if self.split_by_prompt is not None:
             check_test_share(self.split_by_prompt)
         if self.limit is not None and self.limit < 1:
-            raise BadInput(f"--limit {self.limit}: expected at least 1 row")
+            raise BadInput(f"limit is {self.limit}: expected at least 1 row")
         check_name("split", self.split or TRAIN)
         if self.contexts is not None and not self.contexts.is_file():
-            raise BadInput(f"--contexts {self.contexts}: no such file; expected JSON, attribute to context sentences")
+            raise BadInput(
+                f"contexts is {str(self.contexts)!r}: no such file; expected JSON, attribute to context sentences"
+            )
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ class SourceOptions:
         return (TRAIN, TEST) if self.split_by_prompt is not None else (self.split or TRAIN,)
 
     def identity(self) -> dict[str, Any]:
-        """Return what changes the pairs of a source beside its content and limit."""
+        """Return what changes the pairs of a source besides its content and limit."""
         contexts = digest_file(self.contexts) if self.contexts else None
         return {"shape": self.shape, "contexts": contexts, "split_by_prompt": self.split_by_prompt}
 
@@ -109,19 +111,19 @@ def covered(dataset: Dataset, path: Path, options: SourceOptions, doubled: Conta
             differs = next(name for name in wanted if known.get(name) != wanted[name])
             raise BadInput(
                 f"{path}: already in data set {dataset.name!r}, split {part.record['split']!r}, with another "
-                f"--{differs.replace('_', '-').replace('shape', 'format')}; give the same again, or --replace"
+                f"`{differs.replace('shape', 'format')}`; give the same again, or `replace`"
             )
     return parts if all(_suffices(part, options) and part.stem not in doubled for part in parts) else []
 
 
 def doubled_stems(dataset: Dataset, splits: Sequence[str]) -> set[str]:
-    """Return the stems of parts that share pair ids with another: reading either of the two again numbers it anew."""
+    """Return the stems of parts that share pair ids with another: reading either of the two again numbers it again."""
     found = (both for split in splits for both in dataset.doubled(split))
     return {part.stem for both in found for part in (both.first, both.second)}
 
 
 def _suffices(part: Commit, options: SourceOptions) -> bool:
-    """Say whether a part holds what a source would give now; a smaller limit cuts only what `--replace` starts over."""
+    """Say whether a part holds what a source would give now; a smaller limit cuts only where `replace` starts over."""
     before = part.record["limit"]
     reaches = before is None or (options.limit is not None and options.limit <= before)
     if options.replace:
@@ -131,9 +133,9 @@ def _suffices(part: Commit, options: SourceOptions) -> bool:
 
 
 def _by_split(source: Source, pairs: Iterable[PreferencePair], options: SourceOptions) -> list[Incoming]:
-    """Deal a source's pairs to their splits; in train, pairs on which all attributes agree teach nothing and go."""
+    """Assign a source's pairs to their splits; in train, pairs on which all attributes agree are dropped."""
     share = options.split_by_prompt
-    dealt: dict[str, list[PreferencePair]] = {split: [] for split in options.splits}
+    by_split: dict[str, list[PreferencePair]] = {split: [] for split in options.splits}
     ratings: dict[str, list[Rating]] = {split: [] for split in options.splits}
     rejects, dropped = list(source.rejects), Counter(source.dropped)
     for pair in pairs:
@@ -142,15 +144,15 @@ def _by_split(source: Source, pairs: Iterable[PreferencePair], options: SourceOp
             dropped[UNANIMOUS] += 1
             rejects.append(Reject(pair.origin, f"{UNANIMOUS}: every attribute prefers the same response"))
         else:
-            dealt[split].append(pair)
+            by_split[split].append(pair)
     for rating in source.ratings:
         split = options.splits[0] if share is None else split_of(prompt_id(rating.prompt), share)
         ratings[split].append(rating)
-    filled = [split for split in options.splits if dealt[split]]
+    filled = [split for split in options.splits if by_split[split]]
     if not filled:
         raise BadInput(f"{source.path}: no usable pair: {_counts(dropped)}; give rows that prefer one response")
     return [
-        _incoming(source, split, dealt[split], ratings[split], rejects, dropped, options, first=split == filled[0])
+        _incoming(source, split, by_split[split], ratings[split], rejects, dropped, options, first=split == filled[0])
         for split in filled
     ]
 

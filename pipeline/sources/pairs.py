@@ -56,11 +56,11 @@ class PreferencePair:
     rejected: Text
     """The other response, without the prompt."""
     attribute: str | None = None
-    """The quality judged, such as helpfulness."""
+    """The quality compared, such as helpfulness."""
     context: str | None = None
-    """The sentence that says by which criterion the pair was judged."""
+    """The sentence that says by which criterion the pair was labelled."""
     user: str | None = None
-    """Who judged."""
+    """The annotator."""
     margin: float | None = None
     """By how much the source says chosen is better."""
     unanimous: bool = False

@@ -29,7 +29,7 @@ from micropref.pipeline.sources.pairs import (
 from micropref.pipeline.sources.splits import part_of
 
 PAUSE_S = 0.5
-"""Longest pause before pairs are numbered anew."""
+"""Longest pause before pairs are numbered again."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Incoming:
     rejects: list[Reject]
     dropped: dict[str, int]
     record: dict[str, Any]
-    """What the commit will say of it."""
+    """The record of its commit."""
 
 
 def write_numbered(dataset: Dataset, incoming: Incoming, retired: Sequence[Commit]) -> tuple[Commit, list[str]]:
     """Commit one source's part with pair ids that no other part of its split has, and return both.
 
     Commands that write to one split at the same moment cannot see each other's ids before they commit. So each looks
-    again after its commit, and numbers its pairs anew where another came first; a random pause lets one of the two go
+    again after its commit, and numbers its pairs again where another came first; a random pause lets one of the two go
     ahead. The last to commit sees all others, so that no id stands twice once all have ended.
     """
     dataset = dataset.reopened()  # as it is now, with the parts that others wrote since the command began

@@ -106,11 +106,11 @@ class RatingsReader:
             elif self._rated(row, name):
                 ratings[row.shared(name)] = fields.number(row, name)
         if not ratings and not absent:
-            raise RowError(None, "no rated attribute", "at least one numeric field beside prompt and response")
+            raise RowError(None, "no rated attribute", "at least one numeric field besides prompt and response")
         return ratings
 
     def _rated(self, row: Row, name: str) -> bool:
-        """Say whether a column is an attribute, as its first value told."""
+        """Say whether a column is an attribute, by its first value."""
         known = self._is_attribute.get(name)
         if known is None:
             known = self._is_attribute[name] = fields.is_number(row, name)

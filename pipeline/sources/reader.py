@@ -105,4 +105,4 @@ def _read_all(rows: Iterator[Row | Unreadable], shape: str, outcome: Outcome, on
 
 
 def _stop(origin: object, error: RowError) -> BadInput:
-    return BadInput(f"{origin}: {error}; fix the row, or skip such rows with --on-bad skip")
+    return BadInput(f"{origin}: {error}; fix the row, or skip such rows with `on_bad` skip")

@@ -18,14 +18,14 @@ def part_of(split: str, prompt_id: str) -> str:
 
 
 def split_of(prompt_id: str, test_share: float) -> str:
-    """Return the split of a prompt under `--split-by-prompt`."""
+    """Return the split of a prompt under `split_by_prompt`."""
     return TEST if _uniform("split", prompt_id) < test_share else TRAIN
 
 
 def check_test_share(share: float) -> None:
     """Raise BadInput unless a share of prompts leaves both splits some."""
     if not 0 < share < 1:
-        raise BadInput(f"--split-by-prompt {share}: expected a share of prompts between 0 and 1, for example 0.1")
+        raise BadInput(f"split_by_prompt is {share}: expected a share of prompts between 0 and 1, for example 0.1")
 
 
 def _uniform(purpose: str, prompt_id: str) -> float:

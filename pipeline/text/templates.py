@@ -87,7 +87,7 @@ class ChatTemplate:
     source: str
     """The template's Jinja text."""
     date: datetime.date
-    """What the template is told when it asks for today."""
+    """The date that a template gets when it asks for today's."""
 
     def render(self, prompt: Text, response: Text | None) -> Rendered:
         """Return one text.

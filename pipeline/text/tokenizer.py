@@ -21,7 +21,7 @@ from micropref.pipeline.options import CONTEXT_TEMPLATE, PINNED_DATE, Overlong, 
 from micropref.pipeline.sources.pairs import PreferencePair, Text
 from micropref.pipeline.text.templates import Rendered, check_context_template, choose_template, with_context
 from micropref.pipeline.text.tokens import TokenizedPairs, Tokens
-from micropref.pipeline.text.truncation import trim_prompt
+from micropref.pipeline.text.truncation import truncate_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -161,7 +161,7 @@ class PairTokenizer:
             made[:] = self._tokenize([self._render(piece, pair) for piece in cut])
             return max(map(len, made)) - self.options.max_length
 
-        return made if trim_prompt(pieces[0].prompt, excess, self._starts) is not None else None
+        return made if truncate_prompt(pieces[0].prompt, excess, self._starts) is not None else None
 
     def _starts(self, text: str) -> list[int]:
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)

@@ -11,7 +11,7 @@ TokenStarts = Callable[[str], Sequence[int]]
 """Character at which each token of a text begins, the text tokenized alone."""
 
 
-def trim_prompt(prompt: Text, excess: Callable[[Text], int], starts: TokenStarts) -> Text | None:
+def truncate_prompt(prompt: Text, excess: Callable[[Text], int], starts: TokenStarts) -> Text | None:
     """Return the longest tail of the prompt found to fit, or None where not one token of it can stay.
 
     A conversation loses its oldest words first, message by message; system messages, roles and the (then empty)
@@ -31,7 +31,7 @@ def _cut(prompt: Text, tokens: int, starts: TokenStarts) -> Text | None:
     """Return the prompt without about `tokens` of its first tokens, always shorter; None: nothing would stay."""
     parts = _user_words(prompt)
     begins = [list(starts(part)) for part in parts]
-    # What templates and merges add makes `tokens` an estimate: the last token stays for the next round to judge.
+    # What templates and merges add makes `tokens` an estimate: the last token is left to the next round.
     tokens = min(tokens, sum(map(len, begins)) - 1)
     if tokens < 1:
         return None

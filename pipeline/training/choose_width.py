@@ -45,7 +45,7 @@ class Projected:
         return [replace(setting, lr=setting.lr * self.lr_factor) for setting in settings]
 
     def outcome(self, fitted: Fitted, setting: FitSetting, data: FitData) -> Outcome:
-        """Score what became of `setting`, which was fitted on these pairs as `scaled` has it."""
+        """Score the fitted `setting`, which was fitted on these pairs as `scaled` has it."""
         return outcome_of(replace(fitted, setting=setting), self.validation, data.clusters, self.projection)
 
     def record(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Projected:
 
 
 def parse_width(text: str) -> Width:
-    """Read the option `--projection`. Raises BadInput for anything but none, auto or a positive number."""
+    """Read a text as `projection`. Raises BadInput for anything but none, auto or a positive number."""
     if text in ("none", "auto"):
         return "none" if text == "none" else "auto"
     if not text.isdecimal() or int(text) == 0:
@@ -67,7 +67,7 @@ def parse_width(text: str) -> Width:
 
 
 def most_components(text: str) -> int:
-    """Return how many components the option `--projection` asks to hold at most; 0 where it asks for none."""
+    """Return how many components `projection` asks to hold at most; 0 where it asks for none."""
     wanted = parse_width(text)
     return {"none": 0, "auto": PROBED[-1]}[wanted] if isinstance(wanted, str) else wanted
 
@@ -114,6 +114,6 @@ def _validated(
         view = _projected(data, bases.get(width), {})
         fitted = fit(view.train, view.validation, view.scaled(probes), plan, progress)
         found[width] = view.outcome(min(fitted, key=lambda one: one.validation_nll), setting, data)
-    contenders = compare_sizes({width: one.log_probability for width, one in found.items()}, data.clusters)
-    chosen = smallest_equivalent(contenders, SLACK)
+    candidates = compare_sizes({width: one.log_probability for width, one in found.items()}, data.clusters)
+    chosen = smallest_equivalent(candidates, SLACK)
     return _projected(data, bases.get(chosen), {width: one.nll for width, one in found.items()})

@@ -58,8 +58,8 @@ class FitData:
         """Return the columns that make a unit; None where pairs have groups. Raises BadInput where no pair has one."""
         return None if self.latent == "pair" else unit_columns(self.fitting.table, self.latent, self.router_input)
 
-    def told(self) -> dict[str, Any]:
-        """Return what run.json says of what the data tells groups by."""
+    def group_record(self) -> dict[str, Any]:
+        """Return what run.json says about what identifies groups in the data."""
         found = identify(self.fitting.table, self.router_input)
         return {"identified": asdict(found), "one_group_for": self.unit or ["pair"]}
 
@@ -133,7 +133,7 @@ def open_within(
     if not held and latent != "pair":
         raise BadInput(
             f"latent {latent} takes all pairs of a {latent} at once, and these {len(located)} do not fit in the memory "
-            "that is allowed: raise --memory, or leave --latent out"
+            "that is allowed: raise `memory`, or leave `latent` out"
         )
     fitting, validation = (part.load() if held else stream_pairs(part) for part in _parts(dataset, located))
     return FitData(dataset, located.features, read, reward_input, fitting, validation, latent)
@@ -172,8 +172,8 @@ def _locate(
     there = bool(located.context.any())
     if wanted == "context" and not there:
         raise BadInput(
-            f"data set {name!r}, split {SPLIT!r}: no pair has a context for --router-input context; "
-            "embed with --contexts FILE, or train with --router-input prompt"
+            f"data set {name!r}, split {SPLIT!r}: no pair has a context for `router_input` context; "
+            "embed with `contexts`, or train with `router_input` prompt"
         )
     return dataset, located, read if there else "prompt"
 

@@ -1,4 +1,4 @@
-"""What a data set lets be learned: who chose how often, in how many contexts, and which pairs therefore have one group.
+"""What can be learned from a data set: how often each user chose, in how many contexts, and which pairs share a group.
 
 N pairs.
 """
@@ -16,12 +16,12 @@ from micropref.cache.errors import BadInput
 from micropref.heads.choices import Latent
 
 ENOUGH = 4
-"""Pairs of a person, in the median, from which choices alone tell groups apart."""
+"""Pairs of a person, in the median, from which choices alone identify groups."""
 
 
 @dataclass(frozen=True)
 class Identified:
-    """What pairs to fit say beside which response was chosen."""
+    """Users and contexts of the pairs to fit."""
 
     users: int
     """Users named."""
@@ -60,7 +60,7 @@ def unit_columns(table: pl.DataFrame, latent: Latent, router_input: RouterInput)
     if table[latent].null_count() == table.height:
         raise BadInput(
             f"latent {latent}: no training pair names a {latent}; embed rows with the field {latent!r}, or leave "
-            "--latent out"
+            "`latent` out"
         )
     joint = latent == "user" and router_input == "context" and contexts_differ(table)
     return ["user", "context"] if joint else [latent]

@@ -18,7 +18,7 @@ from micropref.heads.fitting.settings import FitPlan, FitSetting
 
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 DEFAULT_SHARE = 0.6
-"""Of the machine's memory, where nothing is said."""
+"""Share of the machine's memory that is used by default."""
 BASE = 700 * 10**6
 """The interpreter and its libraries, with their own buffers."""
 PAIR_BYTES = 1000
@@ -26,11 +26,11 @@ PAIR_BYTES = 1000
 VECTOR_BYTES = 200
 """A stored vector's entry in the index of keys while it is made."""
 COPIES = 8
-"""Of the weights: master, gradient, two moments, the best ones, in the compute dtype, and what is between."""
+"""Of the weights: master, gradient, two moments, the best ones, in the compute dtype, and temporary copies."""
 
 
 def parse_memory(text: str) -> int:
-    """Read the option `--memory` in bytes. Raises BadInput for anything but a number of MB, GB or TB."""
+    """Read a text as `memory`, in bytes. Raises BadInput for anything but a number of MB, GB or TB."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]B)", text.strip().upper())
     size = float(found[1]) * UNITS[found[2]] if found else 0.0
     if not size:
@@ -49,7 +49,7 @@ def default_memory() -> int:
 
 @dataclass(frozen=True)
 class Budget:
-    """The memory of the process, and what a fit takes of it beside its pairs."""
+    """The memory of the process, and what a fit takes of it besides its pairs."""
 
     limit: int | None
     """Bytes, as asked for; None: `default_memory`."""
@@ -68,19 +68,19 @@ class Budget:
         limit = default_memory() if self.limit is None else self.limit
         pairs, features = len(located), located.features
         count, width = len(features), features.width
-        beside = BASE + pairs * PAIR_BYTES + count * VECTOR_BYTES + self._working(width)
+        base = BASE + pairs * PAIR_BYTES + count * VECTOR_BYTES + self._working(width)
         inputs = located.inputs
-        beside += _inputs(inputs, self.components)
+        base += _inputs(inputs, self.components)
         mapped = min(count, 3 * pairs) * features.row_bytes
-        if beside + _inputs(inputs, width) + mapped <= limit:
+        if base + _inputs(inputs, width) + mapped <= limit:
             return True
-        needed = beside + 2 * (WINDOW_BYTES + 2 * BLOCK_BYTES)
+        needed = base + 2 * (WINDOW_BYTES + 2 * BLOCK_BYTES)
         if needed > limit:
             given = "" if self.limit is not None else f" ({DEFAULT_SHARE:.0%} of the machine's)"
             raise BadInput(
                 f"memory is {_size(limit)}{given}: {pairs} pairs of width {width} need {_size(needed)} even when they "
-                f"are streamed; give --memory {_size(needed)}, or a smaller "
-                f"{'--batch, --hidden or --projection' if self.components else '--batch or --hidden'}"
+                f"are streamed; give `memory` {_size(needed)}, or a smaller "
+                f"{'`batch`, `hidden` or `projection`' if self.components else '`batch` or `hidden`'}"
             )
         return False
 

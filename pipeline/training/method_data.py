@@ -1,4 +1,4 @@
-"""What the compared systems read: pairs with all that a system asks for, and what it is fitted on.
+"""What the compared methods read: pairs with all that a method asks for, and what it is fitted on.
 
 N pairs.
 """
@@ -27,7 +27,7 @@ from micropref.pipeline.training.data import LoadedFitData, open_fit_data
 
 @dataclass(frozen=True)
 class Units:
-    """Who judged, as the numbers that systems know them by."""
+    """The annotators, as the codes that methods know them by."""
 
     kind: UnitKind
     """user; attribute where no pair to fit names a user."""
@@ -45,19 +45,19 @@ class Units:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a system reads the pairs of any split."""
+    """How a method reads the pairs of any split."""
 
     router_input: RouterInput
     """What a router or a gate reads."""
     reward_input: RewardInput
     """Behind which prompt the responses were embedded."""
     needs: frozenset[Need] = frozenset()
-    """What the system looks at beside Δ."""
+    """What the method reads besides Δ."""
     units: Units | None = None
-    """Codes of who judged, where the system needs units."""
+    """Codes of the annotators, where the method needs units."""
 
     def pairs(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> tuple[PairFeatures, Pairs]:
-        """Load a split's pairs where `only` holds, with their table and as a system reads them."""
+        """Load a split's pairs where `only` holds, with their table and as a method reads them."""
         return self.read(self.locate(dataset, features, split, only))
 
     def locate(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> LocatedPairs:
@@ -67,12 +67,12 @@ class Reading:
         )
 
     def read(self, located: LocatedPairs) -> tuple[PairFeatures, Pairs]:
-        """Load pairs that were located, with their table and as a system reads them."""
+        """Load pairs that were located, with their table and as a method reads them."""
         loaded = located.load()
         return loaded, self.as_pairs(loaded, located.responses() if "responses" in self.needs else None)
 
     def as_pairs(self, loaded: PairFeatures, responses: tuple[torch.Tensor, torch.Tensor] | None) -> Pairs:
-        """Return loaded pairs as a system reads them; `responses` are theirs where it needs them."""
+        """Return loaded pairs as a method reads them; `responses` are theirs where it needs them."""
         chosen, rejected = responses or (None, None)
         units = None if self.units is None else self.units.codes(loaded.table)
         clusters = prompt_clusters(loaded.table)
@@ -80,15 +80,15 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class SystemData:
-    """The train split of a data set as systems are fitted on it."""
+class MethodData:
+    """The train split of a data set as methods are fitted on it."""
 
     source: LoadedFitData
     """The pairs with their tables."""
     reading: Reading
     """How they were read, and how those of other splits are to be."""
     training: TrainingData
-    """What systems are given."""
+    """What methods are given."""
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says of the data."""
@@ -97,7 +97,7 @@ class SystemData:
         return {**self.source.record(), "units": named}
 
 
-def open_system_data(
+def open_method_data(
     store: StoreFolder,
     name: str,
     needs: frozenset[Need],
@@ -105,8 +105,8 @@ def open_system_data(
     features: str | None = None,
     router_input: WantedRouterInput = "auto",
     reward_input: RewardInput = "plain",
-) -> SystemData:
-    """Load what a system that looks at `needs` is fitted on, from the train split alone.
+) -> MethodData:
+    """Load what a method that looks at `needs` is fitted on, from the train split alone.
 
     Raises BadInput where the data set lacks what is asked for.
     """
@@ -130,7 +130,7 @@ def open_system_data(
         rated=_rated(source) if "ratings" in needs else None,
         reward_head=_reward_head(source.features) if "reward_head" in needs else None,
     )
-    return SystemData(source, reading, training)
+    return MethodData(source, reading, training)
 
 
 def _units(source: LoadedFitData) -> Units:
@@ -139,8 +139,8 @@ def _units(source: LoadedFitData) -> Units:
     names = tuple(sorted(table[kind].drop_nulls().unique()))
     if not names:
         raise BadInput(
-            f"data set {source.dataset.name!r}, split {SPLIT!r}: no pair has a user or an attribute, so nobody's "
-            "choices can be told apart; embed rows with one of these fields"
+            f"data set {source.dataset.name!r}, split {SPLIT!r}: no pair has a user or an attribute, so annotators "
+            "cannot be told apart; embed rows with one of these fields"
         )
     return Units(kind, names)
 
@@ -148,7 +148,7 @@ def _units(source: LoadedFitData) -> Units:
 def _rated(source: LoadedFitData) -> RatedResponses:
     """Return the ratings of the prompts to fit: what is chosen on validation prompts has not seen theirs."""
     if source.reward_input == "context":
-        raise BadInput("ratings are of responses without a context: give --reward-input plain")
+        raise BadInput("ratings are of responses without a context: give `reward_input` plain")
     rated = load_rated(source.dataset, source.features, SPLIT, part="fit")
     clusters = clusters_of(rated.prompts)
     return RatedResponses(rated.embedding, rated.ratings, clusters, rated.attributes)

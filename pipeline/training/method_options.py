@@ -1,4 +1,4 @@
-"""Which options of `train` change which method: one that would be passed over is an error, not a silence."""
+"""Which options of `train` change which method: one that would be ignored is an error."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ FIT = (
 )
 """Options of the batched fit, in the order of `train --help`."""
 LATENT = ("weight", "anneal")
-"""Of these, those that only a latent other than pair heeds."""
+"""Of these, those that only a latent other than pair uses."""
 UNROUTED = {"router_input", "hidden"}
-"""Of these, those that only a router heeds."""
+"""Of these, those that only a router uses."""
 UNMIXED = {"lam", "prior", *LATENT, "latent"}
-"""Of these, those that only learned weights heed."""
+"""Of these, those that only learned weights use."""
 EVERYWHERE = {"name", "method", "store", "as_json", "features", "reward_input", "seed"}
 """Options of every method."""
 
 
 def check_latent(latent: str, given: Collection[str]) -> None:
-    """Raise BadInput naming the options that latent pair passes over among those given."""
+    """Raise BadInput naming the options that have no effect with latent pair among those given."""
     passed_over = [name for name in given if name in LATENT]
     if latent == "pair" and passed_over:
-        raise BadInput(f"{_without_effect(passed_over)} with --latent pair; leave it out, or give --latent user")
+        raise BadInput(f"{_without_effect(passed_over)} with `latent` pair; leave it out, or give `latent` user")
 
 
 def check_used(method: str, given: Collection[str], latent: str) -> None:
-    """Raise BadInput naming the options that a method passes over among those given, and those that it heeds."""
+    """Raise BadInput naming the options without effect on a method among those given, and those that it accepts."""
     accepted = _accepted(method)
     passed_over = [name for name in given if name not in accepted | EVERYWHERE]
     if passed_over:
         raise BadInput(
-            f"{_without_effect(passed_over)} with --method {method}; it accepts "
+            f"{_without_effect(passed_over)} with `method` {method}; it accepts "
             f"{_named(sorted(accepted | {'features', 'reward_input', 'seed'}))}"
         )
     check_latent(latent, given)
@@ -55,14 +55,15 @@ def _accepted(method: str) -> set[str]:
     for name, options in fits.items():
         if name == method:
             return options
-    system = methods()[method]
-    options = {"armo_gate" if option == "gate" else option for option in system.options}
-    return options | ({"router_input"} if "router" in system.needs else set())
+    chosen = methods()[method]
+    options = {"armo_gate" if option == "gate" else option for option in chosen.options}
+    return options | ({"router_input"} if "router" in chosen.needs else set())
 
 
 def _without_effect(options: Collection[str]) -> str:
-    return f"{_named(options)} {'has' if len(options) == 1 else 'have'} no effect"
+    only, *others = options
+    return f"{_named(options)} have no effect" if others else f"{only} has no effect"
 
 
 def _named(options: Collection[str]) -> str:
-    return ", ".join(f"--{name.replace('_', '-')}" for name in options)
+    return ", ".join(f"`{name}`" for name in options)

@@ -1,4 +1,4 @@
-"""Systems as runs: fitted and saved by `train`, opened again by whatever scores pairs."""
+"""Methods as runs: fitted and saved by `train`, opened again to score pairs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from micropref.cache.runs import Run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features
-from micropref.heads.methods.base import Model, SystemOptions
+from micropref.heads.methods.base import MethodOptions, Model
 from micropref.heads.methods.registry import methods
 from micropref.pipeline.options import WantedRouterInput
-from micropref.pipeline.training.method_data import Reading, Units, open_system_data
+from micropref.pipeline.training.method_data import Reading, Units, open_method_data
 from micropref.pipeline.training.results import figures_of, provenance
 
 
@@ -29,12 +29,12 @@ class FittedRun:
     reading: Reading
     """How it reads pairs."""
     model: Model
-    """The fitted system."""
+    """The fitted method."""
 
 
 @dataclass(frozen=True)
-class TrainedSystem:
-    """What `train` says of a system with a recipe of its own."""
+class TrainedMethod:
+    """The result of `train` for a method with a fit of its own."""
 
     run: str
     """Id of the saved run, made of its options and data: the same fit again is the same run."""
@@ -43,7 +43,7 @@ class TrainedSystem:
 
 
 def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
-    """Open a run to score pairs with. Raises BadInput where it is of a kind that this version does not know."""
+    """Open a run to score pairs with. Raises BadInput where it is of a kind unknown to this version."""
     record = run.record
     if "groups" in record:
         raise BadInput(
@@ -59,23 +59,23 @@ def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
     return FittedRun(run, open_features(store, record["features"]), reading, method.restore(run.tensors()))
 
 
-def train_system(
+def train_method(
     store: StoreFolder,
     name: str,
     method_name: str,
-    options: SystemOptions,
+    options: MethodOptions,
     *,
     seed: int = 0,
     features: str | None = None,
     router_input: WantedRouterInput = "auto",
     reward_input: RewardInput = "plain",
-) -> TrainedSystem:
-    """Fit a system by its own recipe on a data set's train split, and save it as a run.
+) -> TrainedMethod:
+    """Fit a method by its own recipe on a data set's train split, and save it as a run.
 
-    Raises BadInput where the data set lacks what the system needs.
+    Raises BadInput where the data set lacks what the method needs.
     """
     method = methods()[method_name]
-    data = open_system_data(
+    data = open_method_data(
         store, name, method.needs, features=features, router_input=router_input, reward_input=reward_input
     )
     settings = {option: getattr(options, option) for option in sorted(method.options)}
@@ -93,4 +93,4 @@ def train_system(
         **figures_of(scores.log_probability(), scores.log_weights, data.training.validation.clusters),
     }
     run = save_run(store, run_id, asked | outcome | provenance(), model.state())
-    return TrainedSystem(run.id, run.record)
+    return TrainedMethod(run.id, run.record)

@@ -1,4 +1,4 @@
-"""What became of a fitted setting: figures on validation pairs, and the run that the chosen one is saved as.
+"""A fitted setting: its figures on validation pairs, and the run that the chosen one is saved as.
 
 N validation pairs.
 """
@@ -28,7 +28,7 @@ from micropref.heads.mixture import Mixture, pair_log_probability
 from micropref.pipeline.training.data import FitData
 
 Figures = dict[str, float | None]
-"""By name; None: not to be known."""
+"""By name; None: not available."""
 PACKAGES = ("torch", "numpy", "polars", "pyarrow")
 
 
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def nll(self) -> float:
-        """Return what settings are compared by."""
+        """Return the validation NLL that settings are compared by."""
         found = self.figures.get("validation_nll_known", self.figures["validation_nll"])
         assert found is not None
         return found
@@ -59,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Validated:
-    """What a mixture says of validation pairs."""
+    """A mixture's predictions on validation pairs."""
 
     margins: torch.Tensor
     """[N, K]"""
@@ -114,7 +114,7 @@ def save_outcome(
 ) -> Run:
     """Save the chosen setting as a run, its heads inspected and, if asked, pruned.
 
-    `record` says what was asked for; what came out is added here. Figures are those of the saved weights.
+    `record` says what was asked for; the results are added here. Figures are those of the saved weights.
     """
     assert chosen.mixture is not None
     mixture = chosen.mixture
@@ -146,7 +146,7 @@ def _of_saved(mixture: Mixture, data: FitData) -> Validated:
 
 
 def figures_of(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> Figures:
-    """Return what is known of a prediction on validation pairs [N], whose prompts are `clusters` [N].
+    """Return the figures of a prediction on validation pairs [N], whose prompts are `clusters` [N].
 
     One prompt leaves the standard error unknown.
     """

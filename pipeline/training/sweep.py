@@ -1,4 +1,4 @@
-"""Many settings of K, λ and seed in one go: a leaderboard, K by the one-standard-error rule, the winner as a run."""
+"""Many settings of K, λ and seed in one fit: a leaderboard, K by the one-standard-error rule, the winner as a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput, Interrupted
 from micropref.cache.keys import short_id
 from micropref.cache.store import StoreFolder
-from micropref.heads.evaluation.selection import Contender, compare_sizes, smallest_within_one_error
+from micropref.heads.evaluation.selection import Candidate, compare_sizes, smallest_within_one_error
 from micropref.heads.fitting.fit import fit_in_chunks
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.pipeline.training.choose_width import parse_width, project
@@ -31,12 +31,12 @@ class Grid:
     k: tuple[int, ...] = (1, 2, 3, 5, 8, 10)
     """Numbers of reward heads; 1 is the single reward, which has neither λ nor local optima and is fitted once."""
     lam: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 0.5)
-    """Strengths of the pull of the mixture weights to uniform; an ensemble has none and is fitted once for each K."""
+    """Values of λ, the KL penalty towards uniform mixture weights; an ensemble has none and is fitted once a K."""
 
     def __post_init__(self) -> None:
         for name in ("k", "lam"):
             if not getattr(self, name):
-                raise BadInput(f"{name} has no value: give at least one, for example --{name} 2")
+                raise BadInput(f"{name} has no value: give at least one, for example 2")
 
     def settings(self, base: FitSetting, options: TrainOptions) -> list[FitSetting]:
         """Return the distinct settings, everything but K, λ and seed being those of `base`."""
@@ -51,7 +51,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Swept:
-    """What `sweep` says."""
+    """The result of `sweep`."""
 
     run: str
     """Id of the saved run, and the `sweep` of its settings in the view leaderboard."""
@@ -59,7 +59,7 @@ class Swept:
     """run.json."""
     settings: int
     """Settings fitted."""
-    by_k: list[Contender]
+    by_k: list[Candidate]
     """The best restart of each K: what K was chosen by."""
     leaderboard: list[dict[str, Any]]
     """A row for each K and λ, best first: figures of its best restart, share of its other restarts that agree."""
@@ -115,7 +115,7 @@ def sweep(
     board = _leaderboard(outcomes.values())
     same = _by_setting(outcomes.values())[chosen.setting.k, chosen.setting.lam]
     found = {"by_k": [asdict(one) for one in by_k], "restarts_agreeing": restarts_agreeing(same)}
-    record = asked | data.told() | projected.record() | found
+    record = asked | data.group_record() | projected.record() | found
     _save_leaderboard(folder, data, outcomes.values())
     run = save_outcome(store, sweep_id, record, chosen, data, options.prune)
     remove_chunks(folder)
@@ -140,7 +140,7 @@ def _best_by_k(outcomes: Collection[Outcome]) -> dict[int, Outcome]:
 
 
 def _candidates(outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
-    """Let go of all weights but those of the best setting of each K: no other can be chosen."""
+    """Drop all weights but those of the best setting of each K: no other can be chosen."""
     best = {id(one) for one in _best_by_k(outcomes.values()).values()}
     return {place: one if id(one) in best else replace(one, mixture=None) for place, one in outcomes.items()}
 

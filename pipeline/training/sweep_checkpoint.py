@@ -1,4 +1,4 @@
-"""The finished chunks of a sweep under way, on disk: what an interrupted sweep goes on from.
+"""The finished chunks of a running sweep, on disk: an interrupted sweep resumes from them.
 
 N validation pairs. A chunk keeps every setting's figures and validation predictions, and the weights of the
 settings that may still be chosen.
@@ -23,7 +23,7 @@ from micropref.heads.mixture import Mixture
 from micropref.pipeline.training.results import Outcome
 
 CHUNKS = "chunks"
-"""Folder of a run under way."""
+"""Folder of an unfinished run."""
 
 
 def save_chunk(run: Path, outcomes: Sequence[Outcome]) -> None:
@@ -67,7 +67,7 @@ def _whole(path: Path) -> Commit | None:
 
 
 def remove_chunks(run: Path) -> None:
-    """Forget the chunks of a sweep whose run is saved."""
+    """Remove the chunks of a sweep whose run is saved."""
     for path in commit_paths(run / CHUNKS):
         item = _whole(path)
         if item is None:  # damaged: what it named is left to `gc`

@@ -21,7 +21,7 @@ from micropref.pipeline.training.results import restarts_agreeing, save_outcome
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `train` and `sweep` are told beside the model's settings and the plan of the fit."""
+    """Options of `train` and `sweep`, besides the model's settings and the plan of the fit."""
 
     router_input: WantedRouterInput = "auto"
     """What the router reads; auto: the context where the data has any."""
@@ -77,7 +77,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` says."""
+    """The result of `train`."""
 
     run: str
     """Id of the saved run, made of its settings and data: the same fit again is the same run."""
@@ -113,6 +113,6 @@ def train(
         {"seed": one.setting.seed, "validation_nll": one.nll, "epochs": one.fit["epochs_run"]} for one in outcomes
     ]
     found = {"restarts": restarts, "restarts_agreeing": restarts_agreeing(outcomes)}
-    record = asked | data.told() | projected.record() | found
+    record = asked | data.group_record() | projected.record() | found
     run = save_outcome(store, run_id, record, best, data, options.prune)
     return Trained(run.id, run.record, restarts)

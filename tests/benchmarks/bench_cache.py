@@ -91,8 +91,8 @@ def reading(folder: Path, count: int, width: int, rounds: int) -> tuple[list[dic
     bars = []
     store, features_id = write_files(folder, count, width)
     reads = readers(folder, store, features_id, width)
-    draw = np.random.default_rng(1)
-    batches = [np.sort(draw.permutation(count)[: min(BATCH, count)]) for _ in range(BATCHES)]
+    rng = np.random.default_rng(1)
+    batches = [np.sort(rng.permutation(count)[: min(BATCH, count)]) for _ in range(BATCHES)]
     for what, asked in (("all rows in order", [np.arange(count)]), ("a minibatch", batches)):
         out, expected = np.empty((2, len(asked[0]), width), dtype=np.float16)
         reads[NPY](asked[0], expected)

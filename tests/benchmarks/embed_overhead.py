@@ -35,7 +35,7 @@ from micropref.pipeline.sources.reader import read_source
 from micropref.pipeline.text.tokenizer import Tokenizing
 
 LONGEST = 2048
-_TRIAL = 128
+_PROBE = 128
 """Pairs that show how fast the machine is."""
 
 
@@ -45,12 +45,12 @@ def embed_over_forward(seconds: float = 60.0) -> tuple[list[dict[str, Any]], Bar
         root = Path(temp)
         options = EmbedOptions(backbone=str(_save_backbone(root / "backbone")), max_length=LONGEST)
         backbone = options.load()
-        few = _plan(_write_rows(root / "few.jsonl", _TRIAL, seed=1), backbone)
+        few = _plan(_write_rows(root / "few.jsonl", _PROBE, seed=1), backbone)
         chosen = choose_pass(backbone, "auto", None, few[0].tokens, few[0].groups, print)
         busy = time.process_time()  # the wall clock of a moment would count what other programs do
         _forward(chosen, few)
         busy = (time.process_time() - busy) / torch.get_num_threads()
-        pairs = max(_TRIAL, round(_TRIAL * 1.1 * seconds / busy))
+        pairs = max(_PROBE, round(_PROBE * 1.1 * seconds / busy))
         source = _write_rows(root / "rows.jsonl", pairs, seed=0)
         shards = _plan(source, backbone)
         middle = len(shards) // 2
@@ -75,7 +75,7 @@ def embed_over_forward(seconds: float = 60.0) -> tuple[list[dict[str, Any]], Bar
 
 
 def _save_backbone(folder: Path) -> Path:
-    """Save a random Llama of 22M parameters beside its embeddings, with MiniLM's words."""
+    """Save a random Llama of 22M parameters next to its embeddings, with MiniLM's words."""
     config = LlamaConfig(
         hidden_size=512,
         num_hidden_layers=8,

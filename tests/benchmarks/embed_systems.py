@@ -14,10 +14,10 @@ from embed_workloads import Workload
 from torch.nn import functional
 
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.backbone.prefix_tree import distinct_prefixes
 from micropref.pipeline.forwarding.batching import good_batch, length_sorted_batches
 from micropref.pipeline.forwarding.passes import PackedPass
 from micropref.pipeline.text.tokens import Tokens
+from tests.support.prefixes import distinct_prefixes
 
 System = Callable[[Workload], int]
 """Forwards a workload, returns the tokens read, padding included."""

@@ -3,7 +3,7 @@
 People of four tastes, planted, whose prompts say nothing of them. `accuracy` is that of the head that does best on each
 group's validation pairs, on test pairs; `ceiling` that of the heads that made the choices; `known` that of new pairs of
 people known by up to 16 choices. With --store and --name the same on a data set with attributes, contexts unread: its
-pairs are dealt to made-up people of one attribute each, and one model for each attribute is the ceiling.
+pairs are assigned to made-up people of one attribute each, and one model for each attribute is the ceiling.
 Run by `make latent`; --quick is a smoke test of small sizes.
 """
 
@@ -27,7 +27,7 @@ from micropref.heads.evaluation.selection import agreeing_share
 from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
 from micropref.heads.fitting.validation import known_weights
 from micropref.heads.mixture import Mixture, pair_log_probability
-from micropref.pipeline.comparison.entries import CEILING_PLAN
+from micropref.pipeline.comparison.ceiling import CEILING_PLAN
 from micropref.pipeline.training.data import open_fit_data
 from tests.support.populations import GROUPS, People, plant_people
 
@@ -39,7 +39,7 @@ Variant = tuple[Latent, bool]
 VARIANTS: dict[str, Variant] = {"user": ("user", True), "user, not annealed": ("user", False), "pair": ("pair", True)}
 
 
-def dealt(store: Path, name: str, each: int) -> People:
+def assigned(store: Path, name: str, each: int) -> People:
     """Deal a data set's pairs to people of one attribute, `each` to fit for all of them; others by chance."""
     data = open_fit_data(StoreFolder(store), name, routed=True, router_input="prompt")
     tested = load_pairs(data.dataset, data.features, "test", router_input="prompt")
@@ -65,7 +65,7 @@ def dealt(store: Path, name: str, each: int) -> People:
     return People(*tensors, (groups[1], groups[2]), torch.cat(heads))
 
 
-def judged(people: People, fitted: list[Fitted]) -> dict[str, Any]:
+def evaluated(people: People, fitted: list[Fitted]) -> dict[str, Any]:
     """Return what the best restart reaches, and how many of the others are of one mind with it."""
     ordered, groups = sorted(fitted, key=lambda one: one.validation_nll), len(people.truth)
     mixture = ordered[0].mixture
@@ -86,7 +86,7 @@ def recovery(made: People, of: str, each: int, base: FitSetting, plan: FitPlan) 
     rows = []
     for name, (latent, anneal) in VARIANTS.items():
         restarts = [replace(base, latent=latent, seed=seed) for seed in range(RESTARTS)]
-        found = judged(made, fit(made.fit, made.validation, restarts, replace(plan, anneal=anneal)))
+        found = evaluated(made, fit(made.fit, made.validation, restarts, replace(plan, anneal=anneal)))
         rows.append({"people": of, "pairs each": each, "latent": name, "ceiling": ceiling, **found})
     return rows
 
@@ -123,7 +123,7 @@ def main() -> None:
     for each in EACH:
         rows += recovery(plant_people(people, each, WIDTH, each), f"{people:,} planted", each, planted, PLAN)
     for each in EACH if asked.store else ():
-        made = dealt(asked.store, asked.name, each)
+        made = assigned(asked.store, asked.name, each)
         rows += recovery(made, asked.name, each, FitSetting("mixture", len(made.truth)), FitPlan())
     bars = []
     for row in rows:

@@ -46,21 +46,21 @@ def build_store(root: Path, pairs: int, width: int) -> StoreFolder:
     store = StoreFolder(root)
     features = planned_features(store, {"width": width, "store_dtype": "float16"})
     features.create({}, None)
-    draw = np.random.default_rng(0)
-    noise = draw.standard_normal(1 << 22, dtype=np.float32).astype(np.float16)
-    taste = draw.standard_normal(width).astype(np.float32) / np.float32(np.sqrt(width))
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(1 << 22, dtype=np.float32).astype(np.float16)
+    taste = rng.standard_normal(width).astype(np.float32) / np.float32(np.sqrt(width))
     prompts = pairs // 2
     chosen_first = np.empty(2 * prompts, dtype=bool)
     for start in range(0, prompts, PROMPTS_OF_A_SHARD):
         count = min(PROMPTS_OF_A_SHARD, prompts - start)
-        offsets = draw.integers(len(noise) - width, size=5 * count)
+        offsets = rng.integers(len(noise) - width, size=5 * count)
         # Rows are windows of one long noise array: made as fast as memory allows.
         vectors = np.lib.stride_tricks.sliding_window_view(noise, width)[offsets]
         keys = [key(start + row // 5, row % 5) for row in range(5 * count)]
         features.write_shard(keys, vectors, {})
         rewards = vectors.astype(np.float32) @ taste
         responses = rewards.reshape(count, 5)[:, 1:].reshape(count, 2, 2)
-        likes_first = draw.random((count, 2)) < 1 / (1 + np.exp(2 * (responses[:, :, 1] - responses[:, :, 0])))
+        likes_first = rng.random((count, 2)) < 1 / (1 + np.exp(2 * (responses[:, :, 1] - responses[:, :, 0])))
         chosen_first[2 * start : 2 * (start + count)] = likes_first.reshape(-1)
     _write_tables(store, features.id, chosen_first)
     return store

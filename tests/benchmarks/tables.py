@@ -1,4 +1,4 @@
-"""Every compared system on the demo data, as the README's table: Markdown on stdout, progress on stderr."""
+"""Every compared method on the demo data, as the README's table: Markdown on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.comparison.compare import AVERAGE, ComparedRow, run_comparison
-from micropref.pipeline.comparison.experiment import TrialOptions
+from micropref.pipeline.comparison.experiment import ExperimentOptions
 from micropref.pipeline.demo.demo import NAME, run_demo
 from micropref.pipeline.options import DEFAULT_STORE
 
@@ -34,8 +34,8 @@ def main() -> None:
     asked = parser.parse_args()
     store = StoreFolder(asked.store)
     run_demo(store, say)
-    compared = run_comparison(store, NAME, None, TrialOptions(seeds=asked.seeds), say)
-    print("| system | learns from | accuracy ± over seeds | 95 % over prompts | Δ vs. single reward |")
+    compared = run_comparison(store, NAME, None, ExperimentOptions(seeds=asked.seeds), say)
+    print("| method | learns from | accuracy ± over seeds | 95 % over prompts | Δ vs. single reward |")
     print("|---|---|---|---|---|")
     print("\n".join(cells(row) for row in compared.rows))
     print("\n".join(f"\nLeft out: {name}, {reason}" for name, reason in compared.skipped.items()))

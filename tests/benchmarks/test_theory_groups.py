@@ -21,20 +21,20 @@ SHARES = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 CLOSE = 0.01
 
 
-def drawn(diversity: float, pairs: int = 4000, width: int = 4, seed: int = 0) -> tuple[Groups, torch.Tensor]:
+def random_groups(diversity: float, pairs: int = 4000, width: int = 4, seed: int = 0) -> tuple[Groups, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return draw_groups(SHARES, width, diversity, 3.0, generator), torch.randn(pairs, width, generator=generator)
 
 
 @pytest.fixture(scope="module", params=[0.0, 0.4, 1.0])
 def measured(request: pytest.FixtureRequest) -> tuple[Floors, Fitted, float]:
-    groups, judged = drawn(request.param)
-    fitted = fit_models(groups, 8000, judged, torch.Generator().manual_seed(1))
-    return floors(groups.probability(judged), SHARES), fitted, request.param
+    groups, new_pairs = random_groups(request.param)
+    fitted = fit_models(groups, 8000, new_pairs, torch.Generator().manual_seed(1))
+    return floors(groups.probability(new_pairs), SHARES), fitted, request.param
 
 
 def test_statement_1_no_prediction_that_ignores_the_group_is_below_the_bound() -> None:
-    groups, delta = drawn(0.7, pairs=500)
+    groups, delta = random_groups(0.7, pairs=500)
     p = groups.probability(delta)
     below = floors(p, SHARES)
     for q in torch.linspace(1e-6, 1 - 1e-6, 1001, dtype=torch.float64):
@@ -58,16 +58,18 @@ def test_statement_3_a_group_blind_mixture_comes_down_to_h_marg(measured: tuple[
         assert fitted.single.mean() - below.marginal.mean() > CLOSE
 
 
-def test_statement_4_only_heads_told_the_group_come_down_to_h_known(measured: tuple[Floors, Fitted, float]) -> None:
+def test_statement_4_only_heads_that_know_the_group_come_down_to_h_known(
+    measured: tuple[Floors, Fitted, float],
+) -> None:
     below, fitted, diversity = measured
-    assert 0 <= fitted.told.mean() - below.known.mean() < CLOSE
+    assert 0 <= fitted.knowing.mean() - below.known.mean() < CLOSE
     if diversity > 0:
-        assert fitted.told.mean() + 5 * CLOSE < min(fitted.blind.mean(), below.bound.mean())
+        assert fitted.knowing.mean() + 5 * CLOSE < min(fitted.blind.mean(), below.bound.mean())
 
 
 def test_the_chain_of_floors_holds_and_is_tight_where_it_should_be() -> None:
     for diversity in (0.2, 0.6, 1.0):
-        groups, delta = drawn(diversity, pairs=3000)
+        groups, delta = random_groups(diversity, pairs=3000)
         below = floors(groups.probability(delta), SHARES)
         assert (below.known <= below.bound).all()
         assert (below.bound <= below.marginal + 1e-12).all()
@@ -79,7 +81,7 @@ def test_the_chain_of_floors_holds_and_is_tight_where_it_should_be() -> None:
 
 
 def test_floors_equal_a_loop_over_the_definition() -> None:
-    groups, delta = drawn(0.5, pairs=20)
+    groups, delta = random_groups(0.5, pairs=20)
     p, share = groups.probability(delta), [0.5, 0.3, 0.2]
     below = floors(p, SHARES)
     for i in range(20):
@@ -102,7 +104,7 @@ def divergence(p: float, q: float) -> float:
 
 
 def test_people_choose_as_their_groups_do() -> None:
-    groups, _ = drawn(1.0)
+    groups, _ = random_groups(1.0)
     delta = torch.randn(4, generator=torch.Generator().manual_seed(3)).expand(60_000, 4)
     group, chosen = groups.choose(delta, torch.Generator().manual_seed(4))
     p = groups.probability(delta[:1])[0]
@@ -117,7 +119,7 @@ def test_people_choose_as_their_groups_do() -> None:
 def test_diversity_changes_agreement_and_not_sharpness(diversity: float) -> None:
     cosines = []
     for seed in range(60):
-        groups, _ = drawn(diversity, pairs=1, width=64, seed=seed)
+        groups, _ = random_groups(diversity, pairs=1, width=64, seed=seed)
         assert groups.tastes.norm(dim=1).tolist() == pytest.approx([3.0] * 3, rel=1e-5)
         cosines.append(torch.cosine_similarity(groups.tastes[0], groups.tastes[1], dim=0).item())
     assert sum(cosines) / 60 == pytest.approx(1 - diversity, abs=0.06)

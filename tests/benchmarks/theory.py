@@ -1,7 +1,7 @@
 """Theorem 3.2 on simulated groups: entropies that bound every model, and what fitted models reach.
 
 Rows are diversities of taste. `known`, `bound` and `marginal` are H_known, H_known + 2 Var and H_marg; `single`,
-`blind` and `told` are expected cross-entropies of fitted models on new pairs, no label sampled in judging.
+`blind` and `knowing` are expected cross-entropies of fitted models on new pairs, no label sampled in scoring.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def measure(diversity: float, pairs: int) -> tuple[dict[str, Any], list[Bar]]:
     """Return a row of means over pairs, and the theorem's four statements as bars."""
     generator = torch.Generator().manual_seed(0)
     groups = draw_groups(SHARES, WIDTH, diversity, SHARPNESS, generator)
-    judged = torch.randn(pairs, WIDTH, generator=generator)
-    below = floors(groups.probability(judged), groups.shares)
-    fitted = fit_models(groups, pairs, judged, generator)
+    new_pairs = torch.randn(pairs, WIDTH, generator=generator)
+    below = floors(groups.probability(new_pairs), groups.shares)
+    fitted = fit_models(groups, pairs, new_pairs, generator)
     means = {name: value.mean().item() for name, value in {**asdict(below), **asdict(fitted)}.items()}
     unknowing = torch.stack([fitted.single, fitted.blind])
     name = f"diversity {diversity:g}"
@@ -38,7 +38,7 @@ def measure(diversity: float, pairs: int) -> tuple[dict[str, Any], list[Bar]]:
         at_least(f"1. least CE - bound of any pair, {name}", (unknowing - below.bound).min().item(), ROUNDING),
         at_least(f"2. least CE - H_marg of any pair, {name}", (unknowing - below.marginal).min().item(), ROUNDING),
         at_most(f"3. group-blind mixture - H_marg, {name}", means["blind"] - means["marginal"], CLOSE),
-        at_most(f"4. group-known heads - H_known, {name}", means["told"] - means["known"], CLOSE),
+        at_most(f"4. group-known heads - H_known, {name}", means["knowing"] - means["known"], CLOSE),
     ]
     return {"diversity": diversity, **means}, bars
 

@@ -5,7 +5,7 @@ Letters: N pairs, D embedding width, K groups. All entropies in nats per pair; h
 Responses come in random order. Group k prefers the first with p_k = σ(s_k) and makes a share π_k of the choices;
 p̄ = Σ_k π_k p_k. A model that says q, whoever chooses, loses on average CE(q) = Σ_k π_k [h(p_k) + KL(p_k ‖ q)], so
     CE(q) ≥ H_marg = h(p̄) ≥ H_known + 2 Var_{k~π}(p_k),   H_known = Σ_k π_k h(p_k).
-The first is tight at q = p̄; the 2 is Pinsker's, tight where every p_k is near ½. Below H_marg goes only what is told
+The first is tight at q = p̄; the 2 is Pinsker's, tight where every p_k is near ½. Below H_marg goes only what knows
 the group: by a context, or by who the person is.
 """
 
@@ -52,7 +52,7 @@ class Floors:
     """Entropies [N] that bound a model's expected cross-entropy from below."""
 
     known: torch.Tensor
-    """H_known: of a model that is told the group."""
+    """H_known: of a model that knows the group."""
     bound: torch.Tensor
     """H_known + 2 Var(p_k): the theorem's bound for a model that is not."""
     marginal: torch.Tensor
@@ -67,8 +67,8 @@ class Fitted:
     """One reward for everybody."""
     blind: torch.Tensor
     """A mixture of K rewards with weights that know nothing of the group."""
-    told: torch.Tensor
-    """A reward for each group, told which group chooses."""
+    knowing: torch.Tensor
+    """A reward for each group, knowing which group chooses."""
 
 
 def draw_groups(
@@ -96,29 +96,31 @@ def expected_cross_entropy(p: torch.Tensor, log_q: torch.Tensor, log_not_q: torc
     return -(p * log_q.double() + (1 - p) * log_not_q.double())
 
 
-def fit_models(groups: Groups, pairs: int, judged: torch.Tensor, generator: torch.Generator) -> Fitted:
-    """Fit the three kinds of models on sampled choices of `pairs` new pairs; judge them on Δ [N, D] by expectation."""
+def fit_models(groups: Groups, pairs: int, new_pairs: torch.Tensor, generator: torch.Generator) -> Fitted:
+    """Fit the three kinds of models on sampled choices of `pairs` new pairs; score them on Δ [N, D] by expectation."""
     k, width = groups.tastes.shape
     (group, fitting), (held_group, validation) = (
         groups.choose(torch.randn(count, width, generator=generator), generator) for count in (pairs, pairs // 4)
     )
     everybody = PairTensors(fitting, None), PairTensors(validation, None)
     mixtures = [FitSetting("static", k, lam=0.0, l2=1.0, seed=seed) for seed in range(RESTARTS)]
-    p = groups.probability(judged)
+    p = groups.probability(new_pairs)
     mean = p @ groups.shares
     own = []
     for number in range(k):
         choices = PairTensors(fitting[group == number], None), PairTensors(validation[held_group == number], None)
-        own.append(_loss(fit(*choices, [ONE_REWARD], PLAN)[0].mixture, judged, p[:, number]))
+        own.append(_loss(fit(*choices, [ONE_REWARD], PLAN)[0].mixture, new_pairs, p[:, number]))
     blind = min(fit(*everybody, mixtures, PLAN), key=lambda one: one.validation_nll)
     single = fit(*everybody, [ONE_REWARD], PLAN)[0]
     return Fitted(
-        single=_loss(single.mixture, judged, mean),
-        blind=_loss(blind.mixture, judged, mean),
-        told=torch.stack(own, 1) @ groups.shares,
+        single=_loss(single.mixture, new_pairs, mean),
+        blind=_loss(blind.mixture, new_pairs, mean),
+        knowing=torch.stack(own, 1) @ groups.shares,
     )
 
 
-def _loss(mixture: Mixture, judged: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+def _loss(mixture: Mixture, new_pairs: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     """Return the expected cross-entropy [N] of a mixture without a router; the other order's probability is 1 − q."""
-    return expected_cross_entropy(p, mixture.log_probability(judged, None), mixture.log_probability(-judged, None))
+    return expected_cross_entropy(
+        p, mixture.log_probability(new_pairs, None), mixture.log_probability(-new_pairs, None)
+    )

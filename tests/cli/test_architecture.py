@@ -42,7 +42,7 @@ FLOORS = (
     {"pipeline.api"},
     {"cli"},
 )
-"""Folders from the lowest floor up: a file imports from its own folder and from floors below, never from beside it."""
+"""Folders from the lowest floor up: a file imports from its own folder and from floors below, not from neighbours."""
 FLOOR_OF = {folder: number for number, floor in enumerate(FLOORS) for folder in floor}
 
 
@@ -226,11 +226,11 @@ def test_the_defaults_of_route_are_those_of_the_stage() -> None:
 
 
 def test_the_defaults_of_compare_are_those_of_the_stage() -> None:
-    from micropref.pipeline.comparison.experiment import TrialOptions
+    from micropref.pipeline.comparison.experiment import ExperimentOptions
 
     told = defaults("compare")
     told["gate"] = told["armo_gate"]
-    asked = dataclasses.asdict(TrialOptions())
+    asked = dataclasses.asdict(ExperimentOptions())
     assert {name: told[name] for name in asked} == asked
 
 

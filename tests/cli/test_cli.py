@@ -107,7 +107,7 @@ def test_a_run_whose_training_data_changed_says_so(
     assert [row["data_changed"] for row in json.loads(invoke("ls", "--json").stdout)["runs"]] == [True]
 
 
-def test_damage_is_found_and_mended(
+def test_damage_is_found_and_repaired(
     invoke: Invoke, embedded: str, rows: list[Any], write_rows: Callable[..., Path], tiny_backbone: Callable[..., Path],
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -122,9 +122,9 @@ def test_damage_is_found_and_mended(
     assert run in found.stdout
     one_line(invoke("train", "mine", "--k", "3"), 1, shard.name, "changed after it was committed")
     again = ["embed", write_rows(rows), "--name", "mine", "--split-by-prompt", "0.3"]
-    mended = invoke(*again, "--backbone", tiny_backbone("bert"))
-    assert mended.exit_code == 0
-    assert "embedded again" in mended.stderr
+    repaired = invoke(*again, "--backbone", tiny_backbone("bert"))
+    assert repaired.exit_code == 0
+    assert "embedded again" in repaired.stderr
     assert invoke("verify").exit_code == 0
 
 
@@ -225,7 +225,7 @@ def test_a_sweep_without_a_seed_names_the_option_as_it_was_given(invoke: Invoke)
     one_line(invoke("sweep", "mine", "--seeds", "0"), 2, "--seeds")
 
 
-def test_an_interruption_is_told_in_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_reported_in_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

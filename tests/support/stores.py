@@ -1,4 +1,4 @@
-"""Stores of made-up vectors: two groups with opposite tastes, told apart by their contexts."""
+"""Stores of made-up vectors: two groups with opposite tastes, distinguished by their contexts."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def make_synthetic(
 
     Each group has `users`; `ratings` are rewards by the groups' tastes; group a's taste is the backbone's own head.
     """
-    draw = np.random.default_rng(seed)
-    taste = draw.normal(size=WIDTH)
-    wording = {"a": draw.normal(size=WIDTH), "b": draw.normal(size=WIDTH), None: draw.normal(size=WIDTH)}
+    rng = np.random.default_rng(seed)
+    taste = rng.normal(size=WIDTH)
+    wording = {"a": rng.normal(size=WIDTH), "b": rng.normal(size=WIDTH), None: rng.normal(size=WIDTH)}
     features = planned_features(store, {"width": WIDTH, "store_dtype": "float32", "max_length": 8})
     features.create({"name": "synthetic"}, taste[None].astype(np.float32) if reward_head else None)
     keys: list[bytes] = []
@@ -57,11 +57,11 @@ def make_synthetic(
     for prompt in range(prompts):
         split = "test" if prompt % 4 == 0 else "train"
         prompt_id = f"{prompt * 2654435761 % 2**32:032x}"
-        prompt_key = add(draw.normal(size=WIDTH))
+        prompt_key = add(rng.normal(size=WIDTH))
         for group in GROUPS:
-            first, second = draw.normal(size=(2, WIDTH))
+            first, second = rng.normal(size=(2, WIDTH))
             sign = -1 if group == "b" else 1
-            likes_first = draw.random() < 1 / (1 + math.exp(-3 * sign * float((first - second) @ taste)))
+            likes_first = rng.random() < 1 / (1 + math.exp(-3 * sign * float((first - second) @ taste)))
             chosen, rejected = (first, second) if likes_first else (second, first)
             pair_id = f"{len(keys):032x}-0"
             user = f"{group}{prompt % users}" if users and group else None
@@ -83,7 +83,7 @@ def make_synthetic(
             links[split].append(
                 {
                     "pair_id": pair_id, "prompt_key": prompt_key,
-                    "context_key": add(wording[group] + draw.normal(size=WIDTH) / 4) if context and group else None,
+                    "context_key": add(wording[group] + rng.normal(size=WIDTH) / 4) if context and group else None,
                     "chosen_key": add(chosen), "rejected_key": add(rejected), "chosen_context_key": None,
                     "rejected_context_key": None, "prompt_tokens": 1, "chosen_tokens": 2, "rejected_tokens": 2,
                     "trimmed": False,

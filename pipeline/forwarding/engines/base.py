@@ -1,8 +1,8 @@
-"""Engines: who forwards the shards of a plan, in this process, in several, or on a cluster.
+"""Engines: what forwards the shards of a plan, in this process, in several, or on a cluster.
 
-An engine hires a crew. Its lanes are functions that take a shard and return when it is stored, each called by a thread
-of its own that fetches the next shard when it is done with one; planning, forwarding and storing so go on beside each
-other, and no more shards are in memory than there are lanes.
+An engine starts a worker pool. The pool's slots are functions that take a shard and return when it is stored. Each is
+called by a thread of its own, which fetches the next shard when one is done. So planning, forwarding and storing run at
+the same time, and no more shards are in memory than there are slots.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.forwarding.worker import Advance, Forwarded, Job, Stopped, Stored, summary
 from micropref.pipeline.progress import Announce
 
-Lane = Callable[[Shard, Advance], Stored]
-LANES = 3
+Slot = Callable[[Shard, Advance], Stored]
+SLOTS = 3
 """Of each worker: one shard is forwarded, one waits its turn, one is stored."""
 WAIT_S = 0.2
 
 
-class Crew(Protocol):
-    """Workers at work."""
+class WorkerPool(Protocol):
+    """Started workers."""
 
     @property
-    def lanes(self) -> Sequence[Lane]:
-        """Return what may be called at the same time."""
+    def slots(self) -> Sequence[Slot]:
+        """Return the functions that may be called at the same time."""
 
     def stop(self) -> None:
-        """Make all lanes return soon; what is being forwarded is given up."""
+        """Make all slots return soon; shards under way are dropped."""
 
 
 class Engine(Protocol):
-    """A place for workers."""
+    """Where workers run."""
 
     @property
     def in_process(self) -> bool:
@@ -50,12 +50,12 @@ class Engine(Protocol):
     def resolve(self, options: EmbedOptions) -> EmbedOptions:
         """Return the options with the device and the dtype that `auto` comes to where the workers are."""
 
-    def hire(self, job: Job, backbone: Backbone) -> AbstractContextManager[Crew]:
+    def start(self, job: Job, backbone: Backbone) -> AbstractContextManager[WorkerPool]:
         """Start workers; `backbone` is what this process has loaded."""
 
 
-def drive(crew: Crew, shards: Iterator[Shard], advance: Advance, announce: Announce) -> Forwarded:
-    """Have all shards forwarded and stored. An error in any thread ends all of them, and is raised here.
+def drive(pool: WorkerPool, shards: Iterator[Shard], advance: Advance, announce: Announce) -> Forwarded:
+    """Forward and store all shards. An error in any thread ends all of them, and is raised here.
 
     Raises Interrupted on Ctrl-C, which loses the shards under way and nothing else.
     """
@@ -65,11 +65,11 @@ def drive(crew: Crew, shards: Iterator[Shard], advance: Advance, announce: Annou
 
     def keep(stored: Stored) -> None:
         done.append(stored)
-        for note in set(stored.notes) - notes:  # each worker finds out for itself
+        for note in set(stored.notes) - notes:  # workers repeat each other's notes
             notes.add(note)
             announce(note)
 
-    threads = [Thread(target=_work, args=(lane, source, advance, keep, ended)) for lane in crew.lanes]
+    threads = [Thread(target=_work, args=(slot, source, advance, keep, ended)) for slot in pool.slots]
     try:
         for thread in threads:
             thread.start()
@@ -78,7 +78,7 @@ def drive(crew: Crew, shards: Iterator[Shard], advance: Advance, announce: Annou
                 raise error
     except BaseException as error:
         source.close()
-        crew.stop()
+        pool.stop()
         for thread in threads:
             thread.join()
         if not isinstance(error, KeyboardInterrupt):
@@ -96,18 +96,18 @@ def _ending(ended: SimpleQueue[BaseException | None]) -> BaseException | None:
 
 
 def _work(
-    lane: Lane,
+    slot: Slot,
     source: _Source,
     advance: Advance,
     keep: Callable[[Stored], None],
     ended: SimpleQueue[BaseException | None],
 ) -> None:
-    """Give a lane one shard after the other, and say how it ended."""
+    """Run one shard after the other in a slot, then put its error, or None, into `ended`."""
     error: BaseException | None = None
     try:
         while (shard := source.take()) is not None:
-            keep(lane(shard, advance))
-    except Stopped:  # whoever stopped it says why
+            keep(slot(shard, advance))
+    except Stopped:  # the thread that stopped it reports the error
         pass
     except BaseException as found:  # noqa: BLE001 - raised by the main thread
         error = found

@@ -20,7 +20,7 @@ def choose_engine(options: EngineOptions, embed: EmbedOptions) -> Engine:
         try:
             from micropref.pipeline.forwarding.engines.ray_cluster import RayEngine
         except ModuleNotFoundError:
-            raise BadInput("--engine ray: Ray is not installed; run `pip install 'micropref[ray]'`") from None
+            raise BadInput("engine is 'ray': Ray is not installed; run `pip install 'micropref[ray]'`") from None
         return RayEngine(options.workers, options.ray_address)
     workers = options.workers
     if workers is None:

@@ -10,7 +10,7 @@ import torch
 
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.devices import usable_cores
-from micropref.pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from micropref.pipeline.forwarding.engines.base import SLOTS, Slot, WorkerPool, resolved_here
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.forwarding.worker import Job, Worker
 
@@ -26,7 +26,7 @@ class InProcess:
         return resolved_here(options)
 
     @contextmanager
-    def hire(self, job: Job, backbone: Backbone) -> Iterator[Crew]:
+    def start(self, job: Job, backbone: Backbone) -> Iterator[WorkerPool]:
         """Yield the one worker."""
         worker = Worker(replace(job, threads=min(torch.get_num_threads(), usable_cores())), backbone)
         try:
@@ -40,8 +40,8 @@ class _OneWorker:
     worker: Worker
 
     @property
-    def lanes(self) -> Sequence[Lane]:
-        return [self.worker.run] * LANES
+    def slots(self) -> Sequence[Slot]:
+        return [self.worker.run] * SLOTS
 
     def stop(self) -> None:
         self.worker.stop()

@@ -18,13 +18,13 @@ import torch
 from micropref.cache.errors import Failure, MicroprefError
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.devices import usable_cores
-from micropref.pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from micropref.pipeline.forwarding.engines.base import SLOTS, Slot, WorkerPool, resolved_here
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
 
 _PATIENCE = 30
-"""Seconds a worker has to end by itself."""
+"""Seconds a worker has to exit by itself."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ProcessEngine:
         return resolved_here(options)
 
     @contextmanager
-    def hire(self, job: Job, backbone: Backbone) -> Iterator[Crew]:  # noqa: ARG002 - each worker loads its own
+    def start(self, job: Job, backbone: Backbone) -> Iterator[WorkerPool]:  # noqa: ARG002 - each worker loads its own
         """Yield processes that share the cores of this one."""
         job = replace(job, threads=max(1, usable_cores() // self.workers))
         gpus = _gpus() if job.options.device == "cuda" else [None]
@@ -53,13 +53,13 @@ class ProcessEngine:
 
 @dataclass(frozen=True)
 class _Member:
-    """One worker process, and a connection for each of its lanes."""
+    """One worker process, and a connection for each of its slots."""
 
     number: int
     process: SpawnProcess
     connections: list[Connection]
 
-    def lane(self, connection: Connection) -> Lane:
+    def slot(self, connection: Connection) -> Slot:
         def run(shard: Shard, advance: Advance) -> Stored:
             try:
                 connection.send(shard)
@@ -94,8 +94,8 @@ class _Processes:
     members: list[_Member]
 
     @property
-    def lanes(self) -> Sequence[Lane]:
-        return [member.lane(connection) for member in self.members for connection in member.connections]
+    def slots(self) -> Sequence[Slot]:
+        return [member.slot(connection) for member in self.members for connection in member.connections]
 
     def stop(self) -> None:
         for member in self.members:
@@ -110,7 +110,7 @@ def _gpus() -> Sequence[str | None]:
 
 def _start(job: Job, number: int, gpu: str | None) -> _Member:
     context = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
-    pipes = [context.Pipe() for _ in range(LANES)]
+    pipes = [context.Pipe() for _ in range(SLOTS)]
     process = context.Process(target=serve, args=(job, gpu, [theirs for _, theirs in pipes]), daemon=True)
     process.start()
     for _, theirs in pipes:
@@ -119,13 +119,13 @@ def _start(job: Job, number: int, gpu: str | None) -> _Member:
 
 
 def serve(job: Job, gpu: str | None, connections: list[Connection]) -> None:
-    """Be a worker process: store the shards that come, until nobody is there to send any."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one tells the others
+    """Run a worker process: store the shards that arrive until the connections close."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the main process stops the workers
     if gpu is not None:  # before anything here has looked at the GPUs
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     worker = Worker(job)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    threads = [Thread(target=_converse, args=(worker, connection)) for connection in connections]
+    threads = [Thread(target=_serve_connection, args=(worker, connection)) for connection in connections]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -133,8 +133,8 @@ def serve(job: Job, gpu: str | None, connections: list[Connection]) -> None:
     worker.close()
 
 
-def _converse(worker: Worker, connection: Connection) -> None:
-    """Answer each shard with the tokens read so far, then with what became of it, or the error."""
+def _serve_connection(worker: Worker, connection: Connection) -> None:
+    """Answer each shard with the tokens read so far, then with the result or the error."""
     with connection:
         try:
             while True:
@@ -146,4 +146,4 @@ def _converse(worker: Worker, connection: Connection) -> None:
                         error.add_note(f"in a worker process:\n{traceback.format_exc()}")
                     connection.send(error)
         except (EOFError, OSError):
-            return  # the command is gone
+            return  # the main process is gone

@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster: actors that Ray places, restarts and hands lost shards to again."""
+"""Workers of a Ray cluster: actors that Ray places and restarts, and whose lost shards it retries."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from micropref.cache.errors import BadInput, Failure, MicroprefError
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.forwarding.engines.base import LANES, Crew, Lane, resolved_here
+from micropref.pipeline.forwarding.engines.base import SLOTS, Slot, WorkerPool, resolved_here
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.forwarding.worker import Advance, Job, Stopped, Stored, Worker
 
 _RESTARTS = 3
-"""How often Ray starts a killed actor again, and how often it hands a shard to an actor that was killed over it."""
+"""How often Ray starts a killed actor again, and how often it retries a shard whose actor was killed."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class RayEngine:
             return
         try:
             if self.address is not None and ":" in self.address:
-                _knock(self.address)
+                _check_listening(self.address)
             ray.init(address=self.address, log_to_driver=False)
         except (OSError, ValueError, RuntimeError, RayError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise BadInput(
-                f"--ray-address {self.address}: Ray does not connect ({reason}): give the address of a running head"
+                f"ray_address is {self.address!r}: Ray does not connect ({reason}): give the address of a running head"
             ) from None
 
     def resolve(self, options: EmbedOptions) -> EmbedOptions:
@@ -53,20 +53,20 @@ class RayEngine:
         return resolved
 
     @contextmanager
-    def hire(self, job: Job, backbone: Backbone) -> Iterator[Crew]:  # noqa: ARG002 - each worker loads its own
+    def start(self, job: Job, backbone: Backbone) -> Iterator[WorkerPool]:  # noqa: ARG002 - each worker loads its own
         """Yield actors, each with a GPU or its share of the cores, and disconnect at the end."""
         needs, workers = self._places(job.options)
         folder = Path(job.options.backbone)
         options = replace(job.options, backbone=str(folder.absolute())) if folder.is_dir() else job.options
         there = replace(job, folder=job.folder.absolute(), options=options, threads=needs["num_cpus"])
         kind = ray.remote(Actor).options(
-            max_concurrency=LANES, max_restarts=_RESTARTS, max_task_retries=_RESTARTS, **needs
+            max_concurrency=SLOTS, max_restarts=_RESTARTS, max_task_retries=_RESTARTS, **needs
         )
-        crew = _Actors([kind.remote(there) for _ in range(workers)])
+        pool = _Actors([kind.remote(there) for _ in range(workers)])
         try:
-            yield crew
+            yield pool
         finally:
-            crew.stop()
+            pool.stop()
             ray.shutdown()
 
     def _places(self, options: EmbedOptions) -> tuple[dict[str, int], int]:
@@ -78,8 +78,8 @@ class RayEngine:
         return {"num_cpus": cores, "num_gpus": int(gpus > 0)}, workers
 
 
-def _knock(address: str) -> None:
-    """Raise OSError or ValueError where nobody listens: Ray itself tries for minutes."""
+def _check_listening(address: str) -> None:
+    """Raise OSError or ValueError where nothing listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     socket.create_connection((host, int(port)), timeout=10).close()
 
@@ -100,15 +100,15 @@ class _Actors:
     actors: list[Any]
 
     @property
-    def lanes(self) -> Sequence[Lane]:
-        return [_lane(actor) for actor in self.actors for _ in range(LANES)]
+    def slots(self) -> Sequence[Slot]:
+        return [_slot(actor) for actor in self.actors for _ in range(SLOTS)]
 
     def stop(self) -> None:
         for actor in self.actors:
             ray.kill(actor)
 
 
-def _lane(actor: Any) -> Lane:
+def _slot(actor: Any) -> Slot:
     def run(shard: Shard, advance: Advance) -> Stored:
         stored: Stored = _answer(actor.run.remote(shard))
         advance(shard.demand.tokens)

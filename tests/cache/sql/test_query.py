@@ -265,7 +265,7 @@ def test_links_to_an_earlier_state_of_the_pairs_do_not_count(store: Path) -> Non
     assert rows(store, "SELECT count(*), count(DISTINCT features) FROM token_counts") == [(3, 1)]
 
 
-def test_uncommitted_files_do_not_exist_and_damage_is_told(store: Path, tmp_path: Path) -> None:
+def test_uncommitted_files_do_not_exist_and_damage_is_reported(store: Path, tmp_path: Path) -> None:
     put_run(tmp_path, "r1", heads=2, weighted=True)
     folder = tmp_path / "runs" / "r1" / "eval" / "tiny"
     stray = next(folder.glob("scores-train-0.*.parquet"))
@@ -323,13 +323,13 @@ def test_what_a_query_names_is_loaded(store: Path, query: str, expected: list[tu
         ("SELECT '\ud800'", "not valid text at character 9"),
     ],
 )
-def test_a_wrong_query_is_told_in_one_line(store: Path, query: str, message: str) -> None:
+def test_a_wrong_query_is_reported_in_one_line(store: Path, query: str, message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
         run_query(store, query, LIMITS)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_store_is_told(tmp_path: Path) -> None:
+def test_a_missing_store_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no store at"):
         run_query(tmp_path / "none", "SELECT 1", LIMITS)
 

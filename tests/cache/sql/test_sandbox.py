@@ -150,7 +150,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def snapshot(places: dict[str, Path]) -> dict[Path, str]:
-    """Return every file of the store and of the folder beside it, with its digest."""
+    """Return every file of the store and of the folder next to it, with its digest."""
     folders = (places["store"], places["folder"])
     return {path: digest_file(path) for folder in folders for path in folder.rglob("*") if path.is_file()}
 

@@ -141,7 +141,7 @@ def test_the_layout_version_is_part_of_the_id(store: StoreFolder, monkeypatch: p
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"width": 6', '{"width":6}'])
-def test_damaged_settings_are_refused_and_mended_by_the_next_embed(store: StoreFolder, text: str) -> None:
+def test_damaged_settings_are_refused_and_repaired_by_the_next_embed(store: StoreFolder, text: str) -> None:
     features = make_features(store)
     features.write_shard(make_keys(1), values(1, 1), {})
     path = features.folder / "features.json"
@@ -210,7 +210,7 @@ def test_damaged_shards_can_be_passed_over(store: StoreFolder, tmp_path: Path) -
 
 def test_a_choice_of_features_has_to_be_made(store: StoreFolder) -> None:
     first, second = make_features(store), make_features(store, width=7)
-    with pytest.raises(BadInput, match=r"2 features ids .*choose one with --features"):
+    with pytest.raises(BadInput, match=r"2 features ids .*choose one with `features`"):
         only_features(store, None)
     assert only_features(store, second.id).width == 7
     assert only_features(store, None, [first.id]).id == first.id

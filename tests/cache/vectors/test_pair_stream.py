@@ -172,11 +172,11 @@ def test_scales_and_scores_are_those_in_memory(stream: PairStream) -> None:
 
 
 def test_all_pairs_in_one_batch_are_refused(stream: PairStream) -> None:
-    with pytest.raises(BadInput, match=r"solver lbfgs reads all pairs at once.*raise --memory"):
+    with pytest.raises(BadInput, match=r"solver lbfgs reads all pairs at once.*raise `memory`"):
         open_feed(stream, True).whole()
 
 
-def test_damage_found_while_reading_ahead_is_told(stream: PairStream) -> None:
+def test_damage_found_while_reading_ahead_is_reported(stream: PairStream) -> None:
     features = stream.located.features
     shard = features.commits[3].path("vectors")
     shard.write_bytes(shard.read_bytes()[:-2000])

@@ -10,12 +10,12 @@ import torch
 from micropref.heads.adaptation.acquisition import POLICIES, Policy, asked_in_order, information, uncertainty
 
 
-def drawn(*shape: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
+def normal(*shape: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
     return scale * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_information_is_that_of_the_table_of_answers_and_heads() -> None:
-    margins, log_weights = drawn(50, 4), torch.log_softmax(drawn(50, 4, seed=1), 1)
+    margins, log_weights = normal(50, 4), torch.log_softmax(normal(50, 4, seed=1), 1)
     for found, row, weights in zip(information(margins, log_weights), margins, log_weights.exp(), strict=True):
         joint = torch.stack([weights * torch.sigmoid(row), weights * torch.sigmoid(-row)])
         apart = joint.sum(0, keepdim=True) * joint.sum(1, keepdim=True)
@@ -23,17 +23,17 @@ def test_information_is_that_of_the_table_of_answers_and_heads() -> None:
 
 
 def test_information_is_how_far_an_answer_of_its_weight_moves_the_heads() -> None:
-    margins, log_weights = drawn(30, 4), torch.log_softmax(drawn(30, 4, seed=1), 1)
+    margins, log_weights = normal(30, 4), torch.log_softmax(normal(30, 4, seed=1), 1)
     assert torch.equal(information(margins, log_weights, 1.5), information(margins, log_weights, 1.0))
     for beta in (0.0, 0.35, 1.0):
         for found, row, weights in zip(
             information(margins, log_weights, beta), margins, log_weights.exp(), strict=True
         ):
-            told = 0.0
+            total = 0.0
             for right in (torch.sigmoid(row), torch.sigmoid(-row)):
                 after = weights * right**beta / (weights * right**beta).sum()
-                told += float((weights * right).sum() * (after * (after / weights).log()).sum())
-            assert float(found) == pytest.approx(told, abs=1e-12)
+                total += float((weights * right).sum() * (after * (after / weights).log()).sum())
+            assert float(found) == pytest.approx(total, abs=1e-12)
     assert float(information(margins, log_weights, 0.0).max()) < 1e-12
 
 
@@ -47,16 +47,16 @@ def test_information_by_hand() -> None:
 
 
 def test_the_order_of_responses_does_not_matter_and_known_groups_have_nothing_to_tell() -> None:
-    margins, log_weights = drawn(20, 3), torch.log_softmax(drawn(20, 3, seed=1), 1)
+    margins, log_weights = normal(20, 3), torch.log_softmax(normal(20, 3, seed=1), 1)
     assert torch.allclose(information(margins, log_weights), information(-margins, log_weights))
     sure = torch.tensor([0.0, -math.inf, -math.inf], dtype=torch.float64).expand(20, 3)
     assert information(margins, sure).tolist() == pytest.approx([0] * 20)
-    assert information(drawn(20, 1).expand(20, 3), log_weights).tolist() == pytest.approx([0] * 20, abs=1e-12)
+    assert information(normal(20, 1).expand(20, 3), log_weights).tolist() == pytest.approx([0] * 20, abs=1e-12)
 
 
 @pytest.mark.parametrize("policy", ["ask", "uncertainty"])
 def test_policies_are_a_loop_over_people(policy: Policy) -> None:
-    margins, log_prior, beta = drawn(5, 12, 3), torch.log_softmax(drawn(5, 12, 3, seed=1), 2), 0.7
+    margins, log_prior, beta = normal(5, 12, 3), torch.log_softmax(normal(5, 12, 3, seed=1), 2), 0.7
     found = asked_in_order(policy, margins, log_prior, 6, beta, 0)
 
     def worth(row: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
@@ -76,9 +76,9 @@ def test_policies_are_a_loop_over_people(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_nothing_is_asked_twice_and_nobody_looks_at_an_answer_beforehand(policy: Policy) -> None:
+def test_nothing_is_asked_twice_and_no_answer_is_used_before_it_is_given(policy: Policy) -> None:
     """The other response may have been chosen in any question not asked yet: the questions are the same."""
-    margins, log_prior = drawn(8, 20, 4), torch.zeros(8, 20, 4, dtype=torch.float64)
+    margins, log_prior = normal(8, 20, 4), torch.zeros(8, 20, 4, dtype=torch.float64)
     found = asked_in_order(policy, margins, log_prior, 20, 1.0, 3)
     assert (found.sort(1).values == torch.arange(20)).all()
     for count in (1, 5, 10):
@@ -89,7 +89,7 @@ def test_nothing_is_asked_twice_and_nobody_looks_at_an_answer_beforehand(policy:
 
 
 def test_random_questions_are_those_of_the_seed() -> None:
-    margins, log_prior = drawn(8, 20, 4), torch.zeros(8, 20, 4, dtype=torch.float64)
+    margins, log_prior = normal(8, 20, 4), torch.zeros(8, 20, 4, dtype=torch.float64)
     first, again, other = (asked_in_order("random", margins, log_prior, 5, 1.0, seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -98,18 +98,18 @@ def test_random_questions_are_those_of_the_seed() -> None:
 
 def test_asking_finds_the_group_with_fewer_answers() -> None:
     """Eight groups, questions that split them in halves among many on which all are unsure or agreed."""
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     sides = torch.tensor([[1 if group >> bit & 1 else -1 for group in range(8)] for bit in range(3)])
     dull = torch.cat([torch.zeros(20, 8), torch.full((20, 8), 4.0)])
     pool = torch.cat([dull, 3.0 * sides]).double()
-    group = torch.randint(8, (200,), generator=draw)
-    chosen = torch.rand(200, 43, generator=draw).double() < torch.sigmoid(pool[:, group].T)
+    group = torch.randint(8, (200,), generator=generator)
+    chosen = torch.rand(200, 43, generator=generator).double() < torch.sigmoid(pool[:, group].T)
     margins = torch.where(chosen[:, :, None], pool, -pool)
     log_prior = torch.zeros(200, 43, 8, dtype=torch.float64)
     found = {}
     for policy in POLICIES:
         asked = asked_in_order(policy, margins, log_prior, 3, 1.0, 0)
-        told = torch.nn.functional.logsigmoid(margins[torch.arange(200)[:, None], asked]).sum(1)
-        found[policy] = float((told.argmax(1) == group).double().mean())
+        total = torch.nn.functional.logsigmoid(margins[torch.arange(200)[:, None], asked]).sum(1)
+        found[policy] = float((total.argmax(1) == group).double().mean())
     assert found["ask"] > 0.8
     assert max(found["random"], found["uncertainty"]) < 0.4

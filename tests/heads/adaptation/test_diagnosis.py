@@ -18,11 +18,11 @@ WIDTH, UNITS = 6, 30
 
 def pairs(count: int, seed: int, tastes: int) -> PairTensors:
     """Return pairs of units whose taste is one of so many opposite ones."""
-    draw = torch.Generator().manual_seed(seed)
-    delta = torch.randn(count, WIDTH, generator=draw)
+    generator = torch.Generator().manual_seed(seed)
+    delta = torch.randn(count, WIDTH, generator=generator)
     units = torch.arange(count) % UNITS
     sign = torch.where(units % tastes == 0, 1.0, -1.0)
-    likes = torch.rand(count, generator=draw) < torch.sigmoid(3 * sign * delta[:, 0])
+    likes = torch.rand(count, generator=generator) < torch.sigmoid(3 * sign * delta[:, 0])
     return PairTensors(delta * (2 * likes.float() - 1)[:, None], None, units)
 
 
@@ -61,17 +61,17 @@ def test_predictions_are_those_of_a_loop_over_the_same_fit() -> None:
     assert found.beta in GRIDS["tempered"]
     for row, (delta, unit) in enumerate(zip(parts[2].delta, parts[2].units.tolist(), strict=True)):  # type: ignore[union-attr]
         # Units have eight pairs each here, so their neighbours by number are as good as any.
-        strangers = [unit + step if unit + step < UNITS else unit - step for step in (1, 2, 3)]
-        taken = sum(known(delta, other) for other in strangers) / 3
+        others = [unit + step if unit + step < UNITS else unit - step for step in (1, 2, 3)]
+        taken = sum(known(delta, other) for other in others) / 3
         cold = sum(w * p for w, p in zip(prior, right(delta), strict=True))
         alone = 1 / (1 + math.exp(-float(single.mixture.heads[0] @ delta)))
         assert float(found.unit[row]) == pytest.approx(known(delta, unit), abs=1e-4)
-        assert float(found.stranger[row]) == pytest.approx(taken, abs=1e-4)
+        assert float(found.other_unit[row]) == pytest.approx(taken, abs=1e-4)
         assert float(found.nobody[row]) == pytest.approx(math.log(cold), abs=1e-4)
         assert float(found.single[row]) == pytest.approx(math.log(alone), abs=1e-4)
 
 
-def test_one_unit_has_no_stranger() -> None:
+def test_one_unit_has_no_other() -> None:
     parts = [PairTensors(one.delta, None, one.units * 0) for one in (pairs(40, seed, 1) for seed in range(3))]  # type: ignore[operator]
     with pytest.raises(ValueError, match="1 units: expected two or more"):
         predict_units(*parts, (), PLAN)
@@ -79,9 +79,11 @@ def test_one_unit_has_no_stranger() -> None:
 
 def test_the_widest_interval_of_each_column_is_taken() -> None:
     """Values that differ between people leave more doubt over people, those of prompts over prompts."""
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     people, prompts = torch.arange(400) % 20, torch.arange(400) // 20
-    values = torch.stack([torch.randn(20, generator=draw)[people], torch.randn(20, generator=draw)[prompts]], 1)
+    values = torch.stack(
+        [torch.randn(20, generator=generator)[people], torch.randn(20, generator=generator)[prompts]], 1
+    )
     low, high = widest_intervals(values, [people, prompts], 0)
     over = [cluster_intervals(values, clusters, 0) for clusters in (people, prompts)]
     assert low.tolist() == [float(over[0][0][0]), float(over[1][0][1])]

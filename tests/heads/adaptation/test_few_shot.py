@@ -32,14 +32,14 @@ G, N, K = 3, 5, 4
 
 
 def shots(seed: int = 0, groups: int = G, n: int = N, k: int = K) -> Shots:
-    draw = torch.Generator().manual_seed(seed)
-    chosen, rejected = torch.randn(2, groups, n, k, dtype=torch.float64, generator=draw)
+    generator = torch.Generator().manual_seed(seed)
+    chosen, rejected = torch.randn(2, groups, n, k, dtype=torch.float64, generator=generator)
     return Shots(chosen - rejected, chosen)
 
 
 def own(pairs: int = 6, k: int = K, seed: int = 1) -> Scores:
-    draw = torch.Generator().manual_seed(seed)
-    margins, logits = torch.randn(2, pairs, k, dtype=torch.float64, generator=draw)
+    generator = torch.Generator().manual_seed(seed)
+    margins, logits = torch.randn(2, pairs, k, dtype=torch.float64, generator=generator)
     return Scores(margins, torch.log_softmax(logits, 1), "probability")
 
 
@@ -161,12 +161,12 @@ def test_shrunk_is_the_minimum_scipy_finds(variance: float) -> None:
 
 def blends(people: int, pairs: int, seed: int) -> torch.Tensor:
     """Return margins [G, n, K] of people whose reward is a blend of all heads, chosen less rejected."""
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     gamma = torch.distributions.Exponential(1.0)
-    share = gamma.icdf(torch.rand(people, 1, 5, dtype=torch.float64, generator=draw))
-    margins = 2.5 * torch.randn(people, pairs, 5, dtype=torch.float64, generator=draw)
+    share = gamma.icdf(torch.rand(people, 1, 5, dtype=torch.float64, generator=generator))
+    margins = 2.5 * torch.randn(people, pairs, 5, dtype=torch.float64, generator=generator)
     reward = (share / share.sum(2, keepdim=True) * margins).sum(2, keepdim=True)
-    prefers = torch.rand(reward.shape, dtype=torch.float64, generator=draw) < torch.sigmoid(reward)
+    prefers = torch.rand(reward.shape, dtype=torch.float64, generator=generator) < torch.sigmoid(reward)
     return torch.where(prefers, margins, -margins)
 
 

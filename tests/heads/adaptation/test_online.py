@@ -68,9 +68,11 @@ def test_two_rounds_by_hand() -> None:
 
 def sequence(seed: int) -> torch.Tensor:
     """Return margins [T, K] of one of four kinds: noise, one good head, a switch, heads that take turns."""
-    draw = torch.Generator().manual_seed(seed)
-    rounds, k = (int(torch.randint(low, high, (), generator=draw)) for low, high in ((1, 200), (2, 9)))
-    margins = torch.randn(rounds, k, dtype=torch.float64, generator=draw) * float(torch.rand((), generator=draw) * 20)
+    generator = torch.Generator().manual_seed(seed)
+    rounds, k = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((1, 200), (2, 9)))
+    margins = torch.randn(rounds, k, dtype=torch.float64, generator=generator) * float(
+        torch.rand((), generator=generator) * 20
+    )
     kind = seed % 4
     if kind == 1:
         margins[:, 0] = margins[:, 0].abs()

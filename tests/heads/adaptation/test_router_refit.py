@@ -186,5 +186,5 @@ def test_bad_settings(options: dict[str, Any], message: str) -> None:
 
 def test_one_prompt_leaves_none_to_choose_tau_by() -> None:
     budget = replace(planted(8, 6), prompt=torch.zeros(6))
-    with pytest.raises(BadInput, match="give --tau"):
+    with pytest.raises(BadInput, match="give `tau`"):
         choose_tau(random_router(), budget, RouteSetting())

@@ -1,4 +1,4 @@
-"""Comparing systems: a slow loop gives the same figures, and paired differences are tighter than the accuracies."""
+"""Comparing methods: a slow loop gives the same figures, and paired differences are tighter than the accuracies."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from micropref.heads.evaluation.comparison import compare, group_means
 
 @pytest.fixture
 def answers() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return right [3, 400], groups and clusters [400]; the second system is right wherever the first one is."""
+    """Return right [3, 400], groups and clusters [400]; the second method is right wherever the first one is."""
     generator = torch.Generator().manual_seed(3)
     clusters = torch.randint(60, (400,), generator=generator)
     groups = torch.randint(3, (400,), generator=generator)
@@ -29,8 +29,8 @@ def slow_accuracy(right: torch.Tensor, groups: torch.Tensor) -> list[float]:
 def test_accuracies_and_differences_equal_a_slow_loop(answers: tuple[torch.Tensor, ...]) -> None:
     right, groups, clusters = answers
     found = compare(right, groups, clusters, reference=0, seed=0)
-    for system in range(3):
-        assert found.accuracy[system].tolist() == pytest.approx(slow_accuracy(right[system], groups))
+    for method in range(3):
+        assert found.accuracy[method].tolist() == pytest.approx(slow_accuracy(right[method], groups))
     assert torch.allclose(found.difference, found.accuracy - found.accuracy[0])
     assert torch.allclose(group_means(right, groups), found.accuracy)
 
@@ -44,7 +44,7 @@ def test_intervals_equal_those_of_resampling_clusters_one_by_one(answers: tuple[
     for _ in range(400):
         sample = names[torch.randint(len(names), (len(names),), generator=generator)]
         rows = torch.cat([(clusters == name).nonzero().flatten() for name in sample])
-        one, two = (slow_accuracy(right[system][rows], groups[rows]) for system in (0, 1))
+        one, two = (slow_accuracy(right[method][rows], groups[rows]) for method in (0, 1))
         drawn.append([one[0], one[3], two[3] - one[3]])
     ends = torch.quantile(torch.tensor(drawn), torch.tensor([0.025, 0.975]), dim=0)
     mine = torch.stack(

@@ -70,11 +70,11 @@ def test_intervals_cover_where_rows_of_a_cluster_agree() -> None:
     """Rows of a cluster are copies: a row bootstrap would cover far too rarely."""
     covered, by_row = 0, 0
     generator = torch.Generator().manual_seed(0)
-    for trial in range(200):
+    for seed in range(200):
         values = (torch.rand(60, 1, generator=generator) < 0.7).double().repeat_interleave(4, 0)
         for count_rows in (False, True):
             ids = torch.arange(240) if count_rows else torch.arange(60).repeat_interleave(4)
-            low, high = cluster_intervals(values, ids, seed=trial, resamples=400)
+            low, high = cluster_intervals(values, ids, seed=seed, resamples=400)
             hit = bool(low[0] <= 0.7 <= high[0])
             covered, by_row = covered + (hit and not count_rows), by_row + (hit and count_rows)
     assert 180 <= covered <= 198

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from micropref.heads.evaluation.selection import (
-    Contender,
+    Candidate,
     agreeing_share,
     compare_sizes,
     smallest_equivalent,
@@ -28,16 +28,16 @@ def test_errors_are_over_prompts_and_differences_are_paired() -> None:
 
 
 def test_the_rule_takes_the_smallest_within_the_error_of_the_best() -> None:
-    sizes = [Contender(1, 0.60, 0.03, 0.10, 0.001), Contender(2, 0.519, 0.01, 0.019, 0.001),
-             Contender(4, 0.50, 0.02, 0.0, 0.0), Contender(8, 0.501, 0.05, 0.001, 0.01)]  # fmt: skip
+    sizes = [Candidate(1, 0.60, 0.03, 0.10, 0.001), Candidate(2, 0.519, 0.01, 0.019, 0.001),
+             Candidate(4, 0.50, 0.02, 0.0, 0.0), Candidate(8, 0.501, 0.05, 0.001, 0.01)]  # fmt: skip
     assert smallest_within_one_error(sizes) == 2
     assert smallest_within_one_error(sizes[2:]) == 4
     assert smallest_within_one_error([sizes[0], sizes[2]]) == 4
 
 
 def test_equivalent_means_within_slack_or_the_paired_error() -> None:
-    sizes = [Contender(64, 0.52, 0.01, 0.02, 0.01), Contender(128, 0.506, 0.01, 0.006, 0.007),
-             Contender(256, 0.504, 0.01, 0.004, 0.001), Contender(512, 0.5, 0.01, 0.0, 0.0)]  # fmt: skip
+    sizes = [Candidate(64, 0.52, 0.01, 0.02, 0.01), Candidate(128, 0.506, 0.01, 0.006, 0.007),
+             Candidate(256, 0.504, 0.01, 0.004, 0.001), Candidate(512, 0.5, 0.01, 0.0, 0.0)]  # fmt: skip
     assert smallest_equivalent(sizes, 0.005) == 128
     assert smallest_equivalent(sizes, 0.03) == 64
     assert smallest_equivalent([sizes[0], *sizes[2:]], 0.005) == 256

@@ -207,12 +207,17 @@ def test_stored_half_precision_features_are_read_as_they_are(dtype: torch.dtype)
         assert_same(one.mixture, two.mixture, 1e-6)
 
 
-def test_chunks_are_even_and_progress_is_told() -> None:
-    told: list[FitProgress] = []
+def test_chunks_are_even_and_progress_is_reported() -> None:
+    reports: list[FitProgress] = []
     settings = [FitSetting("single", 1, seed=seed) for seed in range(17)]
-    fitted = fit(TRAIN, VALIDATION, settings, replace(EXACT, epochs=2), told.append)
+    fitted = fit(TRAIN, VALIDATION, settings, replace(EXACT, epochs=2), reports.append)
     assert sorted(result.execution.chunk for result in fitted) == [8] * 8 + [9] * 9
-    assert [(where.chunk, where.chunks, where.epoch) for where in told] == [(1, 2, 1), (1, 2, 2), (2, 2, 1), (2, 2, 2)]
+    assert [(where.chunk, where.chunks, where.epoch) for where in reports] == [
+        (1, 2, 1),
+        (1, 2, 2),
+        (2, 2, 1),
+        (2, 2, 2),
+    ]
     assert fitted[0].execution.batch == 60
 
 

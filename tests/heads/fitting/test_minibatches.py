@@ -130,7 +130,7 @@ def test_scales_scores_and_components_are_those_of_a_row_for_every_pair() -> Non
     torch.testing.assert_close(shared_rows.delta, rows.delta)
 
 
-def test_a_systems_pairs_keep_their_rows() -> None:
+def test_a_methods_pairs_keep_their_rows() -> None:
     assert TRAIN.router is not None
     pairs = Pairs(TRAIN.delta, TRAIN.router, torch.arange(300), router_rows=TRAIN.router_rows)
     some = pairs.take(torch.tensor([5, 250, 7]))

@@ -1,4 +1,4 @@
-"""Fixtures for tests of the compared systems: people of two opposite tastes whose probabilities are known."""
+"""Fixtures for tests of the compared methods: people of two opposite tastes whose probabilities are known."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class Population:
         return replace(self.test, units=torch.full((len(self.test),), NO_UNIT))
 
 
-def populate(pairs: int = 5000, opposed: bool = True, told: bool = False, seed: int = 0) -> Population:
-    """Draw pairs, the last 1,000 for the test; `told` puts the person's group into the embedded prompt.
+def populate(pairs: int = 5000, opposed: bool = True, group_in_prompt: bool = False, seed: int = 0) -> Population:
+    """Draw pairs, the last 1,000 for the test; `group_in_prompt` puts the person's group into the embedded prompt.
 
     Ratings are of each response by either taste, with noise, and by verbosity, which nobody cares about.
     """
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=draw)
+        return torch.randn(*shape, generator=generator)
 
     basis = torch.linalg.qr(normal(WIDTH, SIGNAL + 1)).Q
     taste = SHARPNESS / 2**0.5 * basis[:, :SIGNAL] @ torch.nn.functional.normalize(normal(SIGNAL), dim=0)
     first, second = (0.3 + normal(2, pairs, SIGNAL + 1) @ basis.T + 0.02 * normal(2, pairs, WIDTH)).unbind()
-    people = torch.randint(PEOPLE, (pairs,), generator=draw)
+    people = torch.randint(PEOPLE, (pairs,), generator=generator)
     sign = 1 - 2.0 * (people % 2) if opposed else torch.ones(pairs)
     margin = sign * ((first - second) @ taste)
-    swap = (torch.rand(pairs, generator=draw) > torch.sigmoid(margin))[:, None]
+    swap = (torch.rand(pairs, generator=generator) > torch.sigmoid(margin))[:, None]
     chosen, rejected = torch.where(swap, second, first), torch.where(swap, first, second)
-    prompt = normal(pairs, WIDTH) + (2 * sign[:, None] if told else 0)
+    prompt = normal(pairs, WIDTH) + (2 * sign[:, None] if group_in_prompt else 0)
     every = Pairs(chosen - rejected, prompt, torch.arange(pairs) // 4, chosen, rejected, people)
     edges = (0, pairs - 1500, pairs - 1000, pairs)
     fitting, validation, test = (every.take(torch.arange(a, b)) for a, b in itertools.pairwise(edges))

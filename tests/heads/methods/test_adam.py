@@ -108,12 +108,12 @@ def test_networks_are_those_of_torch() -> None:
         ({"a": torch.zeros(2), "b": torch.zeros(2)}, "a has shape .2., expected .K, D."),
     ],
 )
-def test_tensors_that_do_not_fit_are_told(state: Parts, message: str) -> None:
+def test_tensors_that_do_not_fit_are_named(state: Parts, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checked(state, {"a": "KD", "b": "K"})
 
 
-def test_strangers_get_the_mean_of_the_known_weights() -> None:
+def test_unknown_units_get_the_mean_of_the_known_weights() -> None:
     logits = torch.tensor([[50.0, 0.0, 0.0], [0.0, 1.0, 2.0]])
     weights = UnitWeights.of_logits(logits)
     torch.testing.assert_close(weights.unknown.exp(), torch.softmax(logits, 1).mean(0))
@@ -133,13 +133,13 @@ def test_only_pairs_of_known_units_are_fitted() -> None:
     assert pairs_of_units(data, "X").clusters.tolist() == [0, 2, 4, 5]
     assert known_pairs(data.fitting, 1).clusters.tolist() == [2]
     assert len(known_pairs(data.validation, 5)) == 0
-    with pytest.raises(BadInput, match="X learns from who judged"):
+    with pytest.raises(BadInput, match="X learns from annotators"):
         pairs_of_units(TrainingData(pairs_of(None), pairs_of(None)), "X")
 
 
 def test_few_shots_fit_every_unit_as_if_alone() -> None:
-    draw = torch.Generator().manual_seed(5)
-    margins, units = torch.randn(20, 3, generator=draw), torch.randint(3, (20,), generator=draw) * 2
+    generator = torch.Generator().manual_seed(5)
+    margins, units = torch.randn(20, 3, generator=generator), torch.randint(3, (20,), generator=generator) * 2
     start = torch.log_softmax(torch.tensor([0.0, 1.0, 0.5]), 0)
 
     def fitted(rows: torch.Tensor, codes: torch.Tensor) -> UnitWeights:

@@ -17,19 +17,19 @@ from micropref.heads.evaluation.metrics import accuracy
 from micropref.heads.methods import armo
 from micropref.heads.methods.adam import Recipe
 from micropref.heads.methods.armo import PENALTIES, Armo, ArmoModel, attribute_heads, spearman, verbosity_penalties
-from micropref.heads.methods.base import RatedResponses, SystemOptions
+from micropref.heads.methods.base import MethodOptions, RatedResponses
 from micropref.heads.methods.bradley_terry import Single
 from micropref.heads.methods.ridge import ALPHAS, chosen_ridge, ridge_path
 
-OPTIONS = SystemOptions(device="cpu")
+OPTIONS = MethodOptions(device="cpu")
 
 
 def rated(rows: int = 60, width: int = 7, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows and three ratings with gaps; the first and the last column have the same gaps."""
-    draw = torch.Generator().manual_seed(seed)
-    embedding = torch.randn(rows, width, generator=draw)
-    ratings = embedding @ torch.randn(width, 3, generator=draw) + torch.randn(rows, 3, generator=draw)
-    ratings[torch.rand(rows, generator=draw) < 0.3, 1] = torch.nan
+    generator = torch.Generator().manual_seed(seed)
+    embedding = torch.randn(rows, width, generator=generator)
+    ratings = embedding @ torch.randn(width, 3, generator=generator) + torch.randn(rows, 3, generator=generator)
+    ratings[torch.rand(rows, generator=generator) < 0.3, 1] = torch.nan
     ratings[: rows // 4, 0] = ratings[: rows // 4, 2] = torch.nan
     return embedding, ratings
 
@@ -69,8 +69,8 @@ def test_an_attribute_nobody_rated_among_the_held_out_is_shrunk_most() -> None:
 
 
 def test_rank_correlation_is_that_of_scipy() -> None:
-    draw = np.random.default_rng(0)
-    first, second = draw.integers(0, 6, 50).astype(float), draw.normal(size=50)
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 6, 50).astype(float), rng.normal(size=50)
     assert spearman(first, second) == pytest.approx(scipy.stats.spearmanr(first, second)[0])
     assert spearman(np.ones(50), second) == 0
 
@@ -79,9 +79,9 @@ def test_the_penalty_is_the_first_that_frees_a_reward_of_verbosity() -> None:
     assert PENALTIES[:9] == (0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
     assert PENALTIES[-1] == 0.95
     assert len(PENALTIES) == 24
-    draw = torch.Generator().manual_seed(1)
-    length = torch.randn(400, generator=draw)
-    own = torch.randn(400, 4, generator=draw)
+    generator = torch.Generator().manual_seed(1)
+    length = torch.randn(400, generator=generator)
+    own = torch.randn(400, 4, generator=generator)
     rewards = torch.stack([own[:, 0], 0.3 * own[:, 1] + 0.4 * length, length, length * 3, 0.1 * own[:, 3] - length], 1)
     found = verbosity_penalties(rewards, verbosity=2)
     assert found[2] == 0
@@ -97,14 +97,14 @@ def test_the_penalty_is_the_first_that_frees_a_reward_of_verbosity() -> None:
 
 @pytest.fixture(scope="module")
 def people(population: Callable[..., Any]) -> Any:
-    return population(told=True)
+    return population(group_in_prompt=True)
 
 
 def quickly(data: Any, steps: int, gate: Literal["paper", "small"] = "small", seeds: int = 1) -> list[ArmoModel]:
     """Fit with fewer steps than published."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(armo, "RECIPE", Recipe(lr=3e-3, steps=steps, batch=256))
-        return Armo().fit(data, SystemOptions(device="cpu", gate=gate), range(seeds))  # type: ignore[return-value]
+        return Armo().fit(data, MethodOptions(device="cpu", gate=gate), range(seeds))  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 
 from micropref.heads.evaluation.metrics import accuracy, nll
-from micropref.heads.methods.base import Pairs, SystemOptions
+from micropref.heads.methods.base import MethodOptions, Pairs
 from micropref.heads.methods.bradley_terry import Single
 from micropref.heads.methods.dpl import (
     FLOOR,
@@ -23,7 +23,7 @@ from micropref.heads.methods.dpl import (
     negative_entropy,
 )
 
-OPTIONS = SystemOptions(device="cpu")
+OPTIONS = MethodOptions(device="cpu")
 BOTH = [DplMeanVariance, DplCategorical]
 
 
@@ -37,8 +37,8 @@ def test_phi_is_that_of_scipy_far_into_the_tails() -> None:
 
 
 def test_atoms_are_compared_pair_by_pair() -> None:
-    draw = torch.Generator().manual_seed(0)
-    chosen, rejected = torch.randn(2, 6, 4, generator=draw, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    chosen, rejected = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
     for c, r, found in zip(chosen, rejected, log_above(chosen, rejected), strict=True):
         probability = 0.0
         for i in range(4):
@@ -95,13 +95,13 @@ def test_scores_are_the_logit_of_the_likelihood(fitted: list[DplModel], divided:
 
 
 def test_what_people_disagree_about_has_a_larger_spread(population: Callable[..., Any]) -> None:
-    """Responses along a third direction are judged at random: their reward's deviation has to be the larger one."""
+    """Responses along a third direction are preferred at random: their reward's deviation has to be the larger one."""
     people = population(opposed=False)
     data = people.data
-    draw = torch.Generator().manual_seed(9)
+    generator = torch.Generator().manual_seed(9)
     responses = torch.stack(data.fitting.responses())
-    flag = torch.rand(len(data.fitting), generator=draw) < 0.5
-    swap = flag & (torch.rand(len(flag), generator=draw) < 0.5)
+    flag = torch.rand(len(data.fitting), generator=generator) < 0.5
+    swap = flag & (torch.rand(len(flag), generator=generator) < 0.5)
     responses = torch.where(swap[:, None], responses.flip(0), responses)
     responses = torch.cat([responses, 3 * flag[:, None].float().expand(2, -1, 1)], 2)
 

@@ -11,15 +11,15 @@ import torch
 from micropref.heads.evaluation.metrics import accuracy
 from micropref.heads.methods.adam import Recipe
 from micropref.heads.methods.annotator_weights import per_unit
-from micropref.heads.methods.base import Adaptable, SystemOptions, TrainingData
+from micropref.heads.methods.base import Adaptable, MethodOptions, TrainingData
 from micropref.heads.methods.lore import LoRe, LoReModel, Problem
 
-OPTIONS = SystemOptions(k=3, device="cpu")
+OPTIONS = MethodOptions(k=3, device="cpu")
 
 
 def problem(seed: int = 0) -> Problem:
-    draw = torch.Generator().manual_seed(seed)
-    delta, anchor = torch.randn(12, 5, generator=draw), torch.randn(5, generator=draw)
+    generator = torch.Generator().manual_seed(seed)
+    delta, anchor = torch.randn(12, 5, generator=generator), torch.randn(5, generator=generator)
     units = torch.tensor([0, 0, 1, 2, 2, 2, 0, 1, 2, 2, 2, 2])
     return Problem(delta, units, per_unit(units), anchor, None, 0.7)  # type: ignore[arg-type]
 

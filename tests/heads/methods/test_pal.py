@@ -11,11 +11,11 @@ import torch
 
 from micropref.cache.errors import BadInput
 from micropref.heads.evaluation.metrics import accuracy
-from micropref.heads.methods.base import Adaptable, SystemOptions
+from micropref.heads.methods.base import Adaptable, MethodOptions
 from micropref.heads.methods.pal import PalA, PalB, PalModel, Problem, margin, mixed, points
 from micropref.heads.methods.stacking import run_network
 
-OPTIONS = SystemOptions(k=3, device="cpu")
+OPTIONS = MethodOptions(k=3, device="cpu")
 BOTH = [PalA, PalB]
 
 
@@ -28,8 +28,8 @@ def test_the_nearer_response_is_preferred() -> None:
 @pytest.mark.parametrize("method", BOTH)
 def test_the_loss_is_that_of_a_slow_loop(method: Any) -> None:
     parts = method()._start(5, 4, 3, [7, 8])
-    draw = torch.Generator().manual_seed(0)
-    chosen, rejected, router = torch.randn(3, 6, 5, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    chosen, rejected, router = torch.randn(3, 6, 5, generator=generator)
     units = torch.tensor([0, 1, 2, 3, 3, 0])
     problem = Problem(chosen, rejected, router, units, {"f.v0": 2.0})
     found = problem.nll(parts, slice(None))

@@ -1,4 +1,4 @@
-"""Every compared system behind the one interface, and the simple ones against independent references."""
+"""Every compared method behind the one interface, and the simple ones against independent references."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from micropref.cache.errors import BadInput
 from micropref.heads.evaluation.metrics import accuracy, nll
 from micropref.heads.methods import armo, dpl, lore, pal
-from micropref.heads.methods.base import NO_UNIT, Pairs, RatedResponses, Scores, SystemOptions, TrainingData
+from micropref.heads.methods.base import NO_UNIT, MethodOptions, Pairs, RatedResponses, Scores, TrainingData
 from micropref.heads.methods.drm import Drm, principal_components
 from micropref.heads.methods.maxmin import Clusters, MaxMin
 from micropref.heads.methods.registry import methods
@@ -25,15 +25,15 @@ WIDTH, USERS = 8, 10
 
 def planted(pairs: int, seed: int, spread: float = 4.0) -> Pairs:
     """Return pairs of ten users: those with even numbers like what the others dislike."""
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     taste = torch.nn.functional.normalize(torch.randn(WIDTH, generator=torch.Generator().manual_seed(99)), dim=0)
-    first, second = torch.randn(2, pairs, WIDTH, generator=draw)
-    units = torch.randint(USERS, (pairs,), generator=draw)
+    first, second = torch.randn(2, pairs, WIDTH, generator=generator)
+    units = torch.randint(USERS, (pairs,), generator=generator)
     sign = 1 - 2 * (units % 2).float()
-    likes_first = torch.rand(pairs, generator=draw) < torch.sigmoid(spread * sign * ((first - second) @ taste))
+    likes_first = torch.rand(pairs, generator=generator) < torch.sigmoid(spread * sign * ((first - second) @ taste))
     chosen = torch.where(likes_first[:, None], first, second)
     rejected = torch.where(likes_first[:, None], second, first)
-    router = torch.randn(pairs, WIDTH, generator=draw) + 2 * sign[:, None]
+    router = torch.randn(pairs, WIDTH, generator=generator) + 2 * sign[:, None]
     return Pairs(chosen - rejected, router, torch.arange(pairs) // 3, chosen, rejected, units)
 
 
@@ -61,10 +61,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", methods())
-def test_every_system_is_the_same_after_a_round_trip(name: str) -> None:
+def test_every_method_is_the_same_after_a_round_trip(name: str) -> None:
     method, data, test = methods()[name], training(), planted(60, 2)
     assert method.name == name
-    models = method.fit(data, SystemOptions(k=3), [0, 1])
+    models = method.fit(data, MethodOptions(k=3), [0, 1])
     assert len(models) == 2
     for model in models:
         scores = model.scores(test)
@@ -84,7 +84,7 @@ def test_every_system_is_the_same_after_a_round_trip(name: str) -> None:
 @pytest.mark.parametrize("name", methods())
 def test_a_seed_gives_the_same_model_in_any_company(name: str) -> None:
     method, data, test = methods()[name], training(), planted(60, 2)
-    together, alone = method.fit(data, SystemOptions(k=2), [0, 1])[1], method.fit(data, SystemOptions(k=2), [1])[0]
+    together, alone = method.fit(data, MethodOptions(k=2), [0, 1])[1], method.fit(data, MethodOptions(k=2), [1])[0]
     torch.testing.assert_close(
         together.scores(test).log_probability(), alone.scores(test).log_probability(), atol=2e-3, rtol=0
     )
@@ -112,7 +112,7 @@ def test_drm_heads_are_the_principal_components_of_scikit_learn() -> None:
 
 def test_drm_without_shots_is_its_mean_head() -> None:
     data, test = training(), planted(60, 2)
-    model = Drm().fit(data, SystemOptions(), [0])[0]
+    model = Drm().fit(data, MethodOptions(), [0])[0]
     scores = model.scores(test)
     assert scores.margins.shape == (60, 2 * WIDTH + 1)  # no more components than D
     torch.testing.assert_close(scores.margins[:, :WIDTH], -scores.margins[:, WIDTH:-1])
@@ -144,7 +144,7 @@ def slow_hard_em(pairs: Pairs, rounds: int, seed: int) -> tuple[np.ndarray, np.n
 
 def test_maxmin_finds_the_clusters_of_a_slow_loop() -> None:
     data, test = training(), planted(300, 2)
-    found = MaxMin().fit(data, SystemOptions(k=2), [0])[0]
+    found = MaxMin().fit(data, MethodOptions(k=2), [0])[0]
     heads, cluster = slow_hard_em(data.fitting, 10, seed=0)
     order = [0, 1] if cluster[0] == int(found.cluster[0]) else [1, 0]
     assert found.cluster.tolist() == [order[number] for number in cluster]
@@ -157,20 +157,20 @@ def test_maxmin_finds_the_clusters_of_a_slow_loop() -> None:
     assert accuracy(found.scores(test).log_probability()) > 0.8
 
 
-def test_maxmin_predicts_strangers_by_the_clusters_shares() -> None:
+def test_maxmin_predicts_unknown_units_by_the_clusters_shares() -> None:
     model = Clusters(torch.tensor([[1.0], [-1.0]]), torch.tensor([0.75, 0.25]), torch.tensor([0, 1]))
     pairs = Pairs(torch.full((3, 1), 2.0), torch.zeros(3, 1), torch.arange(3), units=torch.tensor([0, 1, NO_UNIT]))
     likes, dislikes = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
     expected = [likes, dislikes, 0.75 * likes + 0.25 * dislikes]
     assert model.scores(pairs).log_probability().exp().tolist() == pytest.approx(expected)
-    strangers = model.scores(replace(pairs, units=None)).log_probability().exp()
-    assert strangers.tolist() == pytest.approx([expected[2]] * 3)
+    unknown = model.scores(replace(pairs, units=None)).log_probability().exp()
+    assert unknown.tolist() == pytest.approx([expected[2]] * 3)
 
 
 def test_maxmin_takes_every_pair_for_itself_where_nobody_is_named() -> None:
     data = training()
     by_attribute = replace(data, unit_kind="attribute")
-    found = MaxMin().fit(by_attribute, SystemOptions(k=2), [0])[0]
+    found = MaxMin().fit(by_attribute, MethodOptions(k=2), [0])[0]
     assert len(found.cluster) == 0
     assert found.shares.sum().item() == pytest.approx(1)
     margins = found.scores(data.fitting).margins
@@ -180,16 +180,16 @@ def test_maxmin_takes_every_pair_for_itself_where_nobody_is_named() -> None:
 
 def like_minded(pairs: int, seed: int, width: int = 128) -> Pairs:
     """Return pairs of people with one taste."""
-    draw = torch.Generator().manual_seed(seed)
-    delta = torch.randn(pairs, width, generator=draw)
-    likes_first = torch.rand(pairs, generator=draw) < torch.sigmoid(delta.sum(1) / 5)
+    generator = torch.Generator().manual_seed(seed)
+    delta = torch.randn(pairs, width, generator=generator)
+    likes_first = torch.rand(pairs, generator=generator) < torch.sigmoid(delta.sum(1) / 5)
     return Pairs(torch.where(likes_first[:, None], delta, -delta), delta.abs(), torch.arange(pairs))
 
 
-def test_with_one_head_the_systems_coincide() -> None:
+def test_with_one_head_the_methods_coincide() -> None:
     data, test = TrainingData(like_minded(6000, 0), like_minded(500, 1)), like_minded(500, 2)
     scores = {
-        name: methods()[name].fit(data, SystemOptions(k=1), [0])[0].scores(test)
+        name: methods()[name].fit(data, MethodOptions(k=1), [0])[0].scores(test)
         for name in ("single", "static", "mixture", "maxmin", "ensemble")
     }
     single = scores["single"].log_probability()
@@ -204,6 +204,6 @@ def test_with_one_head_the_systems_coincide() -> None:
 
 def test_a_backbone_without_a_head_is_said_to_have_none() -> None:
     with pytest.raises(BadInput, match="own-head: the backbone of these features has no reward head"):
-        methods()["own-head"].fit(replace(training(), reward_head=None), SystemOptions(), [0])
+        methods()["own-head"].fit(replace(training(), reward_head=None), MethodOptions(), [0])
     with pytest.raises(BadInput, match="k is 0"):
-        SystemOptions(k=0)
+        MethodOptions(k=0)

@@ -130,7 +130,7 @@ def test_paths_are_texts_or_paths(
         (lambda store: store.embed(5, "mine"), "source: found a int"),
         (lambda store: store.embed([{"prompt": {1, 2}}], "mine"), "source, row 1: found a set"),
         (lambda store: store.embed([["a"]], "mine"), "source, row 1: found a list; expected a dict"),
-        (lambda store: store.train("mine", method="single", lam=0.5), "--lam has no effect with --method single"),
+        (lambda store: store.train("mine", method="single", lam=0.5), "lam has no effect with `method` single"),
         (lambda store: store.train("nothing"), "unknown data set 'nothing'"),
         (lambda store: store.run("nothing"), "unknown run 'nothing'"),
         (lambda store: store.sql("DROP TABLE runs"), "SELECT"),

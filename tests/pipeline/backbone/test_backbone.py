@@ -135,7 +135,7 @@ def test_lack_of_memory_halves_the_batch(tiny_backbone: Make, monkeypatch: pytes
         (RuntimeError("shape mismatch"), RuntimeError, "shape mismatch"),
     ],
 )
-def test_one_text_too_large_is_told_and_other_errors_pass(
+def test_one_text_too_large_is_reported_and_other_errors_pass(
     tiny_backbone: Make, monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: Any, message: str
 ) -> None:
     backbone = Backbone.load(str(tiny_backbone("llama")), dtype="float32", device="cpu")
@@ -247,7 +247,7 @@ def test_max_length_is_the_positions_unless_less_is_asked(tiny_backbone: Make, m
     assert Backbone.load(str(long), max_length=8192).max_length == 8192
 
 
-def test_a_backbone_too_large_for_the_device_is_told(tiny_backbone: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backbone_too_large_for_the_device_is_reported(tiny_backbone: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 

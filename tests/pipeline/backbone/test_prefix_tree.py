@@ -13,12 +13,13 @@ import torch
 from micropref.cache.errors import BadInput, Failure
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.packing import cut_packs, pack
-from micropref.pipeline.backbone.prefix_tree import distinct_prefixes, prefix_tree
+from micropref.pipeline.backbone.prefix_tree import prefix_tree
 from micropref.pipeline.backbone.tree_attention import ATTENTION_NAME
 from micropref.pipeline.forwarding import pack_threads as readers
 from micropref.pipeline.forwarding.choose_pass import choose_pass
 from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
 from micropref.pipeline.text.tokens import Tokens
+from tests.support.prefixes import distinct_prefixes
 
 Sequences = list[np.ndarray]
 FILLED = 1 + 1 / 64
@@ -205,7 +206,7 @@ def test_lack_of_memory_halves_the_budget_and_goes_on(llama: Backbone, monkeypat
 def test_a_tree_for_an_encoder_is_refused(tiny_backbone: Callable[..., Path]) -> None:
     encoder = Backbone.load(str(tiny_backbone("bert")), dtype="float32", device="cpu")
     texts, groups = of_groups(3)
-    with pytest.raises(BadInput, match=r"--pass tree: backbone .* is an encoder"):
+    with pytest.raises(BadInput, match=r"pass_ is 'tree': backbone .* is an encoder"):
         choose_pass(encoder, "tree", None, texts, groups, pytest.fail)
     assert choose_pass(encoder, "auto", None, texts, groups, pytest.fail).name == "packed"
 
@@ -220,5 +221,5 @@ def test_a_pass_that_comes_out_otherwise_is_not_taken(llama: Backbone, monkeypat
     assert len(said) == 1
     assert "not the tree pass: on " in said[0]
     assert "padded batches instead" in said[0]
-    with pytest.raises(BadInput, match=r"--pass tree: on .* vectors differ by up to 0\.01"):
+    with pytest.raises(BadInput, match=r"pass_ is 'tree': on .* vectors differ by up to 0\.01"):
         choose_pass(llama, "tree", None, texts, groups, said.append)

@@ -236,7 +236,7 @@ def test_what_cannot_be_followed_is_read_in_padded_batches(config: PretrainedCon
     assert reason in said[0]
 
 
-def test_a_model_that_loses_the_layout_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_loses_the_layout_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, groups = texts_and_groups()
     backbone = backbone_of(CAUSAL["llama"]())
     forward = backbone.trunk.forward

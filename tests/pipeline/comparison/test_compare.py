@@ -17,8 +17,8 @@ from micropref.cli import app
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.comparison.compare import run_comparison
-from micropref.pipeline.comparison.entries import contestants
-from micropref.pipeline.comparison.experiment import NO_ATTRIBUTE, Trial, TrialOptions
+from micropref.pipeline.comparison.entries import entries
+from micropref.pipeline.comparison.experiment import NO_ATTRIBUTE, Experiment, ExperimentOptions
 from micropref.pipeline.comparison.published import published
 from micropref.pipeline.embedding.embed import EmbedOptions, embed
 from micropref.pipeline.sources.ingest import SourceOptions
@@ -50,9 +50,9 @@ def embedded(
 
 
 def test_every_row_runs_or_says_why_not(embedded: StoreFolder) -> None:
-    options = TrialOptions(shots=3, budget=4, seeds=1, k=2)
+    options = ExperimentOptions(shots=3, budget=4, seeds=1, k=2)
     compared = run_comparison(embedded, "made", None, options, silent)
-    assert {row.system for row in compared.rows} | set(compared.skipped) == set(contestants())
+    assert {row.system for row in compared.rows} | set(compared.skipped) == set(entries())
     assert set(compared.skipped) == {"own-head", "armo", "armo-contexts"}
     assert "ratings" in compared.skipped["armo"]
     for row in compared.rows:
@@ -69,28 +69,28 @@ def test_every_row_runs_or_says_why_not(embedded: StoreFolder) -> None:
 
 def test_the_single_row_is_that_of_its_model(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=160)
-    trial = Trial(store, "toy", TrialOptions(shots=5, seeds=2), silent)
-    right = contestants()["single"].right(trial)
-    test = trial.test(frozenset(), "prompt")
-    for seed, model in enumerate(trial.models("single", "prompt")):
+    experiment = Experiment(store, "toy", ExperimentOptions(shots=5, seeds=2), silent)
+    right = entries()["single"].right(experiment)
+    test = experiment.test(frozenset(), "prompt")
+    for seed, model in enumerate(experiment.models("single", "prompt")):
         log_p = Mixture.from_state(model.state()).log_probability(test.delta, None)
-        assert torch.equal(right[seed], correct(log_p[trial.rows]))
-    compared = run_comparison(store, "toy", ["single"], TrialOptions(shots=5, seeds=2), silent)
-    mine = (trial.scored_group == trial.groups.index("a")).numpy()
+        assert torch.equal(right[seed], correct(log_p[experiment.rows]))
+    compared = run_comparison(store, "toy", ["single"], ExperimentOptions(shots=5, seeds=2), silent)
+    mine = (experiment.scored_group == experiment.groups.index("a")).numpy()
     assert compared.rows[0].accuracy["a"] == pytest.approx(right.numpy()[:, mine].mean())
     assert compared.rows[0].difference["average"] == 0
     by_seed = right.numpy()[:, mine].mean(1)
     assert compared.rows[0].deviation["a"] == pytest.approx(by_seed.std(ddof=1))
 
 
-def test_nothing_drawn_is_scored(store: StoreFolder, synthetic: Fill) -> None:
+def test_no_shot_is_scored(store: StoreFolder, synthetic: Fill) -> None:
     for seed in range(6):
         synthetic(store, f"toy{seed}", prompts=80 + 40 * seed, seed=seed)
-        trial = Trial(store, f"toy{seed}", TrialOptions(shots=2 + seed, budget=3), silent)
-        prompts = trial.table["prompt_id"]
-        for number, group in enumerate(trial.groups):
-            own = prompts[trial.rows[trial.scored_group == number].numpy()]
-            shots = trial.table[trial.shots[number].numpy()]
+        experiment = Experiment(store, f"toy{seed}", ExperimentOptions(shots=2 + seed, budget=3), silent)
+        prompts = experiment.table["prompt_id"]
+        for number, group in enumerate(experiment.groups):
+            own = prompts[experiment.rows[experiment.scored_group == number].numpy()]
+            shots = experiment.table[experiment.shots[number].numpy()]
             assert shots["attribute"].unique().to_list() == [group]
             assert len(shots) == 2 + seed
             assert not set(shots["prompt_id"]) & set(own)
@@ -102,17 +102,19 @@ def test_a_target_without_train_split_gives_its_budget_and_never_scores_it(store
     synthetic(store, "other", prompts=200, seed=4)
     for path in (store.dataset("other") / "pairs").glob("train-*"):
         path.unlink()
-    trial = Trial(store, "toy", TrialOptions(shots=4, budget=9, route_on="other"), silent)
-    assert (trial.budget_from, trial.target.name) == ("test", "other")
-    taken = trial.table.filter(pl.Series(range(trial.table.height)).is_in(trial.budget_rows.flatten().tolist()))
-    assert taken.height == 9 * len(trial.groups)
-    assert set(trial.shots.flatten().tolist()) <= set(trial.budget_rows.flatten().tolist())
-    assert not set(taken["prompt_id"]) & set(trial.table[trial.rows.numpy()]["prompt_id"])
+    experiment = Experiment(store, "toy", ExperimentOptions(shots=4, budget=9, route_on="other"), silent)
+    assert (experiment.budget_from, experiment.target.name) == ("test", "other")
+    taken = experiment.table.filter(
+        pl.Series(range(experiment.table.height)).is_in(experiment.budget_rows.flatten().tolist())
+    )
+    assert taken.height == 9 * len(experiment.groups)
+    assert set(experiment.shots.flatten().tolist()) <= set(experiment.budget_rows.flatten().tolist())
+    assert not set(taken["prompt_id"]) & set(experiment.table[experiment.rows.numpy()]["prompt_id"])
 
 
 def test_an_oracle_is_never_below_the_honest_choice_and_is_labelled(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=240)
-    compared = run_comparison(store, "toy", QUICK, TrialOptions(shots=5, seeds=1, k=3), silent)
+    compared = run_comparison(store, "toy", QUICK, ExperimentOptions(shots=5, seeds=1, k=3), silent)
     rows = {row.system: row for row in compared.rows}
     assert set(compared.scored) == {"a", "b", NO_ATTRIBUTE}
     for group in (*compared.scored, "average"):
@@ -126,10 +128,10 @@ def test_an_oracle_is_never_below_the_honest_choice_and_is_labelled(store: Store
 def test_attributes_with_few_pairs_are_left_out_and_named(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=100)
     with pytest.raises(BadInput, match="no attribute has more than 25 pairs"):
-        Trial(store, "toy", TrialOptions(shots=25), silent)
+        Experiment(store, "toy", ExperimentOptions(shots=25), silent)
 
 
-def test_published_figures_stand_beside_ours() -> None:
+def test_published_figures_stand_next_to_ours() -> None:
     table = published("helpsteer2")
     assert table.value("micro", "Helpfulness") == 0.8324
     assert table.value("single", "average") == 0.7632
@@ -140,8 +142,8 @@ def test_published_figures_stand_beside_ours() -> None:
     assert any("0.8133" in line and "0.8039" in line for line in published("transfer").disagreements)
     assert published("rewardbench").value("micro", "chat-hard") == 0.7544
     for name in ("helpsteer2", "rpr", "rewardbench", "transfer"):
-        systems = {row.system for row in published(name).rows}  # type: ignore[arg-type]
-        assert systems <= set(contestants())
+        names = {row.method for row in published(name).rows}  # type: ignore[arg-type]
+        assert names <= set(entries())
 
 
 def test_the_command_prints_the_table_and_one_json_object(store: StoreFolder, synthetic: Fill) -> None:
@@ -156,20 +158,22 @@ def test_the_command_prints_the_table_and_one_json_object(store: StoreFolder, sy
     found: dict[str, Any] = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert [row["system"] for row in found["rows"]] == ["single", "hyre"]
     assert found["rows"][0]["published"] == {"average": 0.7632}
-    assert math.isclose(sum(found["scored"].values()), len(Trial(store, "toy", TrialOptions(shots=4), silent).rows))
+    assert math.isclose(
+        sum(found["scored"].values()), len(Experiment(store, "toy", ExperimentOptions(shots=4), silent).rows)
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "single,magic"], "--methods has 'magic'"),
-        (["--shots", "0"], "--shots 0"),
-        (["--seeds", "0"], "--seeds 0"),
-        (["--paper", "transfer"], "--route-on"),
+        (["--methods", "single,magic"], "methods has 'magic'"),
+        (["--shots", "0"], "shots is 0"),
+        (["--seeds", "0"], "seeds is 0"),
+        (["--paper", "transfer"], "paper is 'transfer'"),
         (["--split", "nope"], "has no split 'nope'"),
         (["--methods", "armo"], "ratings"),
         (["--route-on", "elsewhere"], "elsewhere"),
-        (["--methods", "micro", "--budget", "400"], "--budget 400"),
+        (["--methods", "micro", "--budget", "400"], "budget is 400"),
     ],
 )
 def test_bad_input_is_one_line(store: StoreFolder, synthetic: Fill, arguments: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Embeds that are killed, that meet a full or failing disk, that run beside others, and stores that rot."""
+"""Embeds that are killed, that meet a full or failing disk, that run next to others, and stores that rot."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def crash_everywhere(
                 with pytest.raises(Killed if fault is None else Failure) as caught:
                     run(store, source)
             assert disk.steps[at] == step
-            assert verify(store).problems == []  # what is visible is whole before anything is mended
+            assert verify(store).problems == []  # what is visible is whole before anything is repaired
             if fault is not None:
                 assert os.strerror(fault) in str(caught.value)
                 assert "\n" not in str(caught.value)
@@ -241,7 +241,7 @@ def test_two_writers(
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:99] + b"rot" + data[102:], None])
-def test_the_next_embed_mends_damaged_shards(
+def test_the_next_embed_repairs_damaged_shards(
     tmp_path: Path,
     run_embed: Callable[..., None],
     write_rows: Callable[..., Path],

@@ -249,7 +249,7 @@ def test_the_same_source_with_other_options_is_refused(
     assert run(path).without_context == 120
     contexts = tmp_path / "contexts.json"
     contexts.write_text(json.dumps({"warm": ["Be warm.", "Be kind."], "cold": "Be cold."}))
-    with pytest.raises(BadInput, match="with another --contexts; give the same again, or --replace"):
+    with pytest.raises(BadInput, match="with another `contexts`; give the same again, or `replace`"):
         run(path, contexts=contexts)
     report = run(path, contexts=contexts, replace=True)
     assert (report.pairs, report.without_context) == (120, 0)
@@ -301,7 +301,7 @@ def test_rows_passed_over_once_still_stop_who_asks_to_stop(run: Callable[..., Em
         run(path)
 
 
-def test_a_damaged_table_is_mended(
+def test_a_damaged_table_is_repaired(
     run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]], store: StoreFolder
 ) -> None:
     path = write_rows(rows)
@@ -346,7 +346,7 @@ def test_ratings_leave_out_unanimous_pairs_in_train_only(
     assert json.loads(rejects[0])["reason"].startswith("unanimous")
 
 
-def test_what_does_not_fit_is_trimmed_or_dropped(
+def test_what_does_not_fit_is_truncated_or_dropped(
     run: Callable[..., EmbedReport], write_rows: Write, store: StoreFolder
 ) -> None:
     data = [

@@ -26,14 +26,14 @@ def tokenizer(tiny_backbone: Callable[..., Path]) -> PairTokenizer:
 
 def random_pairs(seed: int, count: int = 60) -> list[PreferencePair]:
     """Return pairs of few prompts in any order, some with contexts, some too long, some texts shared by prompts."""
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     words = ["a", "b", "ab", "a\n\nb", "long " * 11, "too long " * 40]
     return [
         PreferencePair(
-            prompt=draw.choice(words[:5]) + str(draw.randrange(6)),
-            chosen=draw.choice(words),
-            rejected=draw.choice(words) + "!",
-            context=draw.choice([None, "ctx", "a"]),
+            prompt=rng.choice(words[:5]) + str(rng.randrange(6)),
+            chosen=rng.choice(words),
+            rejected=rng.choice(words) + "!",
+            context=rng.choice([None, "ctx", "a"]),
             origin=Origin("rows", at + 1),
         )
         for at in range(count)

@@ -1,7 +1,7 @@
-"""What the store survives: reads that fail, damaged files, `gc` beside `embed`, writers at the same moment.
+"""What the store survives: reads that fail, damaged files, `gc` next to `embed`, writers at the same moment.
 
-A read that fails proves nothing: the error has its own line, nothing is removed, nobody is told to delete. Damage is
-proven by a digest or a size, and its file goes when what replaces it is committed.
+A read that fails proves nothing: the error has its own line, nothing is removed, nothing asks the user to delete.
+Damage is proven by a digest or a size, and its file goes when what replaces it is committed.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def test_no_message_tells_to_remove_what_may_only_be_unreadable(
     assert f"remove {store.root}" not in line
 
 
-def test_damage_is_told_apart_from_a_failed_read(store: StoreFolder, synthetic: Callable[..., str]) -> None:
+def test_damage_is_distinguished_from_a_failed_read(store: StoreFolder, synthetic: Callable[..., str]) -> None:
     synthetic(store)
     (item,) = only_features(store, None).commits
     with unreadable(item.path(ROLE), errno.EIO), pytest.raises(Failure) as caught:
@@ -310,7 +310,7 @@ def test_an_embed_whose_vectors_keep_going_says_so(
     monkeypatch.setattr(store_vectors, "whole_features", gone)
     refused = command("embed", sources[0], "--name", "first")
     assert refused.exit_code == 1
-    assert "vectors went 3 times while this command ran; stop the `gc` that runs beside it" in refused.stderr
+    assert "vectors went 3 times while this command ran; stop the `gc` that runs at the same time" in refused.stderr
     assert not (store.root / "datasets").exists()
 
 
@@ -334,7 +334,7 @@ def test_leases_are_renewed_until_the_command_ends(
             assert time.time() - paths[1].stat().st_mtime > 3600, "nobody relies on it"
 
 
-def test_who_cannot_lease_is_told(
+def test_a_store_that_cannot_be_leased_is_reported(
     store: StoreFolder, synthetic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = open_features(store, synthetic(store, shards=2))

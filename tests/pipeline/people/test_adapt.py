@@ -23,12 +23,12 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.few_shot import ADAPT_METHODS, GRIDS
-from micropref.heads.methods.base import SystemOptions
+from micropref.heads.methods.base import MethodOptions
 from micropref.pipeline.evaluation.evaluate import evaluate
 from micropref.pipeline.people.adapt import AdaptOptions, adapt
 from micropref.pipeline.people.frozen_run import Frozen, open_frozen
-from micropref.pipeline.people.shot_sampling import draw
-from micropref.pipeline.training.method_runs import train_system
+from micropref.pipeline.people.shot_sampling import sample_shots
+from micropref.pipeline.training.method_runs import train_method
 
 Synthetic = Callable[..., str]
 Planted = Callable[..., str]
@@ -39,13 +39,13 @@ WEIGHTS = (0.5, 0.3, 0.2)
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """Return a list that fills with the split and pairs of every call that reads vectors."""
     seen: list[tuple[str, list[str]]] = []
-    real = Frozen.judge
+    real = Frozen.score
 
-    def judge(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
+    def score(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
         seen.append((split, pair_ids.to_list()))
         return real(self, split, pair_ids, **options)
 
-    monkeypatch.setattr(Frozen, "judge", judge)
+    monkeypatch.setattr(Frozen, "score", score)
     return seen
 
 
@@ -118,20 +118,20 @@ def test_figures_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Synthet
     run = planted_run(store, features)
     adapted = adapt(store, run, None, AdaptOptions("user", "2", tau=2.0))
     pairs = load_pairs(open_dataset(store, "toy"), open_features(store, features), "test", router_input="prompt")
-    drawn = draw(pairs.table, "user", 2, 0, shared=False)
+    sample = sample_shots(pairs.table, "user", 2, 0, shared=False)
     heads = open_run(store, run).tensors()["heads"].double().numpy()
     right = 1 / (1 + np.exp(-pairs.delta.double().numpy() @ heads.T))
     weights = {}
-    for name in dict.fromkeys(drawn.group):
-        rows = [row for group, row in zip(drawn.group, drawn.row, strict=True) if group == name]
+    for name in dict.fromkeys(sample.group):
+        rows = [row for group, row in zip(sample.group, sample.row, strict=True) if group == name]
         weights[name] = np.prod([right[row] for row in rows], 0) ** 0.5 * WEIGHTS
         weights[name] /= weights[name].sum()
-    found = [right[row] @ weights[pairs.table["user"][int(row)]] for row in np.flatnonzero(drawn.scored)]
+    found = [right[row] @ weights[pairs.table["user"][int(row)]] for row in np.flatnonzero(sample.scored)]
     last = adapted.adaptation.row(-1, named=True)
     assert (last["shots"], last["n"], last["groups"]) == (2, len(found), len(weights))
     assert last["accuracy"] == pytest.approx(np.mean([p > 0.5 for p in found]))
     assert last["nll"] == pytest.approx(-np.mean(np.log(found)), rel=1e-5)
-    cold = [right[row] @ WEIGHTS for row in np.flatnonzero(drawn.scored)]
+    cold = [right[row] @ WEIGHTS for row in np.flatnonzero(sample.scored)]
     first = adapted.adaptation.row(0, named=True)
     assert first["nll"] == pytest.approx(-np.mean(np.log(cold)), rel=1e-5)
     assert last["gain"] == pytest.approx(last["accuracy"] - first["accuracy"])
@@ -187,15 +187,15 @@ def test_the_strength_is_the_best_on_validation_pairs(
 ) -> None:
     """People who are one head each want all of Bayes' rule; where choices mislead about the next, none of it."""
     run = planted_run(store, synthetic(store, users=5))
-    real, calls = Frozen.judge, []
+    real, calls = Frozen.score, []
 
-    def judge(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
-        judged = real(self, split, pair_ids, **options)
+    def score(self: Frozen, split: str, pair_ids: pl.Series, **options: Any) -> Any:
+        scored = real(self, split, pair_ids, **options)
         calls.append(split)
-        scores = replace(judged.scores, margins=judged.scores.margins * (sharpness if len(calls) % 2 else 1))
-        return replace(judged, scores=scores)
+        scores = replace(scored.scores, margins=scored.scores.margins * (sharpness if len(calls) % 2 else 1))
+        return replace(scored, scores=scores)
 
-    monkeypatch.setattr(Frozen, "judge", judge)
+    monkeypatch.setattr(Frozen, "score", score)
     adapted = adapt(store, run, None, AdaptOptions("user", "4", "tempered"))
     assert adapted.strength == expected(GRIDS["tempered"])
     assert open_run(store, adapted.run).record["settings"]["strength"] == adapted.strength
@@ -242,15 +242,15 @@ def test_numbers_of_shots(text: str, counts: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"by": "user"}, "split 'test': no pair has a user for --by user"),
-        ({"by": "context"}, "no pair has a context for --by context"),
+        ({"by": "user"}, "split 'test': no pair has a user; embed rows that do"),
+        ({"by": "context"}, "no pair has a context; embed rows that do"),
         ({"shots": "1000"}, r"none of the 2 groups by attribute .* has 1000 pairs .* \(the most pairs: 100\)"),
         ({"shots": "100"}, "one of another prompt in 'test'"),
-        ({"shots": "four"}, "--shots is 'four': expected a number such as 16"),
-        ({"shots": "0"}, "--shots is '0'"),
-        ({"shots": "-4"}, "--shots is '-4'"),
-        ({"tau": 0.0}, "--tau is 0.0: expected a number above 0"),
-        ({"tau": math.nan}, "--tau is nan"),
+        ({"shots": "four"}, "shots is 'four': expected a number such as 16"),
+        ({"shots": "0"}, "shots is '0'"),
+        ({"shots": "-4"}, "shots is '-4'"),
+        ({"tau": 0.0}, "tau is 0.0: expected a number above 0"),
+        ({"tau": math.nan}, "tau is nan"),
         ({"tau": 2.0, "method": "fit"}, "method fit has no temperature"),
     ],
 )
@@ -271,7 +271,7 @@ def test_runs_that_cannot_be_adapted(store: StoreFolder, synthetic: Synthetic, p
     for call in (lambda: adapt(store, child, None, options), lambda: evaluate(store, child)):
         with pytest.raises(BadInput, match=r"holds the weights of 2 groups over the heads of run planted"):
             call()
-    with pytest.raises(BadInput, match="router of run planted reads; embed with --contexts FILE"):
+    with pytest.raises(BadInput, match="router of run planted reads; embed with `contexts`"):
         adapt(store, planted_run(store, features, settings=settings), None, options)
     with pytest.raises(BadInput, match="one head, so there is nothing to weigh; take a run of several heads"):
         adapt(store, planted_run(store, features, k=1), None, options)
@@ -294,15 +294,15 @@ def test_a_run_that_knows_people_takes_them_as_new(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     synthetic(store, users=5)
-    run = train_system(store, "toy", "maxmin", SystemOptions(k=2)).run
+    run = train_method(store, "toy", "maxmin", MethodOptions(k=2)).run
     known = open_run(store, run).record["units"]
     assert known["kind"] == "user"
     assert len(known["names"]) == 10
     shares = open_run(store, run).tensors()["shares"].double()
-    judged = open_frozen(store, run, None).judge(
+    scored = open_frozen(store, run, None).score(
         "test", open_frozen(store, run, None).pairs_of("test", "user")["pair_id"]
     )
-    assert torch.allclose(judged.scores.log_weights.exp(), shares.expand(len(judged.table), 2))
+    assert torch.allclose(scored.scores.log_weights.exp(), shares.expand(len(scored.table), 2))
 
 
 def test_drm_wants_heads_that_reward_a_response(
@@ -323,7 +323,7 @@ def test_drm_wants_heads_that_reward_a_response(
         adapt(store, run, None, AdaptOptions("attribute", "4", "drm"))
 
 
-def test_the_command_prints_curves_and_refuses_what_online_does_not_heed(
+def test_the_command_prints_curves_and_refuses_what_have_no_effect_online(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store, users=5))

@@ -32,9 +32,9 @@ WEIGHTS = (0.5, 0.3, 0.2)
 def margins_of(store: StoreFolder, pairs: list[str]) -> np.ndarray:
     frozen = open_frozen(store, "planted", None)
     table = frozen.pairs_of("test", "attribute")
-    judged = frozen.judge("test", table["pair_id"])
+    scored = frozen.score("test", table["pair_id"])
     row = {pair: place for place, pair in enumerate(table["pair_id"])}
-    return np.array([judged.scores.margins[row[pair]].tolist() for pair in pairs])
+    return np.array([scored.scores.margins[row[pair]].tolist() for pair in pairs])
 
 
 def answered(questions: list[Question], replies: str) -> Callable[[Question], Reply]:
@@ -106,8 +106,8 @@ def test_weights_are_those_of_bayes_rule_and_questions_the_most_telling(
         assert row["weights"] == pytest.approx(weights, abs=1e-5)
     person = read_person(Path(str(asked.file)))
     assert person is not None
-    told = np.array(person.weights) * WEIGHTS
-    assert told / told.sum() == pytest.approx(weights, abs=1e-5)
+    defaults = np.array(person.weights) * WEIGHTS
+    assert defaults / defaults.sum() == pytest.approx(weights, abs=1e-5)
     assert (person.name, person.run, person.method, person.strength) == ("ann", "planted", "ask", 0.5)
     assert [answer.pair_id for answer in person.answers] == [question.pair_id for question in questions]
     assert person.answers[2].preferred == "neither"
@@ -180,11 +180,11 @@ def test_equal_questions_are_asked_once(pool: StoreFolder) -> None:
 
 def test_answers_about_other_pairs_are_refused(pool: StoreFolder, synthetic: Synthetic) -> None:
     interview(pool, "12")
-    with pytest.raises(BadInput, match=r"2 of the 2 earlier answers of 'ann' .* split 'train'; give the --pool"):
+    with pytest.raises(BadInput, match=r"2 of the 2 earlier answers of 'ann' .* split 'train'; give the `pool`"):
         interview(pool, "1", split="train")
 
 
-def test_a_damaged_person_is_told_by_ask_and_verify(pool: StoreFolder) -> None:
+def test_a_damaged_person_is_reported_by_ask_and_verify(pool: StoreFolder) -> None:
     asked, _ = interview(pool, "1")
     path = Path(str(asked.file))
     before = verify(pool)
@@ -214,7 +214,7 @@ def test_people_of_two_runs_are_not_mixed(pool: StoreFolder, tmp_path: Path, mon
     options = AdaptOptions("attribute", "2")
     (tmp_path / "empty").mkdir()
     adapt(pool, "planted", None, options, tmp_path / "empty")
-    with pytest.raises(BadInput, match="empty: it holds files already; give a new folder"):
+    with pytest.raises(BadInput, match="empty': it holds files already; give a new folder"):
         adapt(pool, "planted", None, options, tmp_path / "empty")
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="file: it is a file"):
@@ -250,7 +250,7 @@ def test_asking_beats_random_questions_on_recorded_choices(pool: StoreFolder) ->
 
 
 def test_all_candidates_asked_are_what_adapt_learns_from(pool: StoreFolder) -> None:
-    """After all candidates every policy knows the same, and what `adapt` knows from as many shots of the same draw."""
+    """After all candidates every policy knows the same, and what `adapt` knows from those as shots."""
     found = replay_policies(pool, "planted", None, ReplayOptions("attribute", n=6, candidates=6, beta=1.0, seed=3))
     last = found.curve.filter(found.curve["answers"] == 6)
     adapted = adapt(pool, "planted", None, AdaptOptions("attribute", "6", "bayes", seed=3)).adaptation.row(
@@ -264,13 +264,13 @@ def test_all_candidates_asked_are_what_adapt_learns_from(pool: StoreFolder) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (lambda: AskOptions(""), "--user is empty"),
-        (lambda: AskOptions("ann", n=0), "--n is 0"),
-        (lambda: AskOptions("ann", threshold=-1), "--threshold is -1"),
-        (lambda: AskOptions("ann", beta=math.nan), "--beta is nan"),
-        (lambda: ReplayOptions(n=9, candidates=4), "--n is 9, --candidates 4"),
-        (lambda: ReplayOptions(draws=0), "--draws is 0"),
-        (lambda: ReplayOptions(beta=-1), "--beta is -1"),
+        (lambda: AskOptions(""), "user is empty"),
+        (lambda: AskOptions("ann", n=0), "n is 0"),
+        (lambda: AskOptions("ann", threshold=-1), "threshold is -1"),
+        (lambda: AskOptions("ann", beta=math.nan), "beta is nan"),
+        (lambda: ReplayOptions(n=9, candidates=4), "`n` is 9, `candidates` is 4"),
+        (lambda: ReplayOptions(draws=0), "draws is 0"),
+        (lambda: ReplayOptions(beta=-1), "beta is -1"),
     ],
 )
 def test_bad_options(options: Callable[[], Any], message: str) -> None:
@@ -279,7 +279,7 @@ def test_bad_options(options: Callable[[], Any], message: str) -> None:
 
 
 def test_too_few_recorded_choices(pool: StoreFolder) -> None:
-    with pytest.raises(BadInput, match=r"--candidates 500: none of the 2 groups by attribute"):
+    with pytest.raises(BadInput, match=r"candidates is 500: none of the 2 groups by attribute"):
         replay_policies(pool, "planted", None, ReplayOptions("attribute", candidates=500))
 
 
@@ -307,7 +307,7 @@ def test_the_command(pool: StoreFolder, tmp_path: Path) -> None:
     refused = invoke("--user", "ann", "--answers", str(answers))
     assert refused.exit_code == 2
     assert f"{answers}:2: 'x' is no answer: expected 1, 2, s or q" in refused.stderr
-    assert "--user is empty" in invoke().stderr
+    assert "user is empty" in invoke().stderr
     assert "--by, --draws: no effect without --replay" in invoke("--by", "user", "--draws", "2").stderr
     assert "--user: no effect with --replay" in invoke("--replay", "--user", "ann").stderr
     assert "--split is 'dev'" in invoke("--replay", "--split", "dev").stderr
@@ -318,9 +318,9 @@ def test_the_command(pool: StoreFolder, tmp_path: Path) -> None:
 def test_the_defaults_of_ask_are_those_of_the_modules() -> None:
     import inspect
 
-    told = {name: parameter.default for name, parameter in inspect.signature(cli.ask).parameters.items()}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cli.ask).parameters.items()}
     asked, replayed = AskOptions("ann"), ReplayOptions()
     for name in ("split", "n", "threshold", "beta", "seed"):
-        assert told[name] == getattr(asked, name), name
+        assert defaults[name] == getattr(asked, name), name
     for name in ("by", "split", "n", "candidates", "draws", "beta", "seed"):
-        assert told[name] == getattr(replayed, name), name
+        assert defaults[name] == getattr(replayed, name), name

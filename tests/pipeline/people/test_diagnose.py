@@ -37,8 +37,8 @@ def parts_of(store: StoreFolder, synthetic: Synthetic, **changes: Any) -> Parts:
 
 def shuffled(parts: Parts, seed: int) -> Parts:
     """Deal the users of each part out anew."""
-    dealt = [replace(p, table=p.table.with_columns(user=p.table["user"].shuffle(seed=seed))) for p in parts]
-    return dealt[0], dealt[1], dealt[2]
+    parts_shuffled = [replace(p, table=p.table.with_columns(user=p.table["user"].shuffle(seed=seed))) for p in parts]
+    return parts_shuffled[0], parts_shuffled[1], parts_shuffled[2]
 
 
 def found(parts: Parts, plan: DiagnosisPlan = CHEAP) -> UnitDiagnosis:
@@ -82,9 +82,9 @@ def test_at_most_one_in_twenty_shuffles_is_taken_for_groups(store: StoreFolder, 
 def test_few_pairs_say_how_many_more_would_settle_it(store: StoreFolder, synthetic: Synthetic) -> None:
     """With a pair or two of each user to learn from, no gain says little: it is too early to tell."""
     fitting, validation, test = parts_of(store, synthetic, prompts=200)
-    dealt = shuffled((fitting, validation, test), 0)
-    few = dealt[0].take(dealt[0].table.select(pl.int_range(pl.len()).over("user") < 2).to_series())
-    one = found((few, *dealt[1:]))
+    parts_shuffled = shuffled((fitting, validation, test), 0)
+    few = parts_shuffled[0].take(parts_shuffled[0].table.select(pl.int_range(pl.len()).over("user") < 2).to_series())
+    one = found((few, *parts_shuffled[1:]))
     assert (one.pairs_per_unit, one.worth_it, one.more_pairs) == (2, "not yet", 6)
 
 

@@ -68,20 +68,20 @@ def test_online_sums_are_those_of_the_view(store: StoreFolder, synthetic: Synthe
     assert accuracy["log-loss"] > 0.8 > accuracy["router"]
 
 
-def test_rounds_on_a_prompt_met_before_are_told_from_new_ones(
+def test_rounds_on_a_prompt_met_before_are_distinguished_from_new_ones(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Frozen.judge
+    real = Frozen.score
     first = []
 
     def on_one_prompt(self: Frozen, *words: Any) -> Any:
-        judged = real(self, *words)
+        scored = real(self, *words)
         for group in ("a", "b"):
-            row = judged.table["attribute"].to_list().index(group)
-            first.append(bool(torch.sigmoid(judged.scores.margins[row]).mean() > 0.5))
-        return replace(judged, table=judged.table.with_columns(prompt_id=pl.lit("p")))
+            row = scored.table["attribute"].to_list().index(group)
+            first.append(bool(torch.sigmoid(scored.scores.margins[row]).mean() > 0.5))
+        return replace(scored, table=scored.table.with_columns(prompt_id=pl.lit("p")))
 
-    monkeypatch.setattr(Frozen, "judge", on_one_prompt)
+    monkeypatch.setattr(Frozen, "score", on_one_prompt)
     online = adapt_online(store, planted_run(store, synthetic(store)), None, "attribute").forecasters
     learned = online.filter(pl.col("forecaster") != "router")
     assert learned["new_prompt_accuracy"].to_list() == [np.mean(first)] * 4

@@ -84,11 +84,11 @@ def test_the_budget_is_of_pairs_to_fit_with_contexts_and_no_prompt_of_it_is_scor
     store: StoreFolder, synthetic: Synthetic
 ) -> None:
     routed = route(store, planted(store, synthetic(store)), None, RouteOptions((10, 30), tau=1.0))
-    drawn = budget_of(store, routed)
-    assert set(drawn["part"]) == {"fit"}
-    assert drawn.filter(pl.col("rank") < 10)["attribute"].value_counts(sort=True)["count"].to_list() == [10, 10]
-    assert drawn.height == 60
-    assert drawn["context"].null_count() == 0
+    sample = budget_of(store, routed)
+    assert set(sample["part"]) == {"fit"}
+    assert sample.filter(pl.col("rank") < 10)["attribute"].value_counts(sort=True)["count"].to_list() == [10, 10]
+    assert sample.height == 60
+    assert sample["context"].null_count() == 0
     assert routed.drawn_from == "train"
     assert routed.pairs == 300
 
@@ -228,7 +228,7 @@ def forget_attributes(store: StoreFolder) -> None:
         commit(links.folder, links.stem, links.files, {**links.record, "pairs_digest": file.digest})
 
 
-def test_the_same_call_is_the_same_run_and_other_seeds_draw_other_pairs(
+def test_the_same_call_is_the_same_run_and_other_seeds_sample_other_pairs(
     store: StoreFolder, synthetic: Synthetic
 ) -> None:
     parent = planted(store, synthetic(store))
@@ -236,9 +236,9 @@ def test_the_same_call_is_the_same_run_and_other_seeds_draw_other_pairs(
     first, same, other = (route(store, parent, None, one) for one in options)
     assert first.run == same.run != other.run
     assert first.budget_curve.equals(same.budget_curve)
-    drawn, others = (set(budget_of(store, one)["pair_id"]) for one in (first, other))
-    assert len(drawn) == len(others) == 20
-    assert drawn != others
+    first_pairs, others = (set(budget_of(store, one)["pair_id"]) for one in (first, other))
+    assert len(first_pairs) == len(others) == 20
+    assert first_pairs != others
 
 
 def test_whether_the_data_of_a_routed_run_changed_is_asked_of_its_split(
@@ -255,19 +255,19 @@ def test_whether_the_data_of_a_routed_run_changed_is_asked_of_its_split(
     ("call", "message"),
     [
         (lambda store, f: route(store, planted(store, f), None, RouteOptions((5000,))),
-         r"--budget 5000: data set 'toy', split 'train' has too few pairs .*\(a 2\d\d, b 2\d\d\)"),
+         r"budget is 5000: data set 'toy', split 'train' has too few pairs .*\(a 2\d\d, b 2\d\d\)"),
         (lambda store, f: route(store, planted(store, f, k=1), None, RouteOptions()), "has one head"),
         (lambda store, f: route(store, planted(store, f, method="drm"), None, RouteOptions()), "is of method drm"),
         (lambda store, f: route(store, planted(store, f), "gone", RouteOptions()), "unknown data set 'gone'"),
         (lambda store, f: route(store, "gone", None, RouteOptions()), "unknown run 'gone'"),
         (lambda store, f: route(store, planted(store, f), None, RouteOptions(reward_input="context")),
          "--responses context"),
-        (lambda store, f: RouteOptions((5, 0)), "--budget is 5,0"),
-        (lambda store, f: RouteOptions(tau=0.0), "--tau is 0.0"),
-        (lambda store, f: RouteOptions(tau=math.nan), "--tau is nan"),
-        (lambda store, f: parse_budgets("5,many"), "--budget is '5,many'"),
-        (lambda store, f: parse_budgets(""), "--budget is ''"),
-        (lambda store, f: parse_tau("hot"), "--tau is 'hot'"),
+        (lambda store, f: RouteOptions((5, 0)), "budget is 5,0"),
+        (lambda store, f: RouteOptions(tau=0.0), "tau is 0.0"),
+        (lambda store, f: RouteOptions(tau=math.nan), "tau is nan"),
+        (lambda store, f: parse_budgets("5,many"), "budget is '5,many'"),
+        (lambda store, f: parse_budgets(""), "budget is ''"),
+        (lambda store, f: parse_tau("hot"), "tau is 'hot'"),
     ],
 )  # fmt: skip
 def test_bad_requests(
@@ -281,7 +281,7 @@ def test_bad_requests(
 
 def test_attributes_without_contexts_are_named(store: StoreFolder, synthetic: Synthetic) -> None:
     parent = planted(store, synthetic(store, context=False))
-    with pytest.raises(BadInput, match="no pair of a, b has a context to route by; embed with --contexts FILE"):
+    with pytest.raises(BadInput, match="no pair of a, b has a context to route by; embed with `contexts`"):
         route(store, parent, None, RouteOptions((5,)))
 
 
@@ -300,9 +300,9 @@ def test_the_command_prints_the_curve(store: StoreFolder, synthetic: Synthetic) 
     shown = CliRunner().invoke(cli.app, arguments)
     assert shown.exit_code == 0, shown.output
     assert f"the heads of {parent}" in shown.output
-    told = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
-    assert [row["budget"] for row in told["totals"]] == [0, 5, 20]
-    assert told["run"] in shown.output
+    report = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
+    assert [row["budget"] for row in report["totals"]] == [0, 5, 20]
+    assert report["run"] in shown.output
 
 
 @pytest.mark.slow

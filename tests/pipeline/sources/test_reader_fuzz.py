@@ -157,4 +157,4 @@ def test_mutated_rows_are_read_or_refused_by_name(tmp_path: Path, shape: str) ->
         except BadInput as refusal:
             place, _, message = str(refusal).partition(": ")
             assert place == f"{file}:3"
-            assert FAULT.fullmatch(message.removesuffix("; fix the row, or skip such rows with --on-bad skip"))
+            assert FAULT.fullmatch(message.removesuffix("; fix the row, or skip such rows with `on_bad` skip"))

@@ -39,7 +39,7 @@ def test_plain_shows_conversations_as_role_tagged_text() -> None:
     assert PlainTemplate().render(TALK, ANSWER) == expected + "\n\nassistant: 42"
 
 
-def test_an_encoder_takes_two_segments_whatever_chat_template_lies_beside_it() -> None:
+def test_an_encoder_takes_two_segments_whatever_chat_template_comes_with_it() -> None:
     template = choose(CHAT_TEMPLATE, segments=True)
     assert isinstance(template, SegmentTemplate)
     assert template.render("2+2?", "4") == ("2+2?", "4")

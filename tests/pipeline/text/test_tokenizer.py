@@ -11,7 +11,7 @@ import pytest
 from micropref.cache.errors import BadInput
 from micropref.pipeline.sources.pairs import Message, Origin, PreferencePair, Text
 from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer, Tokenizing
-from micropref.pipeline.text.truncation import trim_prompt
+from micropref.pipeline.text.truncation import truncate_prompt
 from tests.support.backbones import CHAT_TEMPLATE, byte_tokenizer
 
 HERE = Origin("pairs.jsonl", 7)
@@ -167,7 +167,7 @@ def test_a_pair_whose_responses_leave_no_token_of_prompt_is_overlong(limit: int,
     assert all(len(tokens) <= limit for tokens in found.texts)
 
 
-def test_drop_leaves_out_what_trimming_would_cut() -> None:
+def test_drop_leaves_out_what_truncation_would_cut() -> None:
     pairs = [pair("0123456789ABCDEF"), pair("01")]
     found = tokenizer(max_length=12, overlong="drop").encode(pairs)
     assert found.overlong.tolist() == [True, False]
@@ -197,8 +197,8 @@ def test_a_character_of_several_tokens_is_never_split() -> None:
 
 
 def test_a_cut_that_changes_nothing_cannot_loop() -> None:
-    assert trim_prompt("é", lambda prompt: 1, lambda text: [0, 0]) is None
-    assert trim_prompt("ab", lambda prompt: 1, lambda text: list(range(len(text)))) is None
+    assert truncate_prompt("é", lambda prompt: 1, lambda text: [0, 0]) is None
+    assert truncate_prompt("ab", lambda prompt: 1, lambda text: list(range(len(text)))) is None
 
 
 def test_settings_name_everything_that_changes_token_ids() -> None:

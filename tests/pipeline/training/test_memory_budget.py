@@ -79,7 +79,7 @@ def test_a_sweep_streams_too(store: StoreFolder, synthetic: Synthetic, request: 
 @pytest.mark.usefixtures("streaming")
 def test_lbfgs_cannot_be_streamed(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
-    with pytest.raises(BadInput, match=r"solver lbfgs .* do not fit .* raise --memory"):
+    with pytest.raises(BadInput, match=r"solver lbfgs .* do not fit .* raise `memory`"):
         train(store, "toy", FitSetting("single", 1), replace(PLAN, solver="lbfgs"), TrainOptions())
 
 
@@ -90,7 +90,7 @@ def test_memory_decides(store: StoreFolder, synthetic: Synthetic, monkeypatch: p
     assert [one.record["streamed"] for one in run] == [False, False]
     with pytest.raises(BadInput, match=r"memory is 300MB: \d+ pairs of width 16 need") as caught:
         train(store, "toy", SETTING, plan, TrainOptions(restarts=1, memory="300MB"))
-    needed = re.search(r"give --memory ([\d.]+GB)", str(caught.value))
+    needed = re.search(r"give `memory` ([\d.]+GB)", str(caught.value))
     assert needed is not None
     # With small windows a stream takes less than the tensors, and the sizes in between mean that.
     monkeypatch.setattr(memory, "WINDOW_BYTES", 1 << 16)

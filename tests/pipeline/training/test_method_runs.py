@@ -1,4 +1,4 @@
-"""Every compared system through the command line, and what it is given to learn from, against slow look-ups."""
+"""Every compared method through the command line, and what it is given to learn from, against slow look-ups."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.heads.evaluation.metrics import accuracy
 from micropref.heads.methods import armo, dpl, lore, pal
-from micropref.heads.methods.base import NO_UNIT, SystemOptions
+from micropref.heads.methods.base import NO_UNIT, MethodOptions
 from micropref.heads.methods.registry import methods
 from micropref.pipeline.evaluation import scoring
 from micropref.pipeline.evaluation.evaluate import evaluate
 from micropref.pipeline.sources.ingest import SourceOptions, covered
 from micropref.pipeline.training import method_options as accepted
-from micropref.pipeline.training.method_data import Reading, Units, open_system_data
-from micropref.pipeline.training.method_runs import open_fitted, train_system
+from micropref.pipeline.training.method_data import Reading, Units, open_method_data
+from micropref.pipeline.training.method_runs import open_fitted, train_method
 
 Synthetic = Callable[..., str]
 
@@ -51,7 +51,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", methods())
-def test_every_system_is_trained_and_evaluated(store: StoreFolder, synthetic: Synthetic, name: str) -> None:
+def test_every_method_is_trained_and_evaluated(store: StoreFolder, synthetic: Synthetic, name: str) -> None:
     synthetic(store, prompts=60, users=3, ratings=True, reward_head=True)
     trained = invoke(store, "train", "toy", "--method", name, "--json")
     assert trained.exit_code == 0, trained.output
@@ -78,20 +78,20 @@ def test_every_system_is_trained_and_evaluated(store: StoreFolder, synthetic: Sy
 
 def test_units_are_users_where_pairs_name_any(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=60, users=3)
-    data = open_system_data(store, "toy", frozenset({"units"}))
+    data = open_method_data(store, "toy", frozenset({"units"}))
     assert data.reading.units == Units("user", ("a0", "a1", "a2", "b0", "b1", "b2"))
     names = data.source.fitting.table["user"]
     assert data.training.fitting.units is not None
     for code, name in zip(data.training.fitting.units.tolist(), names, strict=True):
         assert (name is None) == (code == NO_UNIT)
         assert name is None or data.training.units[code] == name
-    stranger = data.source.fitting.table.head(1).with_columns(user=pl.lit("nobody"))
-    assert data.reading.units.codes(stranger).tolist() == [NO_UNIT]
+    unknown_user = data.source.fitting.table.head(1).with_columns(user=pl.lit("nobody"))
+    assert data.reading.units.codes(unknown_user).tolist() == [NO_UNIT]
 
 
 def test_units_are_attributes_where_pairs_name_no_users(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=40)
-    data = open_system_data(store, "toy", frozenset({"units"}))
+    data = open_method_data(store, "toy", frozenset({"units"}))
     assert data.reading.units == Units("attribute", ("a", "b"))
     assert data.training.unit_kind == "attribute"
 
@@ -109,7 +109,7 @@ def test_responses_are_those_of_the_pairs(store: StoreFolder, synthetic: Synthet
 
 def test_ratings_find_the_vectors_of_their_responses(store: StoreFolder, synthetic: Synthetic) -> None:
     features = open_features(store, synthetic(store, prompts=40, ratings=True))
-    rated = open_system_data(store, "toy", frozenset({"ratings"})).training.rated
+    rated = open_method_data(store, "toy", frozenset({"ratings"})).training.rated
     assert rated is not None
     assert rated.attributes == ("a", "b")
     part = open_dataset(store, "toy").of_split("train")[0]
@@ -129,11 +129,11 @@ def test_ratings_find_the_vectors_of_their_responses(store: StoreFolder, synthet
 
 def test_scores_come_in_pieces(store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic(store, prompts=40)
-    run = train_system(store, "toy", "drm", SystemOptions()).run
+    run = train_method(store, "toy", "drm", MethodOptions()).run
     whole = evaluate(store, run)
     assert whole.scored == 30 + int(open_run(store, run).record["validation_pairs"])
     monkeypatch.setattr(scoring, "CHUNK", 7)
-    other = train_system(store, "toy", "drm", SystemOptions(), seed=1).run
+    other = train_method(store, "toy", "drm", MethodOptions(), seed=1).run
     pieces = evaluate(store, other)
     assert len(open_run(store, other).score_shards("toy", "test")) == math.ceil(30 / 7)
     same = [name for name in whole.head_accuracy.columns if name != "run"]
@@ -156,7 +156,7 @@ def test_runs_that_do_not_say_how_heads_combine_are_mixtures(store: StoreFolder,
 
 def test_a_split_whose_pairs_all_are_too_long_has_nothing_to_evaluate(store: StoreFolder, synthetic: Synthetic) -> None:
     features = synthetic(store, prompts=40)
-    run = train_system(store, "toy", "drm", SystemOptions()).run
+    run = train_method(store, "toy", "drm", MethodOptions()).run
     dataset = open_dataset(store, "toy")
     links = dataset.links(dataset.of_split("test")[0], features)
     assert links is not None
@@ -184,9 +184,9 @@ def test_pairs_of_the_first_version_are_trained_on_but_do_not_serve_ratings(
 ) -> None:
     synthetic(store, prompts=60, ratings=True)
     without_response_ids(store)
-    evaluate(store, train_system(store, "toy", "drm", SystemOptions()).run)
-    with pytest.raises(BadInput, match=r"run its `micropref embed made.jsonl --name toy --split train` again"):
-        train_system(store, "toy", "armo", SystemOptions())
+    evaluate(store, train_method(store, "toy", "drm", MethodOptions()).run)
+    with pytest.raises(BadInput, match=r"run `micropref embed made.jsonl --name toy --split train --replace`"):
+        train_method(store, "toy", "armo", MethodOptions())
 
 
 def test_pairs_of_the_first_version_are_stored_anew_by_embed(
@@ -208,14 +208,10 @@ def test_pairs_of_the_first_version_are_stored_anew_by_embed(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--method", "drm", "--k", "3"), "--k has no effect with --method drm; it accepts"),
-        (("--method", "lore", "--lam", "0.2", "--hidden", "3"), "--lam, --hidden have no effect with --method lore"),
-        (
-            ("--method", "static", "--router-input", "prompt"),
-            "--router-input has no effect with --method static; it accepts --anneal, --batch, --data-seed",
-        ),
-        (("--armo-gate", "paper"), "--armo-gate has no effect with --method mixture"),
-        (("--method", "single", "--restarts", "2"), "--restarts has no effect with --method single"),
+        (("--method", "drm", "--k", "3"), "k has no effect with"),
+        (("--method", "lore", "--lam", "0.2", "--hidden", "3"), "have no effect with"),
+        (("--armo-gate", "paper"), "has no effect with"),
+        (("--method", "single", "--restarts", "2"), "restarts has no effect with"),
         (("--method", "armo"), "data set 'toy', split 'train': it has no ratings"),
         (("--method", "armo", "--reward-input", "context"), "--responses context"),
         (("--method", "own-head"), "own-head: the backbone of these features has no reward head"),
@@ -232,9 +228,24 @@ def test_bad_requests_are_one_line(
     assert message in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("drm", ["k"], "k has no effect with `method` drm; it accepts `features`, `reward_input`, `seed`"),
+        ("lore", ["lam", "k", "hidden"], "`lam`, `hidden` have no effect with `method` lore; it accepts `device`"),
+        ("static", ["router_input"], "router_input has no effect with `method` static; it accepts `anneal`, `batch`"),
+        ("mixture", ["weight"], "weight has no effect with `latent` pair; leave it out, or give `latent` user"),
+    ],
+)
+def test_options_without_effect_are_named_as_arguments(method: str, given: list[str], message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        accepted.check_used(method, given, "pair")
+    assert str(caught.value).startswith(message)
+
+
 def test_runs_of_unknown_methods_are_refused(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=40)
-    run = train_system(store, "toy", "drm", SystemOptions()).run
+    run = train_method(store, "toy", "drm", MethodOptions()).run
     path = store.run(run) / "run.json"
     path.write_text(path.read_text().replace('"method": "drm"', '"method": "magic"'))
     with pytest.raises(BadInput, match="unknown method 'magic': expected single, ensemble"):

@@ -19,11 +19,11 @@ from micropref.cache.runs import open_run
 from micropref.cache.sql.query import SqlLimits, run_query
 from micropref.cache.store import StoreFolder
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
-from micropref.heads.methods.base import SystemOptions
+from micropref.heads.methods.base import MethodOptions
 from micropref.pipeline.evaluation.evaluate import evaluate
-from micropref.pipeline.show.methods import show_system
+from micropref.pipeline.show.methods import show_method
 from micropref.pipeline.show.train import show_sweep, show_training
-from micropref.pipeline.training.method_runs import train_system
+from micropref.pipeline.training.method_runs import train_method
 from micropref.pipeline.training.sweep import Grid, Swept, parse_values, sweep
 from micropref.pipeline.training.train import TrainOptions, train
 
@@ -47,7 +47,7 @@ def test_one_validation_prompt_leaves_no_standard_error(store: StoreFolder, synt
     trained = train(store, "toy", BASE, PLAN, TrainOptions(restarts=1))
     assert json.loads((open_run(store, trained.run).folder / "run.json").read_text())["validation_nll_se"] is None
     assert "±" not in show_training(trained)
-    assert "±" not in show_system(train_system(store, "toy", "drm", SystemOptions()))
+    assert "±" not in show_method(train_method(store, "toy", "drm", MethodOptions()))
     swept = run(store, Grid((1, 2), (0.03,)))
     assert "±" not in show_sweep(swept)
     assert {row["validation_nll_se"] for row in rows(store, "FROM leaderboard")} == {None}

@@ -123,7 +123,7 @@ def test_the_same_fit_is_the_same_run_to_the_bit(store: StoreFolder, tmp_path: P
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in open_run(other, second).tensors().items())
 
 
-def test_runs_record_what_they_were_told(store: StoreFolder, synthetic: Synthetic) -> None:
+def test_runs_record_their_options(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     setting = FitSetting("mixture", 3, lr=2e-2, hidden=16)
     trained = train(store, "toy", setting, PLAN, TrainOptions(restarts=3))
@@ -153,7 +153,7 @@ def test_changed_weights_are_refused(store: StoreFolder, synthetic: Synthetic) -
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda store: fit(store, router_input="context"), "no pair has a context for --router-input context"),
+        (lambda store: fit(store, router_input="context"), "no pair has a context for `router_input` context"),
         (lambda store: fit(store, reward_input="context"), "--responses context"),
         (lambda store: fit(store, features="nothere"), "unknown features id 'nothere'"),
         (lambda store: evaluate(store, "nothere"), "unknown run 'nothere'"),
@@ -182,5 +182,5 @@ def test_too_few_prompts_to_validate(store: StoreFolder, synthetic: Synthetic) -
 def test_two_features_ids_need_a_choice(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     (store.dataset("toy") / "links" / "otherid").mkdir()
-    with pytest.raises(BadInput, match=r"2 features ids \(.*\): choose one with --features"):
+    with pytest.raises(BadInput, match=r"2 features ids \(.*\): choose one with `features`"):
         fit(store)

@@ -21,7 +21,7 @@ from micropref.cache.store import StoreFolder
 from micropref.pipeline.embedding.embed import embed
 from micropref.pipeline.forwarding import worker as forward
 from micropref.pipeline.forwarding.engines import processes as process_engine
-from micropref.pipeline.forwarding.engines.base import Lane, drive
+from micropref.pipeline.forwarding.engines.base import Slot, drive
 from micropref.pipeline.forwarding.engines.choose import choose_engine
 from micropref.pipeline.forwarding.engines.in_process import InProcess
 from micropref.pipeline.forwarding.engines.processes import ProcessEngine
@@ -42,10 +42,10 @@ def shard(number: int, *lengths: int) -> Shard:
 
 
 @dataclass
-class FakeCrew:
-    """Lanes that do what they are told."""
+class FakePool:
+    """Slots given by the test."""
 
-    lanes: Sequence[Lane]
+    slots: Sequence[Slot]
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
@@ -61,22 +61,22 @@ def silence(line: str) -> None:
 
 
 def test_all_shards_are_stored_once_and_counted() -> None:
-    def lane(one: Shard, advance: Advance) -> Stored:
+    def slot(one: Shard, advance: Advance) -> Stored:
         advance(one.size)
         return Stored(one.number, Demand(1, 2, 3), 4, f"pass {one.number % 2}", one.number / 10, ("a note",))
 
     counted: list[int] = []
-    told: list[str] = []
+    announced: list[str] = []
     shards = [shard(number) for number in range(50)]
-    found = drive(FakeCrew([lane] * 3), iter(shards), counted.append, told.append)
+    found = drive(FakePool([slot] * 3), iter(shards), counted.append, announced.append)
     assert (found.demand, found.forwarded_tokens) == (Demand(50, 100, 150), 200)
     assert found.pass_names == ("pass 0", "pass 1")
     assert found.delta_error == 0.0  # the first shard's, whoever was first
     assert sum(counted) == 150
-    assert told == ["a note"]
+    assert announced == ["a note"]
 
 
-def test_a_shard_is_planned_while_another_is_read_and_no_more_than_there_are_lanes() -> None:
+def test_a_shard_is_planned_while_another_is_read_and_no_more_than_there_are_slots() -> None:
     planned = 0
     both = threading.Barrier(2, timeout=10)
 
@@ -86,18 +86,18 @@ def test_a_shard_is_planned_while_another_is_read_and_no_more_than_there_are_lan
             planned += 1
             yield shard(number)
 
-    def lane(one: Shard, advance: Advance) -> Stored:
+    def slot(one: Shard, advance: Advance) -> Stored:
         if one.number < 2:
             both.wait()  # here only if the second was planned while the first is under way
             assert planned == 2
             both.wait()
         return Stored(one.number)
 
-    drive(FakeCrew([lane] * 2), shards(), no_progress, silence)
+    drive(FakePool([slot] * 2), shards(), no_progress, silence)
     assert planned == 4
 
 
-@pytest.mark.parametrize("where", ["lane", "plan"])
+@pytest.mark.parametrize("where", ["slot", "plan"])
 @pytest.mark.parametrize("error", [Failure("disk full"), BadInput("row 7"), KeyboardInterrupt()])
 def test_an_error_in_any_thread_ends_all(where: str, error: BaseException) -> None:
     taken = 0
@@ -110,47 +110,47 @@ def test_an_error_in_any_thread_ends_all(where: str, error: BaseException) -> No
                 raise error
             yield shard(number)
 
-    def lane(one: Shard, advance: Advance) -> Stored:
-        if where == "lane" and one.number == 5:
+    def slot(one: Shard, advance: Advance) -> Stored:
+        if where == "slot" and one.number == 5:
             raise error
         if one.number > 5:
-            assert crew.stopped.wait(10)
+            assert pool.stopped.wait(10)
             raise Stopped
         return Stored(one.number)
 
-    crew = FakeCrew([lane] * 3)
+    pool = FakePool([slot] * 3)
     before = threading.active_count()
     expected = Interrupted if isinstance(error, KeyboardInterrupt) else type(error)
     with pytest.raises(expected, match="5 shards are stored" if expected is Interrupted else str(error)):
-        drive(crew, shards(), no_progress, silence)
-    assert crew.stopped.is_set()
+        drive(pool, shards(), no_progress, silence)
+    assert pool.stopped.is_set()
     assert threading.active_count() == before
     assert taken <= 5 + 3
 
 
 @pytest.fixture
-def heeded_ctrl_c() -> Iterator[None]:
+def ctrl_c_raises() -> Iterator[None]:
     """Make SIGINT interrupt Python: a shell's background job starts with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("heeded_ctrl_c")
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_ctrl_c_waits_for_what_is_being_stored() -> None:
     stored, main = threading.Event(), threading.get_ident()
 
-    def lane(one: Shard, advance: Advance) -> Stored:
+    def slot(one: Shard, advance: Advance) -> Stored:
         if one.number == 0:
             signal.pthread_kill(main, signal.SIGINT)
-            assert crew.stopped.wait(10)
+            assert pool.stopped.wait(10)
             time.sleep(0.05)
             stored.set()
         return Stored(one.number)
 
-    crew = FakeCrew([lane])
+    pool = FakePool([slot])
     with pytest.raises(Interrupted, match=r"^interrupted: 1 shards are stored; the same command again goes on"):
-        drive(crew, iter([shard(0), shard(1)]), no_progress, silence)
+        drive(pool, iter([shard(0), shard(1)]), no_progress, silence)
     assert stored.is_set()
 
 
@@ -252,8 +252,8 @@ def test_a_worker_with_another_backbone_than_the_features_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "--workers 0: expected at least 1"),
-        ({"ray_address": "auto"}, "--ray-address auto: is for --engine ray"),
+        ({"workers": 0}, "workers is 0: expected at least 1"),
+        ({"ray_address": "auto"}, "ray_address is 'auto': give `engine` ray with it"),
     ],
 )
 def test_options_that_cannot_be_followed(options: dict[str, Any], message: str) -> None:
@@ -272,7 +272,7 @@ def test_options_that_cannot_be_followed(options: dict[str, Any], message: str) 
         ("cpu", 0, 2, ProcessEngine(2)),
     ],
 )
-def test_there_is_a_process_for_each_gpu_unless_told_otherwise(
+def test_there_is_a_process_for_each_gpu_unless_asked_otherwise(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, workers: int | None, expected: Any
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
@@ -300,12 +300,12 @@ def test_a_worker_process_sends_its_errors_to_the_command(error: Exception) -> N
             raise error
 
     ours, theirs = multiprocessing.Pipe()
-    thread = threading.Thread(target=process_engine._converse, args=(Failing(), theirs))
+    thread = threading.Thread(target=process_engine._serve_connection, args=(Failing(), theirs))
     thread.start()
     counted: list[int] = []
-    lane = process_engine._Member(0, None, [ours]).lane(ours)  # type: ignore[arg-type]
+    slot = process_engine._Member(0, None, [ours]).slot(ours)  # type: ignore[arg-type]
     with pytest.raises(type(error)) as caught:
-        lane(shard(0), counted.append)
+        slot(shard(0), counted.append)
     assert (str(caught.value), counted) == (str(error), [7])
     notes = getattr(caught.value, "__notes__", [])
     assert ("raise error" in "".join(notes)) == isinstance(error, IndexError)  # where it was, if it is no known error

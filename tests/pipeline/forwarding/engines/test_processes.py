@@ -83,7 +83,7 @@ def test_two_processes_store_what_one_stores(tmp_path: Path, run: Callable[..., 
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_told_and_the_next_run_goes_on(tmp_path: Path, run: Callable[..., EmbedReport]) -> None:
+def test_a_killed_process_is_reported_and_the_next_run_goes_on(tmp_path: Path, run: Callable[..., EmbedReport]) -> None:
     one, two = StoreFolder(tmp_path / "one"), StoreFolder(tmp_path / "two")
 
     def kill() -> None:
@@ -135,11 +135,11 @@ def test_a_killed_command_takes_its_workers_along_and_the_next_goes_on(
         os.killpg(process.pid, how)  # as a terminal does
     else:
         process.kill()
-    _, told = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
-        assert "shards are stored; the same command again goes on from there" in told
-        assert "Traceback" not in told
+        assert "shards are stored; the same command again goes on from there" in stderr
+        assert "Traceback" not in stderr
     count = -1
     while count != (count := len(list(two.root.rglob("*.parquet")))):
         time.sleep(3)  # workers without a command finish what they have
@@ -163,7 +163,7 @@ def test_ray_gives_a_killed_actors_shards_to_the_next(
     class Fragile(ray_engine.Actor):
         def run(self, shard: Shard) -> Stored:
             stored = super().run(shard)
-            if shard.number == 3 and not killed.exists():  # stored, but nobody was told
+            if shard.number == 3 and not killed.exists():  # stored, but the command does not know
                 killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return stored
@@ -180,7 +180,7 @@ def test_ray_gives_a_killed_actors_shards_to_the_next(
 @pytest.mark.slow
 @needs_ray
 @pytest.mark.filterwarnings("default")
-def test_what_goes_wrong_in_a_ray_actor_is_told_as_it_is_here(
+def test_what_goes_wrong_in_a_ray_actor_is_reported_as_it_is_here(
     tmp_path: Path, run: Callable[..., EmbedReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from micropref.pipeline.forwarding.engines import ray_cluster as ray_engine
@@ -202,6 +202,6 @@ def test_an_address_without_a_cluster_is_bad_input(
     tmp_path: Path, run: Callable[..., EmbedReport], address: str
 ) -> None:
     with pytest.raises(
-        BadInput, match=f"--ray-address {address}: Ray does not connect .*give the address of a running"
+        BadInput, match=f"ray_address is '{address}': Ray does not connect .*give the address of a running"
     ):
         run(StoreFolder(tmp_path / "store"), EngineOptions("ray", ray_address=address))
