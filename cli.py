@@ -57,6 +57,7 @@ from micropref.pipeline.options import (
     RewardInput,
     RewardInputOption,
     RouterInputOption,
+    RunNameOption,
     SeedOption,
     Shape,
     ShotsFrom,
@@ -270,6 +271,7 @@ def train(
     dtype: FitDtypeOption = "auto",
     device: DeviceOption = "auto",
     features: FeaturesOption = None,
+    run_name: RunNameOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -314,6 +316,7 @@ def train(
         dtype=dtype,
         device=device,
         features=features,
+        run_name=run_name,
     )
     _show(report, as_json=as_json)
 
@@ -346,6 +349,7 @@ def sweep(
     dtype: FitDtypeOption = "auto",
     device: DeviceOption = "auto",
     features: FeaturesOption = None,
+    run_name: RunNameOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -385,6 +389,7 @@ def sweep(
         dtype=dtype,
         device=device,
         features=features,
+        run_name=run_name,
     )
     _show(report, as_json=as_json)
 
@@ -423,6 +428,7 @@ def route(
         RewardInput | None, typer.Option("--reward-input", help="What stands before responses.  [default: the run's]")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw and of the order of pairs.")] = 0,
+    run_name: RunNameOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -447,6 +453,7 @@ def route(
         anchor=anchor,
         reward_input=reward_input,
         seed=seed,
+        run_name=run_name,
     )
     _show(report, as_json=as_json)
 
@@ -473,6 +480,7 @@ def adapt(
     switches: Annotated[
         int | None, typer.Option(min=1, help="With --online: changes of taste of one group at most.  [default: 1]")
     ] = None,
+    run_name: RunNameOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -486,18 +494,23 @@ def adapt(
     told = {"shots": shots, "method": method, "tau": tau, "shots_from": shots_from, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     if online:
+        from micropref.cache.run_names import check_new_run_name, name_new_run
         from micropref.pipeline.people.online import adapt_online
         from micropref.pipeline.show.adapt import show_online
 
         if given or people:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *(["out"] if people else [])])
             raise BadInput(f"--online learns from every test pair and has methods of its own: leave out {named}")
+        check_new_run_name(StoreFolder(store), run_name, _announce)
         replayed = adapt_online(StoreFolder(store), run, data, by, switches or 1)
+        name_new_run(StoreFolder(store), run_name, replayed.run, _announce)
         _print(replayed, show_online(replayed), as_json=as_json)
     else:
         if switches is not None:
             raise BadInput(f"--switches is {switches}: only --online follows changes of taste; give both or neither")
-        _show(Store(store, _announce).adapt(run, by, data=data, out=people, **given), as_json=as_json)
+        _show(
+            Store(store, _announce).adapt(run, by, data=data, out=people, run_name=run_name, **given), as_json=as_json
+        )
 
 
 @app.command()
@@ -728,6 +741,103 @@ def demo(
     with training_progress() as progress:
         outcome = stage.run_demo(StoreFolder(store), _announce, progress, backbone)
     _print(outcome, show_demo(outcome), as_json=as_json)
+
+
+@app.command()
+def show(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN]", help="Name, id or start of an id; one or two.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Print all that is known of a run, or only what sets two runs apart.
+
+    \b
+    Example:
+      micropref show best
+      micropref show best mixture-1a2b3c4d
+    """
+    from micropref.cache.maintenance.description import describe
+    from micropref.pipeline.show.runs import show_runs
+
+    if len(runs) > 2:
+        raise BadInput(f"{len(runs)} runs: expected one, or two to compare; `micropref sql` compares more")
+    shown = describe(StoreFolder(store), runs)
+    _print(shown, show_runs(shown), as_json=as_json)
+
+
+@app.command("name")
+def name_run(
+    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.")],
+    name: Annotated[str | None, typer.Argument(help="Name to give it; without, its names are printed.")] = None,
+    remove: Annotated[str | None, typer.Option("--remove", metavar="NAME", help="Name to take from it.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a run a name that every command takes in place of its id; a run may have several.
+
+    \b
+    Example:
+      micropref name mixture-1a2b3c4d best
+      micropref name best --remove best
+    """
+    from micropref.cache.run_names import find_run, rename
+    from micropref.pipeline.show.runs import Named, show_named
+
+    found = find_run(StoreFolder(store), run).id
+    named = Named(found, rename(StoreFolder(store), found, add=name, remove=remove).of(found))
+    _print(named, show_named(named), as_json=as_json)
+
+
+@app.command()
+def note(
+    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.")],
+    text: Annotated[str | None, typer.Argument(help="The note; '' removes it, without TEXT it is printed.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a note with a run; `ls` shows its start.
+
+    \b
+    Example:
+      micropref note best "heads 0 and 3 look alike"
+    """
+    from micropref.cache.run_names import find_run, read_note, write_note
+    from micropref.pipeline.show.runs import Noted, show_noted
+
+    found = find_run(StoreFolder(store), run)
+    if text is not None:
+        write_note(found, text)
+    noted = Noted(found.id, read_note(found))
+    _print(noted, show_noted(noted), as_json=as_json)
+
+
+@app.command("rm")
+def remove(
+    what: Annotated[str, typer.Argument(metavar="X", help="Exact name or full id of a run, or a data set.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a run or a data set, after saying what goes. Vectors are left to `gc`.
+
+    \b
+    Example:
+      micropref rm mixture-1a2b3c4d
+      micropref rm data:mine --yes
+    """
+    from micropref.cache.maintenance import removal
+    from micropref.pipeline.show.runs import show_removal
+
+    planned = removal.plan_removal(StoreFolder(store), what)
+    if not yes:
+        _announce(show_removal(planned, asked=True).rstrip("\n"))
+        if not sys.stdin.isatty():
+            raise BadInput("rm asks before it removes, and there is no terminal to answer at: give --yes")
+    if yes or typer.confirm("Remove it?", err=True):
+        removal.remove(StoreFolder(store), planned)
+        planned = dataclasses.replace(planned, removed=True)
+    text = show_removal(planned, asked=False) if planned.removed else "nothing was removed\n"
+    _print(planned, text, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.cache.atomic import publish, staged_file, write_bytes
 from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_table
-from micropref.cache.errors import Damaged, Failure, cannot_read
+from micropref.cache.errors import Damaged, Failure, MicroprefError, cannot_read
 from micropref.cache.keys import digest_file, finite, sha256_hex
 from micropref.cache.store import NAME, StoreFolder, check_name
 
@@ -119,6 +120,15 @@ def open_run(store: StoreFolder, run_id: str) -> Run:
 def all_runs(store: StoreFolder) -> list[Run]:
     """Return the runs of a store by name."""
     return [open_run(store, name) for name in store.names("runs")]
+
+
+def readable_runs(store: StoreFolder) -> list[Run]:
+    """Return the runs of a store by name, without those whose run.json is damaged: `ls` and `verify` name these."""
+    found = []
+    for name in store.names("runs"):
+        with suppress(MicroprefError):
+            found.append(open_run(store, name))
+    return found
 
 
 def sweep_leaderboards(store: StoreFolder) -> list[Commit]:

@@ -57,6 +57,9 @@ Anchor = Literal["previous", "stage1"]
 ShotsFrom = Literal["test", "train"]
 Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer"]
 
+RunNameOption = Annotated[
+    str | None, typer.Option("--run-name", metavar="NAME", help="Name to give the run; it keeps its id too.")
+]
 StoreOption = Annotated[
     Path, typer.Option("--store", envvar="MICROPREF_STORE", help="Folder of features, data sets and runs.")
 ]

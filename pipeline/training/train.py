@@ -8,6 +8,7 @@ from typing import Any
 
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import RewardInput
 from micropref.heads.fitting.fit import fit
@@ -86,6 +87,7 @@ class Trained:
     """Seed, validation NLL and epochs of every restart."""
 
 
+@holds(data="name")
 def train(
     store: StoreFolder,
     name: str,

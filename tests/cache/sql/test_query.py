@@ -26,7 +26,7 @@ CONTRACT = {
     "ratings": "data split prompt_id response_id attribute rating",
     "embeddings": "features key role vector",
     "runs": "run parent method data features k lam seed settings created validation_nll validation_accuracy "
-    "train_pairs",
+    "train_pairs names note",
     "scores": "run data split part pair_id attribute head margin weight",
     "head_accuracy": "run data split part attribute head n accuracy low high",
     "mixture_accuracy": "run data split part attribute n accuracy low high",
