@@ -811,6 +811,15 @@ def note(
     _print(noted, show_noted(noted), as_json=as_json)
 
 
+def _can_answer() -> bool:
+    return sys.stdin.isatty()
+
+
+def _says_yes(question: str) -> bool:
+    typer.echo(question, nl=False, err=True)  # stdout is the result's
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 @app.command("rm")
 def remove(
     what: Annotated[str, typer.Argument(metavar="X", help="Exact name or full id of a run, or a data set.")],
@@ -831,13 +840,28 @@ def remove(
     planned = removal.plan_removal(StoreFolder(store), what)
     if not yes:
         _announce(show_removal(planned, asked=True).rstrip("\n"))
-        if not sys.stdin.isatty():
+        if not _can_answer():
             raise BadInput("rm asks before it removes, and there is no terminal to answer at: give --yes")
-    if yes or typer.confirm("Remove it?", err=True):
+    if yes or _says_yes("Remove it? [y/N] "):
         removal.remove(StoreFolder(store), planned)
         planned = dataclasses.replace(planned, removed=True)
     text = show_removal(planned, asked=False) if planned.removed else "nothing was removed\n"
     _print(planned, text, as_json=as_json)
+
+
+@app.command()
+def doctor(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Print versions, machine, store and environment, as a bug report needs them.
+
+    \b
+    Example:
+      micropref doctor
+    """
+    from micropref.cache.maintenance.doctor import examine
+    from micropref.pipeline.show.doctor import show_doctor
+
+    found = examine(StoreFolder(store))
+    _print(found, show_doctor(found), as_json=as_json)
 
 
 if __name__ == "__main__":

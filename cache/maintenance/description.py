@@ -72,6 +72,8 @@ def describe(store: StoreFolder, words: list[str]) -> Shown:
 def _describe(store: StoreFolder, run: Run) -> RunDescription:
     record = run.record
     figures = {name: value for name, value in record.items() if name not in (*_TOLD_ELSEWHERE, *_FITTED, *_ASKED)}
+    settings = {name: record[name] for name in _ASKED} | record["settings"]
+    chosen = {name: record[name] for name in _ASKED if settings[name] != record[name]}  # of the values that were tried
     restarts = {"restarts": len(record["restarts"])} if "restarts" in record else {}
     groups = {"groups": len(record["groups"])} if "groups" in record else {}
     return RunDescription(
@@ -83,10 +85,10 @@ def _describe(store: StoreFolder, run: Run) -> RunDescription:
         derived=[one.id for one in readable_runs(store) if one.record.get("parent") == run.id],
         people=len(list((run.folder / "people").glob("*.json"))),
         sections={
-            "settings": {name: record[name] for name in _ASKED} | record["settings"],
+            "settings": settings,
             "data": _data(store, run) | {name: record[name] for name in _FITTED if name in record} | groups,
             "features": _features(store, record["features"]),
-            "chosen on": figures | restarts,
+            "chosen on": chosen | figures | restarts,
             "evaluations": _evaluations(run),
             "made with": {"created": record["created"], **record.get("versions", {})},
         },
