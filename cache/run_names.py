@@ -17,7 +17,7 @@ from micropref.cache.atomic import publish_new, staged_file
 from micropref.cache.commits import Commit, commit, commit_new, commit_paths, read_commit
 from micropref.cache.errors import BadInput, Damaged, Failure, MicroprefError
 from micropref.cache.keys import short_id
-from micropref.cache.runs import Run, open_run
+from micropref.cache.runs import Run, open_run, unfinished_runs
 from micropref.cache.store import StoreFolder
 
 NOTE = "note"
@@ -191,6 +191,11 @@ def find_run(store: StoreFolder, word: str, usable: Callable[[Run], bool] = lamb
         return open_run(store, named.run)
     if word in ids:
         return open_run(store, word)
+    if word in unfinished_runs(store):
+        raise BadInput(
+            f"run {word} is not finished: the command that makes it is at work, or goes on when it is given again; "
+            f"`micropref rm {word}` removes what there is of it"
+        )
     starting = [one for one in ids if one.startswith(word)]
     found = _usable(store, starting, usable) or starting
     if len(found) == 1:

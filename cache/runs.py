@@ -122,6 +122,13 @@ def all_runs(store: StoreFolder) -> list[Run]:
     return [open_run(store, name) for name in store.names("runs")]
 
 
+def unfinished_runs(store: StoreFolder) -> list[str]:
+    """Return the ids of runs without a run.json, sorted: a command is at work on them, or was stopped."""
+    folder = store.root / "runs"
+    entries = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()) if folder.is_dir() else ()
+    return sorted({path.name for path in entries if NAME.fullmatch(path.name)} - set(store.names("runs")))
+
+
 def readable_runs(store: StoreFolder) -> list[Run]:
     """Return the runs of a store by name, without those whose run.json is damaged: `ls` and `verify` name these."""
     found = []

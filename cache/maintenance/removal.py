@@ -17,7 +17,7 @@ from micropref.cache.atomic import sync_folder
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.uses import hold_alone
 from micropref.cache.run_names import drop_name, read_names
-from micropref.cache.runs import readable_runs
+from micropref.cache.runs import readable_runs, unfinished_runs
 from micropref.cache.store import StoreFolder
 
 Kind = Literal["run", "data"]
@@ -34,6 +34,8 @@ class Removal:
     kind: Kind
     id: str
     """Id of the run, or name of the data set."""
+    finished: bool
+    """False for what a stopped `sweep` or `route` left of a run."""
     names: list[str]
     """Names of the run, which go with it."""
     files: int
@@ -57,20 +59,22 @@ def plan_removal(store: StoreFolder, word: str) -> Removal:
     files, size = measure(folder)
     if kind == "data":
         trained = [run.id for run in readable_runs(store) if run.record["data"] == found]
-        return Removal(kind, found, [], files, size, 0, trained, removed=False)
+        return Removal(kind, found, True, [], files, size, 0, trained, removed=False)
     _check_derived(store, found)
     people = len(list((folder / "people").glob("*.json")))
-    return Removal(kind, found, read_names(store).of(found), files, size, people, [], removed=False)
+    finished = found in store.names("runs")
+    return Removal(kind, found, finished, read_names(store).of(found), files, size, people, [], removed=False)
 
 
 def remove(store: StoreFolder, planned: Removal) -> None:
     """Remove what was planned. Raises BadInput where a command is at work on it, or a run came to derive from it."""
     folder = store.root / FOLDERS[planned.kind] / planned.id
+    if not planned.finished:  # its command holds no folder of its own yet, but that of its data
+        for name in store.names("datasets"):
+            with hold_alone(store.dataset(name)) as holders:
+                _check_unused(planned, holders)
     with hold_alone(folder) as holders:
-        if holders:
-            raise BadInput(
-                f"{WORDS[planned.kind]} {planned.id} is in use by {', '.join(holders)}; remove it when that has ended"
-            )
+        _check_unused(planned, holders)
         if planned.kind == "run":
             _check_derived(store, planned.id)
         hidden = hide(folder)
@@ -78,6 +82,12 @@ def remove(store: StoreFolder, planned: Removal) -> None:
             if one.run == planned.id:
                 drop_name(one)
         delete(hidden)
+
+
+def _check_unused(planned: Removal, holders: list[str]) -> None:
+    if holders:
+        what = f"{WORDS[planned.kind]} {planned.id} {'is' if planned.finished else 'may be'} in use by"
+        raise BadInput(f"{what} {', '.join(holders)}; remove it when that has ended")
 
 
 def hide(folder: Path) -> Path:
@@ -120,7 +130,7 @@ def _meant(store: StoreFolder, word: str) -> tuple[Kind, str]:
     if not kinds:
         raise BadInput(f"{word!r}: expected run:NAME or data:NAME, the name or id alone, and nothing else before ':'")
     wanted = rest if colon else word
-    names, ids = read_names(store), store.names("runs")
+    names, ids = read_names(store), [*store.names("runs"), *unfinished_runs(store)]
     named = [one.run for one in names.entries if one.name == wanted and one.run in ids]
     runs = named or [one for one in ids if one == wanted]
     data = [one for one in store.names("datasets") if one == wanted]

@@ -54,7 +54,7 @@ def show_runs(shown: Shown) -> str:
 def show_removal(planned: Removal, *, asked: bool) -> str:
     """Return what is about to go, or has gone."""
     verb = "removed" if planned.removed else "will remove" if asked else "would remove"
-    what = {"run": "run", "data": "data set"}[planned.kind]
+    what = "data set" if planned.kind == "data" else "run" if planned.finished else "unfinished run"
     lines = [f"{verb} {what} {planned.id}: {counted(planned.files, 'file')}, {size_of(planned.bytes)}"]
     if planned.names:
         lines.append(f"its names go with it: {', '.join(planned.names)}")

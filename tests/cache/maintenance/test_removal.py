@@ -19,7 +19,7 @@ from micropref.cache.maintenance.listing import list_store
 from micropref.cache.maintenance.removal import plan_removal, remove, removed_folders
 from micropref.cache.maintenance.uses import hold, hold_alone, holds
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.run_names import claim_name, read_names, write_note
+from micropref.cache.run_names import claim_name, find_run, read_names, write_note
 from micropref.cache.runs import open_run
 from micropref.cache.sql.query import run_query
 from micropref.cache.store import StoreFolder
@@ -133,6 +133,21 @@ def test_what_a_command_is_at_work_on_stays(filled: StoreFolder) -> None:
         holder.communicate()
         remove(filled, planned)
         assert not folder.exists()
+
+
+def test_what_a_stopped_sweep_left_goes_unless_one_may_be_at_work(filled: StoreFolder) -> None:
+    left = filled.run("sweep-1a2b3c4d") / "chunks" / "x.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    with pytest.raises(BadInput, match=r"run sweep-1a2b3c4d is not finished: .*`micropref rm sweep-1a2b3c4d` removes"):
+        find_run(filled, "sweep-1a2b3c4d")
+    planned = plan_removal(filled, "sweep-1a2b3c4d")
+    assert (planned.finished, planned.files) == (False, 1)
+    with hold(filled.dataset("toy")), pytest.raises(BadInput, match="run sweep-1a2b3c4d may be in use by"):
+        remove(filled, planned)
+    assert left.is_file()
+    remove(filled, planned)
+    assert [path.name for path in (filled.root / "runs").iterdir()] == ["planted"]
 
 
 def test_stages_hold_their_run_and_its_data(filled: StoreFolder) -> None:
