@@ -184,7 +184,7 @@ def find_run(store: StoreFolder, word: str, usable: Callable[[Run], bool] = lamb
     candidates of an ambiguous start, or the usable runs there are.
     """
     if not _FORM.fullmatch(word):
-        raise BadInput(f"run {word!r}: expected a run's name or id, or the start of its id")
+        raise BadInput(f"run {word!r}: expected 1 to 64 letters, digits, '.', '_' or '-': a name, an id or its start")
     ids = store.names("runs")
     named = _read(_path(store, word))
     if named is not None and named.name == word and named.run in ids:

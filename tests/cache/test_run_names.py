@@ -228,7 +228,7 @@ def test_an_empty_store_and_words_that_are_no_names(store: StoreFolder) -> None:
     with pytest.raises(BadInput, match=r"\(there: none yet\)"):
         find_run(store, "gone")
     for word in ("", "../up", "a b"):
-        with pytest.raises(BadInput, match="expected a run's name or id"):
+        with pytest.raises(BadInput, match=r"expected 1 to 64 letters.*: a name, an id or its start"):
             find_run(store, word)
 
 

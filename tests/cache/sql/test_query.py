@@ -41,6 +41,7 @@ CONTRACT = {
     "validation_nll_known validation_accuracy_known test_accuracy effective_heads restarts_agreeing",
 }
 TYPES = {
+    "names": "VARCHAR[]",
     **dict.fromkeys(("head", "k", "prompt_tokens", "chosen_tokens", "rejected_tokens"), "INTEGER"),
     **dict.fromkeys(("n", "seed", "train_pairs"), "BIGINT"),
     **dict.fromkeys(("rating", "lam", "accuracy", "low", "high", "mean_weight", "mean_entropy"), "DOUBLE"),
