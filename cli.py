@@ -320,6 +320,7 @@ def adapt(
         if switches is not None:
             raise BadInput(f"switches is {switches}: only `online` follows changes of taste; give both or neither")
         return call.store.adapt(**call.arguments)
+    from micropref.cache.run_names import check_new_run_name, name_new_run
     from micropref.pipeline.api.reports import readable
     from micropref.pipeline.people.online import adapt_online
     from micropref.pipeline.show.adapt import show_online
@@ -329,8 +330,11 @@ def adapt(
         raise BadInput(
             f"`online` learns from every test pair and has methods of its own: leave out {', '.join(unused)}"
         )
-    run, data, by = (call.arguments[name] for name in ("run", "data", "by"))
-    replayed = adapt_online(StoreFolder(call.store.folder), run, data, by, 1 if switches is None else switches)
+    run, data, by, run_name = (call.arguments[name] for name in ("run", "data", "by", "run_name"))
+    store = StoreFolder(call.store.folder)
+    check_new_run_name(store, run_name, _announce)
+    replayed = adapt_online(store, run, data, by, 1 if switches is None else switches)
+    name_new_run(store, run_name, replayed.run, _announce)
     return readable(replayed, show_online(replayed))
 
 
@@ -525,6 +529,127 @@ def demo(
     with training_progress() as progress:
         outcome = stage.run_demo(StoreFolder(store), _announce, progress, backbone)
     _print(outcome, show_demo(outcome), as_json=as_json)
+
+
+@app.command()
+def show(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN]", help="Name, id or start of an id; one or two.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Print all that is known of a run, or only what sets two runs apart.
+
+    \b
+    Example:
+      micropref show best
+      micropref show best mixture-1a2b3c4d
+    """
+    from micropref.cache.maintenance.description import describe
+    from micropref.pipeline.show.runs import show_runs
+
+    if len(runs) > 2:
+        raise BadInput(f"{len(runs)} runs: expected one, or two to compare; `micropref sql` compares more")
+    shown = describe(StoreFolder(store), runs)
+    _print(shown, show_runs(shown), as_json=as_json)
+
+
+@app.command("name")
+def name_run(
+    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.")],
+    name: Annotated[str | None, typer.Argument(help="Name to give it; without, its names are printed.")] = None,
+    remove: Annotated[str | None, typer.Option("--remove", metavar="NAME", help="Name to take from it.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a run a name that every command takes in place of its id; a run may have several.
+
+    \b
+    Example:
+      micropref name mixture-1a2b3c4d best
+      micropref name best --remove best
+    """
+    from micropref.cache.run_names import find_run, rename
+    from micropref.pipeline.show.runs import Named, show_named
+
+    found = find_run(StoreFolder(store), run).id
+    named = Named(found, rename(StoreFolder(store), found, add=name, remove=remove).of(found))
+    _print(named, show_named(named), as_json=as_json)
+
+
+@app.command()
+def note(
+    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.")],
+    text: Annotated[str | None, typer.Argument(help="The note; '' removes it, without TEXT it is printed.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a note with a run; `ls` shows its start.
+
+    \b
+    Example:
+      micropref note best "heads 0 and 3 look alike"
+    """
+    from micropref.cache.run_names import find_run, read_note, write_note
+    from micropref.pipeline.show.runs import Noted, show_noted
+
+    found = find_run(StoreFolder(store), run)
+    if text is not None:
+        write_note(found, text)
+    noted = Noted(found.id, read_note(found))
+    _print(noted, show_noted(noted), as_json=as_json)
+
+
+def _can_answer() -> bool:
+    return sys.stdin.isatty()
+
+
+def _says_yes(question: str) -> bool:
+    typer.echo(question, nl=False, err=True)  # stdout is the result's
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+@app.command("rm")
+def remove(
+    what: Annotated[str, typer.Argument(metavar="X", help="Exact name or full id of a run, or a data set.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a run or a data set, after saying what goes. Vectors are left to `gc`.
+
+    \b
+    Example:
+      micropref rm mixture-1a2b3c4d
+      micropref rm data:mine --yes
+    """
+    from micropref.cache.maintenance import removal
+    from micropref.pipeline.show.runs import show_removal
+
+    planned = removal.plan_removal(StoreFolder(store), what)
+    if not yes:
+        _announce(show_removal(planned, asked=True).rstrip("\n"))
+        if not _can_answer():
+            raise BadInput("rm asks before it removes, and there is no terminal to answer at: give --yes")
+    if yes or _says_yes("Remove it? [y/N] "):
+        removal.remove(StoreFolder(store), planned)
+        planned = dataclasses.replace(planned, removed=True)
+    text = show_removal(planned, asked=False) if planned.removed else "nothing was removed\n"
+    _print(planned, text, as_json=as_json)
+
+
+@app.command()
+def doctor(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Print versions, machine, store and environment, as a bug report needs them.
+
+    \b
+    Example:
+      micropref doctor
+    """
+    from micropref.cache.maintenance.doctor import examine
+    from micropref.pipeline.show.doctor import show_doctor
+
+    found = examine(StoreFolder(store))
+    _print(found, show_doctor(found), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ name whose bytes are not on disk.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -16,6 +17,7 @@ from typing import BinaryIO
 
 from micropref.cache.errors import Failure
 
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 TEMP_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -49,6 +51,30 @@ def publish(temp: Path, final: Path) -> None:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
         raise _cannot_write(final, error) from error
+
+
+def publish_new(temp: Path, final: Path) -> bool:
+    """Give a staged file its final name unless there is a file of that name; return whether it got it.
+
+    Of several writers at the same moment exactly one gets the name. Raises Failure where the disk refuses.
+    """
+    try:
+        try:
+            os.link(temp, final)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            final.open("xb").close()  # a file system without hard links: take the name, then fill it
+            temp.replace(final)
+        sync_folder(final.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _cannot_write(final, error) from error
+    finally:
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from micropref.cache.atomic import publish, staged_file, write_bytes
+from micropref.cache.atomic import publish, publish_new, staged_file, write_bytes
 from micropref.cache.errors import Damaged, Failure, cannot_read
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 
@@ -174,11 +174,24 @@ def write_table(folder: Path, stem: str, role: str, table: pa.Table) -> StoredFi
 
 def commit(folder: Path, stem: str, files: dict[str, StoredFile], record: dict[str, Any]) -> Commit:
     """Make data files exist. Those of an earlier commit of the stem are left to `gc`: a reader may be at them."""
+    write_bytes(folder / f"{stem}.json", _signed(stem, files, record))
+    return Commit(folder, stem, files, record)
+
+
+def commit_new(folder: Path, stem: str, record: dict[str, Any]) -> bool:
+    """Commit a record without data files unless the stem is committed; return whether this call did.
+
+    Of several writers at the same moment exactly one does: the first.
+    """
+    with staged_file(folder) as (file, temp):
+        file.write(_signed(stem, {}, record))
+    return publish_new(temp, folder / f"{stem}.json")
+
+
+def _signed(stem: str, files: dict[str, StoredFile], record: dict[str, Any]) -> bytes:
     assert STEM.fullmatch(stem), stem
     value = {"layout": LAYOUT, "files": {role: asdict(file) for role, file in files.items()}, "record": record}
-    signed = {**value, "digest": sha256_hex(canonical_json(value))}
-    write_bytes(folder / f"{stem}.json", canonical_json(signed).encode())
-    return Commit(folder, stem, files, record)
+    return canonical_json({**value, "digest": sha256_hex(canonical_json(value))}).encode()
 
 
 def read_commit(path: Path) -> Commit | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.cache.atomic import publish, staged_file, write_bytes
 from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_table
-from micropref.cache.errors import Damaged, Failure, cannot_read
+from micropref.cache.errors import Damaged, Failure, MicroprefError, cannot_read
 from micropref.cache.keys import digest_file, finite, sha256_hex
 from micropref.cache.store import NAME, StoreFolder, check_name
 
@@ -119,6 +120,22 @@ def open_run(store: StoreFolder, run_id: str) -> Run:
 def all_runs(store: StoreFolder) -> list[Run]:
     """Return the runs of a store by name."""
     return [open_run(store, name) for name in store.names("runs")]
+
+
+def unfinished_runs(store: StoreFolder) -> list[str]:
+    """Return the ids of runs without a run.json, sorted: a command is at work on them, or was stopped."""
+    folder = store.root / "runs"
+    entries = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()) if folder.is_dir() else ()
+    return sorted({path.name for path in entries if NAME.fullmatch(path.name)} - set(store.names("runs")))
+
+
+def readable_runs(store: StoreFolder) -> list[Run]:
+    """Return the runs of a store by name, without those whose run.json is damaged: `ls` and `verify` name these."""
+    found = []
+    for name in store.names("runs"):
+        with suppress(MicroprefError):
+            found.append(open_run(store, name))
+    return found
 
 
 def sweep_leaderboards(store: StoreFolder) -> list[Commit]:

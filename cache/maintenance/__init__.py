@@ -1,4 +1,4 @@
-"""Keeping a store healthy: verify, garbage collection, leases, the listing.
+"""Keeping a store healthy and known: verify, garbage collection, leases, removal, the listing, `show`, `doctor`.
 
 Imports cache and cache.vectors.
 """

@@ -14,6 +14,8 @@ from micropref.cache.atomic import TEMP_NAME
 from micropref.cache.commits import ASIDE, COMMIT_ENDING, FILE_NAME, Commit, put_back, read_commit
 from micropref.cache.datasets import linked_keys, open_dataset
 from micropref.cache.errors import Damaged
+from micropref.cache.maintenance.removal import delete, measure, removed_folders
+from micropref.cache.run_names import NAMES, drop_name, read_names
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import open_features, whole_features
@@ -33,7 +35,8 @@ class Collection:
     shards: int
     """Shards removed whole or rewritten without those vectors."""
     files: int
-    """Data files without a commit, and temp files of writers that were killed."""
+    """Data files without a commit, temp files of writers that were killed, what a stopped `rm` left, names without a
+    run."""
     bytes: int
     """Bytes freed, rewritten shards counted by difference."""
 
@@ -56,13 +59,28 @@ def collect(store: StoreFolder, *, dry_run: bool = False, min_age_s: float = MIN
         found = list(_unneeded(features, _needed_keys(store, name), min_age_s))
         going += found if dry_run else _remove_unless_needed(store, features, found, min_age_s)
     freed = sum(one.bytes for one in going)
+    files, size = _collect_removed(store, dry_run=dry_run)
     orphans = list(_orphans(store, min_age_s))
-    freed += sum(path.stat().st_size for path in orphans)
+    freed += size + sum(path.stat().st_size for path in orphans)
     if not dry_run:
         for path in orphans:
             if _is_orphan(path):  # still: its commit may have been written a moment ago
                 path.unlink(missing_ok=True)
-    return Collection(sum(one.vectors for one in going), len(going), len(orphans), freed)
+    return Collection(sum(one.vectors for one in going), len(going), files + len(orphans), freed)
+
+
+def _collect_removed(store: StoreFolder, *, dry_run: bool) -> tuple[int, int]:
+    """Remove what `rm` hid and did not finish, of any age, and names whose run is gone; return files and bytes."""
+    folders, runs = removed_folders(store), store.names("runs")
+    lost = [one for one in read_names(store).entries if one.run not in runs]
+    sizes = [measure(folder) for folder in folders]
+    size = sum(size for _, size in sizes) + sum(one.item.commit_path.stat().st_size for one in lost)
+    if not dry_run:
+        for folder in folders:
+            delete(folder)
+        for one in lost:
+            drop_name(one)
+    return sum(files for files, _ in sizes) + len(lost), size
 
 
 def _recover(folder: Path, min_age_s: float) -> None:
@@ -206,7 +224,7 @@ def _older(path: Path, age_s: float) -> bool:
 
 def _orphans(store: StoreFolder, min_age_s: float) -> Iterator[Path]:
     """Yield old data files that no commit names, and old temp files; what is not named like ours is not ours."""
-    folders = (store.root / kind for kind in ("features", "datasets", "runs"))
+    folders = (store.root / kind for kind in ("features", "datasets", "runs", NAMES))
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
         if _is_orphan(path) and _older(path, min_age_s):
             yield path

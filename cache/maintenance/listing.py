@@ -7,7 +7,8 @@ from typing import Any
 
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput, Failure
-from micropref.cache.runs import open_run
+from micropref.cache.run_names import RunNames, read_names, read_note
+from micropref.cache.runs import Run, open_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE
 from micropref.cache.vectors.opening import open_features
@@ -22,18 +23,22 @@ class Listing:
     datasets: list[dict[str, Any]]
     """Source, split, pairs and the features ids that have them, one row for each source of a split."""
     runs: list[dict[str, Any]]
-    """Method, data, K, λ, validation figures and whether the training data changed since."""
+    """Names, method, data, K, λ, validation figures, whether the training data changed since, and the note."""
+    damaged_names: list[str]
+    """One line for each name's file that cannot be read."""
 
 
 def list_store(store: StoreFolder) -> Listing:
     """Return what a store holds. Raises BadInput where there is no such folder."""
     if not store.root.is_dir():
-        raise BadInput(f"store {store.root}: no such folder; run `micropref embed` first, or give another `store`")
+        raise BadInput(f"store {store.root}: no such folder; `micropref embed` makes it, `store` chooses another")
+    names = read_names(store)
     datasets = {name: open_dataset(store, name) for name in store.names("datasets")}
     return Listing(
         [_features(store, name) for name in store.names("features")],
         [row for dataset in datasets.values() for row in _sources(dataset)],
-        [_run(store, name, datasets) for name in store.names("runs")],
+        [_run(store, name, datasets, names) for name in store.names("runs")],
+        list(names.damaged),
     )
 
 
@@ -66,14 +71,21 @@ def _sources(dataset: Dataset) -> list[dict[str, Any]]:
     ]
 
 
-def _run(store: StoreFolder, name: str, datasets: dict[str, Dataset]) -> dict[str, Any]:
+def _run(store: StoreFolder, name: str, datasets: dict[str, Dataset], names: RunNames) -> dict[str, Any]:
     """Return a run's row; one that cannot be read is listed with its damage, and the others are shown."""
     keys = ("run", "method", "data", "features", "k", "lam", "validation_nll", "validation_accuracy", "created")
     try:
         run = open_run(store, name)
+        note = read_note(run)
     except Failure as error:
-        return {**dict.fromkeys(keys), "run": name, "data_changed": None, "damage": str(error)}
-    dataset = datasets.get(run.record["data"])
+        unknown = dict.fromkeys(keys) | {"run": name, "data_changed": None, "note": None, "damage": str(error)}
+        return {"run": name, "names": names.of(name), **unknown}
+    changed = data_changed(run, datasets.get(run.record["data"]))
+    known = {key: run.record[key] for key in keys}
+    return {"run": name, "names": names.of(name), **known, "data_changed": changed, "note": note, "damage": None}
+
+
+def data_changed(run: Run, dataset: Dataset | None) -> bool:
+    """Say whether the pairs that a run learned from are not those of its data set any more."""
     split = run.record.get("data_split", "train")
-    changed = dataset is None or split not in dataset.splits() or dataset.digest(split) != run.record["data_digest"]
-    return {**{key: run.record[key] for key in keys}, "data_changed": changed, "damage": None}
+    return dataset is None or split not in dataset.splits() or dataset.digest(split) != run.record["data_digest"]

@@ -12,6 +12,7 @@ from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset, Doubled, linked_keys, open_dataset
 from micropref.cache.errors import Failure
 from micropref.cache.people import read_person
+from micropref.cache.run_names import read_names, read_note
 from micropref.cache.runs import Run, open_run, sweep_leaderboards
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features, shard_stem
@@ -59,8 +60,9 @@ def verify(store: StoreFolder) -> Verification:
     for run in runs:
         count, found = _run_problems(run)
         files, problems = files + count, problems + found
-    count, found = _leaderboard_problems(store)
-    return Verification(files + count, vectors, duplicates, problems + found)
+    for count, found in (_leaderboard_problems(store), _name_problems(store)):
+        files, problems = files + count, problems + found
+    return Verification(files, vectors, duplicates, problems)
 
 
 def _runs(store: StoreFolder, problems: list[str]) -> Iterator[Run]:
@@ -149,6 +151,7 @@ def _run_problems(run: Run) -> tuple[int, list[str]]:
     found = []
     try:
         run.tensors()
+        read_note(run)
         shards = [item for data in run.evaluated() for item in read_commits(run.eval_folder(data))]
         shards += [item for item in (run.budget(),) if item is not None]
     except Failure as error:
@@ -170,6 +173,13 @@ def _leaderboard_problems(store: StoreFolder) -> tuple[int, list[str]]:
     except Failure as error:
         return 0, [str(error)]
     return len(boards), [line for item in boards for line in _file_problems(item)]
+
+
+def _name_problems(store: StoreFolder) -> tuple[int, list[str]]:
+    names, runs = read_names(store), store.names("runs")
+    lost = [one for one in names.entries if one.run not in runs]
+    lines = [f"name {one.name!r}: its run {one.run} is gone; `micropref gc` removes the name" for one in lost]
+    return len(names.entries) + len(names.damaged), [*names.damaged, *lines]
 
 
 def _line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure
 from micropref.cache.keys import canonical_json
+from micropref.cache.run_names import RunNames, read_names, read_note
 from micropref.cache.runs import TABLES, Run, all_runs, sweep_leaderboards
 from micropref.cache.sql.views import column_names
 from micropref.cache.store import StoreFolder
@@ -95,17 +96,19 @@ def _roles(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a join
 
 
 def _run_rows(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a handful of rows
-    rows = [_run_row(run) for run in all_runs(store)]
+    names = read_names(store)
+    rows = [_run_row(run, names) for run in all_runs(store)]
     if rows:
         yield pa.Table.from_pylist(rows)
 
 
-def _run_row(run: Run) -> dict[str, Any]:
+def _run_row(run: Run, names: RunNames) -> dict[str, Any]:
     row = {name: run.record.get(name) for name in column_names("runs")}
     own_test = (part for part in run.tables(run.record["data"]) if part.record["split"] == "test")
     row["test_accuracy"] = next((part.record["accuracy"] for part in own_test), None)
     row["settings"] = canonical_json(row["settings"])
     row["created"] = _utc(row["created"])
+    row["names"], row["note"] = names.of(run.id), read_note(run)
     return row
 
 

@@ -34,7 +34,8 @@ COLUMNS = {
     # A list: NULL in a column of type FLOAT[D] would take as much memory as a vector.
     "vectors": "features VARCHAR, key BLOB, vector FLOAT[]",
     "roles": "features VARCHAR, key BLOB, role VARCHAR",
-    "runs": f"{_SETTING}, {_FIGURES}, parent VARCHAR, settings JSON, created TIMESTAMP, train_pairs BIGINT",
+    "runs": f"{_SETTING}, {_FIGURES}, parent VARCHAR, settings JSON, created TIMESTAMP, train_pairs BIGINT, "
+    "names VARCHAR[], note VARCHAR",
     "sweep_settings": f"{_SETTING}, {_FIGURES}",
     "scores": "run VARCHAR, data VARCHAR, split VARCHAR, part VARCHAR, pair_id VARCHAR, attribute VARCHAR, $scores",
     "head_accuracy": f"{_EVALUATED}, head INTEGER, {_INTERVAL}",

@@ -28,11 +28,12 @@ CREATE VIEW embeddings AS
 SELECT features, lower(hex(key)) AS key, role, vector::$vector AS vector
 FROM stored.vectors LEFT JOIN (SELECT DISTINCT features, key, role FROM stored.roles) USING (features, key);
 
--- One fitted model with every setting. NLL in nats per pair on validation prompts.
+-- One fitted model with every setting, the names it was given ([] without) and its note. NLL in nats per pair on
+-- validation prompts.
 -- Example: SELECT run, method, k, lam, validation_nll FROM runs ORDER BY validation_nll LIMIT 10
 CREATE VIEW runs AS
 SELECT run, parent, method, data, features, k, lam, seed, settings, created, validation_nll,
-       validation_accuracy, train_pairs
+       validation_accuracy, train_pairs, names, note
 FROM stored.runs;
 
 -- What one head of one run says of one pair: its margin (positive: chosen preferred) and its mixture weight

@@ -64,6 +64,7 @@ class Fitting(OpenedStore):
         dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
+        run_name: str | None = None,
     ) -> Trained | TrainedMethod:
         """Fit reward heads and router, or another method, on a data set's cached features.
 
@@ -96,6 +97,7 @@ class Fitting(OpenedStore):
             dtype: precision of the large matrix multiplications.
             device: where to compute.
             features: features id; None: the only one there is.
+            run_name: name to give the run, which keeps its id too.
 
         Returns:
             The run's id, its record and how the restarts ended.
@@ -110,6 +112,7 @@ class Fitting(OpenedStore):
         from micropref.pipeline.training.method_options import check_used
 
         check_used(method, changed(Fitting.train, locals()), latent)
+        self._check_name(run_name)
         if method not in get_args(FitMethod):
             from micropref.heads.methods.base import MethodOptions
             from micropref.pipeline.show.methods import show_method
@@ -118,6 +121,7 @@ class Fitting(OpenedStore):
             recipe = MethodOptions(MethodOptions().k if k is None else k, device, armo_gate)
             reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
             fitted = train_method(self._store, name, method, recipe, seed=seed, **reads)
+            self._give_name(run_name, fitted.run)
             return readable(fitted, show_method(fitted))
         from micropref.heads.fitting.settings import FitPlan, FitSetting
         from micropref.pipeline.show.train import show_training, training_progress
@@ -131,6 +135,7 @@ class Fitting(OpenedStore):
         )
         with training_progress() as progress:
             trained = stage.train(self._store, name, setting, plan, options, progress)
+        self._give_name(run_name, trained.run)
         return readable(trained, show_training(trained))
 
     def sweep(
@@ -161,6 +166,7 @@ class Fitting(OpenedStore):
         dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
+        run_name: str | None = None,
     ) -> Swept:
         """Fit many K, λ and seeds at once, choose K by the one-standard-error rule, and save the winner as a run.
 
@@ -190,6 +196,7 @@ class Fitting(OpenedStore):
             dtype: as in `train`.
             device: as in `train`.
             features: as in `train`.
+            run_name: as in `train`.
 
         Returns:
             The leaderboard, and the run that was saved.
@@ -211,10 +218,12 @@ class Fitting(OpenedStore):
         check_latent(latent, changed(Fitting.sweep, locals()))
         if seeds < 1:
             raise BadInput(f"seeds is {seeds}: expected at least 1")
+        self._check_name(run_name)
         grid = stage.Grid(tuple(several(k)), tuple(float(value) for value in several(lam)))
         base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
         options = TrainOptions(router_input, reward_input, seeds, features, str(projection), prune, size(memory))
         with training_progress() as progress:
             swept = stage.sweep(self._store, name, grid, base, plan, options, progress)
+        self._give_name(run_name, swept.run)
         return readable(swept, show_sweep(swept))

@@ -35,5 +35,17 @@ class OpenedStore:
         return f"Store({str(self.folder)!r}): {len(names['datasets'])} data sets, {len(names['runs'])} runs"
 
     def run(self, name: str) -> Run:
-        """Return a run by its name. Raises BadInput listing the runs there are."""
+        """Return a run by a name, its id or the start of its id. Raises BadInput listing the runs there are."""
         return Run(self._store, name)
+
+    def _check_name(self, name: str | None) -> None:
+        """Refuse a name for a run before hours are spent on it; say where another run has it already."""
+        from micropref.cache.run_names import check_new_run_name
+
+        check_new_run_name(self._store, name, self._announce)
+
+    def _give_name(self, name: str | None, run_id: str) -> None:
+        """Give a run that was just made its name; where another run was first, say so."""
+        from micropref.cache.run_names import name_new_run
+
+        name_new_run(self._store, name, run_id, self._announce)

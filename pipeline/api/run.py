@@ -23,11 +23,11 @@ class Run:
 
     """
 
-    def __init__(self, folder: StoreFolder, run_id: str) -> None:
-        """Open a run. Raises BadInput listing the runs there are."""
-        from micropref.cache.runs import open_run
+    def __init__(self, folder: StoreFolder, name: str) -> None:
+        """Open a run by a name, its id or the start of its id. Raises BadInput listing the runs there are."""
+        from micropref.cache.run_names import find_run
 
-        self._folder, self._run = folder, open_run(folder, run_id)
+        self._folder, self._run = folder, find_run(folder, name)
 
     def __repr__(self) -> str:
         record = self._run.record
@@ -35,8 +35,22 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Return the run's name."""
+        """Return the run's id."""
         return self._run.id
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names the run has now, the first given first."""
+        from micropref.cache.run_names import read_names
+
+        return read_names(self._folder).of(self.id)
+
+    @property
+    def note(self) -> str | None:
+        """Return the run's note, None where it has none."""
+        from micropref.cache.run_names import read_note
+
+        return read_note(self._run)
 
     @property
     def record(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Using(OpenedStore):
         """Say how well every head, the best head and the mixture predict each attribute, with 95 % intervals.
 
         Args:
-            run: the run, or its name.
+            run: the run, one of its names, or its id.
             data: data set; None: the run's own.
             split: split to evaluate on.
 
@@ -73,11 +73,12 @@ class Using(OpenedStore):
         anchor: Anchor = "previous",
         reward_input: RewardInput | None = None,
         seed: int = 0,
+        run_name: str | None = None,
     ) -> Routed:
         """Teach a run's router to read contexts from a few pairs of each attribute, its heads frozen (Algorithm 1).
 
         Args:
-            run: the run, or its name.
+            run: the run, one of its names, or its id.
             data: data set; None: the run's own.
             budget: pairs of each attribute; several: a curve, of which the largest makes the run.
             tau: temperature of Hedge; None: the best on pairs held out inside the budget.
@@ -88,6 +89,7 @@ class Using(OpenedStore):
             anchor: soft labels start from the router so far (previous), or from the run's (stage1).
             reward_input: vectors of responses after the prompt, or after context and prompt; None: the run's.
             seed: seed of the draw and of the order of pairs.
+            run_name: name to give the new run, which keeps its id too.
 
         Returns:
             Accuracies by size of the budget, and the new run.
@@ -103,9 +105,11 @@ class Using(OpenedStore):
         from micropref.pipeline.routing import route as stage
         from micropref.pipeline.show.route import show_routed
 
+        self._check_name(run_name)
         setting = RouteSetting(target, anchor, epochs, batch, lr, seed)
         options = stage.RouteOptions(tuple(several(budget)), tau, reward_input, setting)
         routed = stage.route(self._store, run_id(run), data, options)
+        self._give_name(run_name, routed.run)
         return readable(routed, show_routed(routed))
 
     def adapt(
@@ -120,11 +124,12 @@ class Using(OpenedStore):
         shots_from: ShotsFrom = "test",
         seed: int = 0,
         out: str | Path | None = None,
+        run_name: str | None = None,
     ) -> Adaptation:
         """Weigh a run's heads for each user, attribute or context by a few choices, and say how much that helps.
 
         Args:
-            run: the run, or its name.
+            run: the run, one of its names, or its id.
             by: whose choices share one set of weights.
             data: data set; None: the run's own.
             shots: choices that weights are learned from; one number: also 0 and the powers of 2 below it.
@@ -133,6 +138,7 @@ class Using(OpenedStore):
             shots_from: split that the choices are from; those of test are never scored.
             seed: seed of the draw of choices.
             out: folder for a JSON file of each person's weights.
+            run_name: name to give the new run, which keeps its id too.
 
         Returns:
             Accuracy and NLL by number of choices, and the run that keeps them.
@@ -147,9 +153,11 @@ class Using(OpenedStore):
         from micropref.pipeline.people import adapt as stage
         from micropref.pipeline.show.adapt import show_adaptation
 
+        self._check_name(run_name)
         counts = ",".join(str(count) for count in several(shots))
         options = stage.AdaptOptions(by, counts, method, tau, shots_from, seed)
         adapted = stage.adapt(self._store, run_id(run), data, options, None if out is None else Path(out))
+        self._give_name(run_name, adapted.run)
         return readable(adapted, show_adaptation(adapted))
 
     def diagnose(

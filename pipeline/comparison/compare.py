@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from micropref.cache.errors import BadInput
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.comparison import Comparison, compare, group_means
 from micropref.pipeline.comparison.entries import REFERENCE, Entry, entries
@@ -83,6 +84,7 @@ class Compared:
     """How the paper did it, and where it disagrees with itself; empty where no table was asked for."""
 
 
+@holds(data="name")
 def run_comparison(
     store: StoreFolder, name: str, wanted: Sequence[str] | None, options: ExperimentOptions, announce: Announce
 ) -> Compared:

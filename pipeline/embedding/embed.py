@@ -13,6 +13,7 @@ from micropref.cache.commits import Commit, commit, write_table
 from micropref.cache.datasets import Dataset, linked_keys
 from micropref.cache.errors import Damaged
 from micropref.cache.maintenance.gc import remove_damaged
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder, check_name
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
@@ -35,6 +36,7 @@ from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 _LOCAL = EngineOptions()
 
 
+@holds(data="name")
 def embed(
     store: StoreFolder,
     paths: Sequence[Path],

@@ -16,7 +16,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.runs import Run, open_run
+from micropref.cache.maintenance.uses import holds
+from micropref.cache.run_names import find_run, holds_heads
+from micropref.cache.runs import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.evaluation.metrics import cluster_intervals, correct
@@ -51,6 +53,7 @@ class Evaluation:
     router_weights: pl.DataFrame
 
 
+@holds(run="run_id", data="data")
 def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: str = "test") -> Evaluation:
     """Evaluate a run on a split of a data set, by default its own.
 
@@ -58,7 +61,7 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     more on the evaluated pairs themselves, labelled `oracle`. Raises BadInput on an unknown run, data set or split, and
     on a split none of whose pairs fits the backbone.
     """
-    run = open_run(store, run_id)
+    run = find_run(store, run_id, holds_heads)
     fitted = open_fitted(store, run)
     dataset = open_dataset(store, data or run.record["data"])
     dataset.of_split(split)

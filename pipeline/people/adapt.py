@@ -15,6 +15,7 @@ import torch
 
 from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
@@ -97,6 +98,7 @@ class Adaptation:
     """Folder with a file for each group, where asked for."""
 
 
+@holds(run="run_id", data="data")
 def adapt(
     store: StoreFolder, run_id: str, data: str | None, options: AdaptOptions, people: Path | None = None
 ) -> Adaptation:

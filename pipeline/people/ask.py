@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import sha256_hex
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.people import Answer, Person, Preferred, person_path, read_person, write_person
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import response_columns
@@ -207,6 +208,7 @@ class Interview:
         return write_person(self.folder, person)
 
 
+@holds(run="run_id", data="pool")
 def ask(
     store: StoreFolder, run_id: str, pool: str | None, options: AskOptions, respond: Callable[[Question], Reply]
 ) -> Asked:

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.errors import BadInput
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.heads.adaptation.acquisition import POLICIES, asked_in_order
@@ -86,6 +87,7 @@ class ReplayedPolicies:
     """Answers to `ask` → the fewest random answers of at least its accuracy; None: more than were tried."""
 
 
+@holds(run="run_id", data="data")
 def replay_policies(store: StoreFolder, run_id: str, data: str | None, options: ReplayOptions) -> ReplayedPolicies:
     """Let every policy ask for recorded choices, and score what is learned on pairs of other prompts.
 

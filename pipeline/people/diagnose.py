@@ -15,6 +15,7 @@ import torch
 from micropref.cache.choices import RewardInput
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
@@ -102,6 +103,7 @@ class Diagnosis:
     """One for each kind that the data names."""
 
 
+@holds(data="name")
 def diagnose(
     store: StoreFolder,
     name: str,

@@ -14,7 +14,8 @@ import torch
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
-from micropref.cache.runs import Run, open_run, save_run
+from micropref.cache.run_names import find_run, holds_heads
+from micropref.cache.runs import Run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, response_columns
 from micropref.heads.methods.base import Scores
@@ -136,12 +137,16 @@ class Frozen:
         return save_run(store, f"adapt-{method}-{short_id(identity, 8)}", identity | not_fitted | provenance(), state)
 
 
+def _has_several_heads(run: Run) -> bool:
+    return holds_heads(run) and run.record["k"] > 1
+
+
 def open_frozen(store: StoreFolder, run_id: str, data: str | None) -> Frozen:
     """Open a run on a data set, by default its own. Raises BadInput where it has no heads to weigh.
 
     A run with per-user weights treats every user as new: their weights come from their shots alone.
     """
-    run = open_run(store, run_id)
+    run = find_run(store, run_id, _has_several_heads)
     fitted = open_fitted(store, run)
     fitted = replace(fitted, reading=replace(fitted.reading, units=None))
     if run.record["k"] == 1:

@@ -12,6 +12,7 @@ import polars as pl
 import torch
 
 from micropref.cache.commits import commit, write_table
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.adaptation.online import Forecaster, Replay, replay, unlearned
@@ -54,6 +55,7 @@ class Online:
     """One row for each group and forecaster, as the view of its name has it."""
 
 
+@holds(run="run_id", data="data")
 def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedBy, switches: int = 1) -> Online:
     """Replay every group's test pairs in the order of their source; save what was learned at the end.
 

@@ -14,7 +14,8 @@ import torch
 from micropref.cache.choices import RewardInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.runs import open_run
+from micropref.cache.run_names import find_run, holds_heads
+from micropref.cache.runs import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
@@ -111,17 +112,21 @@ def open_route_data(
     )
 
 
+def _has_router(run: Run) -> bool:
+    return holds_heads(run) and run.record["k"] > 1 and run.record["method"] in ("mixture", "static", "ensemble")
+
+
 def _routable(store: StoreFolder, run_id: str) -> tuple[FittedRun, Mixture]:
-    run = open_run(store, run_id)
+    run = find_run(store, run_id, _has_router)
     fitted = open_fitted(store, run)
     model = fitted.model
     if not isinstance(model, MixtureModel) or model.combine != "probability":
         raise BadInput(
-            f"run {run_id} is of method {run.record['method']}, which has no mixture of reward heads to route; "
+            f"run {run.id} is of method {run.record['method']}, which has no mixture of reward heads to route; "
             "route a run of method mixture, static or ensemble"
         )
     if model.mixture.k == 1:
-        raise BadInput(f"run {run_id} has one head, so there is nothing to route; route a run with `k` 2 or more")
+        raise BadInput(f"run {run.id} has one head, so there is nothing to route; route a run with `k` 2 or more")
     return fitted, model.mixture
 
 

@@ -14,6 +14,7 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs import Run, save_budget, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
@@ -111,6 +112,7 @@ class Routed:
     """One row for each size and attribute, as the view of its name has it."""
 
 
+@holds(run="run_id", data="data")
 def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptions) -> Routed:
     """Re-fit a run's router for every size of the budget, score them alike, and save the largest as a run.
 

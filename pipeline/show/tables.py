@@ -27,6 +27,12 @@ def counted(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
+def start_of(text: str, width: int = 32) -> str:
+    """Return a text's first line, cut where it is longer."""
+    first, _, rest = text.strip().partition("\n")
+    return first if len(first) <= width and not rest else f"{first[: width - 1]}…"
+
+
 def interval(name: str) -> pl.Expr:
     """Return the expression of an interval's text from columns low and high."""
     low, high = (pl.col(column).round(3).map_elements(lambda x: f"{x:.3f}", pl.String) for column in ("low", "high"))

@@ -21,7 +21,7 @@ UNROUTED = {"router_input", "hidden"}
 """Of these, those that only a router uses."""
 UNMIXED = {"lam", "prior", *LATENT, "latent"}
 """Of these, those that only learned weights use."""
-EVERYWHERE = {"name", "method", "store", "as_json", "features", "reward_input", "seed"}
+EVERYWHERE = {"name", "method", "store", "as_json", "features", "reward_input", "seed", "run_name"}
 """Options of every method."""
 
 

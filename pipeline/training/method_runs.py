@@ -8,6 +8,7 @@ from typing import Any
 from micropref.cache.choices import RewardInput
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs import Run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
@@ -59,6 +60,7 @@ def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
     return FittedRun(run, open_features(store, record["features"]), reading, method.restore(run.tensors()))
 
 
+@holds(data="name")
 def train_method(
     store: StoreFolder,
     name: str,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput, Interrupted
 from micropref.cache.keys import short_id
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.selection import Candidate, compare_sizes, smallest_within_one_error
 from micropref.heads.fitting.fit import fit_in_chunks
@@ -77,6 +78,7 @@ def parse_values(name: str, text: str, kind: type[int] | type[float]) -> tuple[A
     return tuple(values)
 
 
+@holds(data="name")
 def sweep(
     store: StoreFolder,
     name: str,

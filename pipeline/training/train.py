@@ -9,6 +9,7 @@ from typing import Any
 from micropref.cache.choices import RewardInput
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
+from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.heads.fitting.fit import fit
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
@@ -87,6 +88,7 @@ class Trained:
     """Seed, validation NLL and epochs of every restart."""
 
 
+@holds(data="name")
 def train(
     store: StoreFolder,
     name: str,

@@ -26,7 +26,7 @@ CONTRACT = {
     "ratings": "data split prompt_id response_id attribute rating",
     "embeddings": "features key role vector",
     "runs": "run parent method data features k lam seed settings created validation_nll validation_accuracy "
-    "train_pairs",
+    "train_pairs names note",
     "scores": "run data split part pair_id attribute head margin weight",
     "head_accuracy": "run data split part attribute head n accuracy low high",
     "mixture_accuracy": "run data split part attribute n accuracy low high",
@@ -41,6 +41,7 @@ CONTRACT = {
     "validation_nll_known validation_accuracy_known test_accuracy effective_heads restarts_agreeing",
 }
 TYPES = {
+    "names": "VARCHAR[]",
     **dict.fromkeys(("head", "k", "prompt_tokens", "chosen_tokens", "rejected_tokens"), "INTEGER"),
     **dict.fromkeys(("n", "seed", "train_pairs"), "BIGINT"),
     **dict.fromkeys(("rating", "lam", "accuracy", "low", "high", "mean_weight", "mean_entropy"), "DOUBLE"),
