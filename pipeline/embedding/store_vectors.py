@@ -119,7 +119,7 @@ def _forward(work: Work, plan: TextPlan, missing: Iterator[Shard], leases: Lease
             leases.expect(shard.keys)
             yield shard
 
-    with progress_bar(None, "embedding", "tok") as count, work.place.hire(work.job, work.backbone) as crew:
+    with progress_bar(None, "embedding", "token") as count, work.place.hire(work.job, work.backbone) as crew:
 
         def advance(tokens: int) -> None:
             count(tokens)

@@ -40,6 +40,8 @@ class TrainedSystem:
     """Id of the saved run, made of its options and data: the same fit again is the same run."""
     record: dict[str, Any]
     """run.json."""
+    splits: list[str]
+    """Splits that the data set has: what the run can be scored on."""
 
 
 def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
@@ -93,4 +95,4 @@ def train_system(
         **figures_of(scores.log_probability(), scores.log_weights, data.training.validation.clusters),
     }
     run = save_run(store, run_id, asked | outcome | provenance(), model.state())
-    return TrainedSystem(run.id, run.record)
+    return TrainedSystem(run.id, run.record, data.source.dataset.splits())
