@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 
 GAP = 2
 """Spaces between two columns."""
-NARROWEST = 12
+NARROWEST = 24
 """Characters that a text keeps at least when it is cut."""
 
 

@@ -35,8 +35,9 @@ def next_step(*words: str | None, store: Path | None = None) -> str:
     where = [] if store is None or store == default else ["--store", str(store)]
     shown = [_quoted(word) for word in ("micropref", *words, *where) if word is not None]
     lines = [f"next: {shown[0]}"]
-    for word in shown[1:]:
-        if len(lines[-1]) + 1 + len(word) + 2 > WIDTH and not word.startswith('"'):
+    for place, word in enumerate(shown[1:], 1):
+        backslash = 2 if place + 1 < len(shown) else 0
+        if len(lines[-1]) + 1 + len(word) + backslash > WIDTH:
             lines[-1] += " \\"
             lines.append(f"        {word}")
         else:

@@ -13,7 +13,7 @@ from micropref.pipeline.show.lines import WIDTH, paragraphs
 
 LONGEST_NAME = 28
 """Characters of a row's name before it is shortened; the whole of it stands beneath the table."""
-LONGEST_TEXT = 44
+LONGEST_TEXT = 40
 """Characters of any other text, likewise."""
 
 
@@ -28,7 +28,7 @@ def show_rows(rows: Iterable[dict[str, Any]], keys: int = 1) -> str:
     if not listed:
         return ""
     short: dict[str, str] = {}
-    columns = _columns(listed, lambda text, most: text, keys)
+    columns = _columns(listed, lambda text, _: text, keys)
     if total_width(columns) > WIDTH:
         columns = _columns(listed, lambda text, most: _shortened(text, most, short), keys)
     tables = "\n".join(aligned(block) for block in _blocks(columns, keys))
