@@ -335,7 +335,7 @@ def adapt(
     check_new_run_name(store, run_name, _announce)
     replayed = adapt_online(store, run, data, by, 1 if switches is None else switches)
     name_new_run(store, run_name, replayed.run, _announce)
-    return readable(replayed, show_online(replayed))
+    return readable(replayed, show_online(replayed, call.store.folder))
 
 
 @app.command()
@@ -456,7 +456,7 @@ def list_store(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) 
     from micropref.pipeline.show.store import show_listing
 
     found = listing.list_store(StoreFolder(store))
-    _print(found, show_listing(found), as_json=as_json)
+    _print(found, show_listing(found, store), as_json=as_json)
 
 
 @app.command()
@@ -470,10 +470,10 @@ def verify(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> N
       micropref verify
     """
     from micropref.cache.maintenance.verify import verify as check
+    from micropref.pipeline.show.store import show_verification
 
     found = check(StoreFolder(store))
-    counts = f"{found.files:,} files, {found.vectors:,} vectors, {found.duplicate_vectors:,} stored twice"
-    _print(found, "\n".join([*found.problems, counts]) + "\n", as_json=as_json)
+    _print(found, show_verification(found), as_json=as_json)
     if found.problems:
         count = f"{len(found.problems)} problem" + ("s" if len(found.problems) > 1 else "")
         way_out = "embed the sources again to repair vectors and pairs, train again to repair a run"
@@ -500,13 +500,10 @@ def gc(
       micropref gc --dry-run
     """
     from micropref.cache.maintenance.gc import collect
+    from micropref.pipeline.show.store import show_collection
 
     gone = collect(StoreFolder(store), dry_run=dry_run, min_age_s=min_age * 3600)
-    text = (
-        f"{'would remove' if dry_run else 'removed'} {gone.vectors:,} vectors in {gone.shards:,} shards and "
-        f"{gone.files:,} files: {gone.bytes / 1e6:,.1f} MB\n"
-    )
-    _print(gone, text, as_json=as_json)
+    _print(gone, show_collection(gone, dry_run=dry_run), as_json=as_json)
 
 
 @app.command()

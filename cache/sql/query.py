@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,9 +39,14 @@ class ViewExample:
     """A query that runs as it is."""
 
     def __str__(self) -> str:
-        """Return the view as three indented lines under its name."""
+        """Return the view as three indented paragraphs under its name, for a terminal of 80 columns."""
         listed = ", ".join(f"{name} {kind}" for name, kind in self.columns)
-        return f"{self.name}\n  {self.description}\n  {listed}\n  {self.example}\n"
+        folded = [_folded(text) for text in (self.description, listed, self.example)]
+        return "\n".join([self.name, *folded]) + "\n"
+
+
+def _folded(text: str) -> str:
+    return textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def view_examples() -> list[ViewExample]:

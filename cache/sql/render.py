@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -14,21 +17,23 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from rich.cells import cell_len
 
 from micropref.cache.atomic import write_bytes
 from micropref.cache.choices import TableFormat
 from micropref.cache.errors import BadInput
+from micropref.cache.sql.columns import Column, aligned, cut, fitted, total_width
 
 WIDEST_CELL = 60
 """Characters of a cell in `table`; the other formats never cut."""
 
 
-def render(table: pa.Table, fmt: TableFormat, out: Path | None = None) -> str:
+def render(table: pa.Table, fmt: TableFormat, out: Path | None = None, width: int | None = None) -> str:
     """Return a result in a format, or write it to `out`, whole or not at all, and return "".
 
     json: a list of objects, one per line; dates in ISO form, NaN and infinity null, bytes in hex.
     csv: NULL is an empty field, an empty text is "". table, md: floats to 4 decimals, NULL as NULL.
+    `width`: columns that format table has; None: those of the terminal it is printed to, no limit in a pipe or file.
+    A wider table has its long texts cut, then columns left out from the right, and a last line that says so.
     Raises BadInput where parquet has no `out` or the format is unknown.
     """
     if fmt not in get_args(TableFormat):
@@ -38,8 +43,11 @@ def render(table: pa.Table, fmt: TableFormat, out: Path | None = None) -> str:
             raise BadInput("--format parquet is binary: give -o FILE")
         data = _parquet(table)
     else:
-        writers: dict[str, Callable[[pa.Table], str]] = {"table": _table, "json": _json, "csv": _csv, "md": _markdown}
-        text = writers[fmt](table)
+        if fmt == "table":
+            text = _table(table, width if width is not None or out is not None else terminal_width())
+        else:
+            writers: dict[str, Callable[[pa.Table], str]] = {"json": _json, "csv": _csv, "md": _markdown}
+            text = writers[fmt](table)
         if out is None:
             return text
         data = text.encode()
@@ -130,20 +138,24 @@ def _cells(table: pa.Table) -> list[list[str]]:
     return [[_cell(name), *map(_cell, column.to_pylist())] for name, column in columns]
 
 
-def _table(table: pa.Table) -> str:
+def terminal_width() -> int | None:
+    """Return how many columns the terminal has that stdout goes to; None where it goes to a pipe or a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _table(table: pa.Table, width: int | None) -> str:
     columns = []
-    for field, cells in zip(table.schema, _cells(table), strict=True):
-        short = [cell if len(cell) <= WIDEST_CELL else cell[: WIDEST_CELL - 1] + "…" for cell in cells]
-        width = max(map(cell_len, short))
+    for field, (name, *cells) in zip(table.schema, _cells(table), strict=True):
         right = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-        padded = [_padded(cell, width, right=right) for cell in short]
-        columns.append([padded[0], "-" * width, *padded[1:]])
-    return "".join("  ".join(row).rstrip() + "\n" for row in zip(*columns, strict=True))
-
-
-def _padded(cell: str, width: int, *, right: bool) -> str:
-    space = " " * (width - cell_len(cell))
-    return space + cell if right else cell + space
+        columns.append(Column(cut(name, WIDEST_CELL), tuple(cut(cell, WIDEST_CELL) for cell in cells), right))
+    if width is None or total_width(columns) <= width:
+        return aligned(columns)
+    shown, hidden = fitted(columns, width)
+    remark = f"cut to {width} columns: long texts end in …"
+    if hidden:
+        remark += f"; columns not shown: {', '.join(hidden)}"
+    remark += "; --format csv, json or md has all"
+    return aligned(shown) + "\n".join(textwrap.wrap(remark, width, break_on_hyphens=False)) + "\n"
 
 
 def _markdown(table: pa.Table) -> str:

@@ -135,4 +135,4 @@ class Embedding(OpenedStore):
         who = EngineOptions(engine, workers, ray_address)
         paths = as_paths(source, self.folder / "sources")
         report = stage.embed(self._store, paths, name, sources, options, who, plan_only=plan, announce=self._announce)
-        return readable(report, show_embedding(report, planned=plan))
+        return readable(report, show_embedding(report, planned=plan, store=self.folder))

@@ -122,7 +122,7 @@ class Fitting(OpenedStore):
             reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
             fitted = train_method(self._store, name, method, recipe, seed=seed, **reads)
             self._give_name(run_name, fitted.run)
-            return readable(fitted, show_method(fitted))
+            return readable(fitted, show_method(fitted, self.folder))
         from micropref.heads.fitting.settings import FitPlan, FitSetting
         from micropref.pipeline.show.train import show_training, training_progress
         from micropref.pipeline.training import train as stage
@@ -136,7 +136,7 @@ class Fitting(OpenedStore):
         with training_progress() as progress:
             trained = stage.train(self._store, name, setting, plan, options, progress)
         self._give_name(run_name, trained.run)
-        return readable(trained, show_training(trained))
+        return readable(trained, show_training(trained, self.folder))
 
     def sweep(
         self,
@@ -226,4 +226,4 @@ class Fitting(OpenedStore):
         with training_progress() as progress:
             swept = stage.sweep(self._store, name, grid, base, plan, options, progress)
         self._give_name(run_name, swept.run)
-        return readable(swept, show_sweep(swept))
+        return readable(swept, show_sweep(swept, self.folder))

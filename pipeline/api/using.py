@@ -57,7 +57,7 @@ class Using(OpenedStore):
         from micropref.pipeline.show.evaluate import show_evaluation
 
         evaluation = stage.evaluate(self._store, run_id(run), data, split)
-        return readable(evaluation, show_evaluation(evaluation))
+        return readable(evaluation, show_evaluation(evaluation, self.folder))
 
     def route(
         self,
@@ -110,7 +110,7 @@ class Using(OpenedStore):
         options = stage.RouteOptions(tuple(several(budget)), tau, reward_input, setting)
         routed = stage.route(self._store, run_id(run), data, options)
         self._give_name(run_name, routed.run)
-        return readable(routed, show_routed(routed))
+        return readable(routed, show_routed(routed, self.folder))
 
     def adapt(
         self,
@@ -158,7 +158,7 @@ class Using(OpenedStore):
         options = stage.AdaptOptions(by, counts, method, tau, shots_from, seed)
         adapted = stage.adapt(self._store, run_id(run), data, options, None if out is None else Path(out))
         self._give_name(run_name, adapted.run)
-        return readable(adapted, show_adaptation(adapted))
+        return readable(adapted, show_adaptation(adapted, self.folder))
 
     def diagnose(
         self,
@@ -198,7 +198,7 @@ class Using(OpenedStore):
 
         plan = DiagnosisPlan(k, restarts, device, seed)
         found = stage.diagnose(self._store, name, plan, features=features, reward_input=reward_input)
-        return readable(found, show_diagnosis(found))
+        return readable(found, show_diagnosis(found, self.folder))
 
     def compare(
         self,
@@ -249,7 +249,7 @@ class Using(OpenedStore):
         wanted = None if methods == "all" else words(methods)
         options = ExperimentOptions(split, shots, budget, k, seeds, armo_gate, paper, route_on, features, device)
         compared = stage.run_comparison(self._store, name, wanted, options, self._announce)
-        return readable(compared, show_compared(compared))
+        return readable(compared, show_compared(compared, self.folder))
 
     def sql(
         self,

@@ -95,7 +95,7 @@ def run_demo(
         announce(f"{model}: run {trained.run}, validation NLL {trained.record['validation_nll']:.4f}")
     rows = _compare(store, runs)
     queries = [query.format(run=runs["mixture, router reads context"]) for query in QUERIES]
-    return Demo(rows, runs, queries, render(run_query(store.root, queries[0]), "table"))
+    return Demo(rows, runs, queries, render(run_query(store.root, queries[0]), "table", width=80))
 
 
 def _compare(store: StoreFolder, runs: dict[str, str]) -> list[dict[str, object]]:

@@ -33,6 +33,8 @@ class EmbedReport:
     """Usable pairs of these sources, in all their splits."""
     splits: dict[str, int]
     """The same by split."""
+    all_splits: list[str]
+    """Splits that the data set has now, those of other sources among them."""
     texts: int
     """Distinct texts the pairs need."""
     texts_embedded: int
@@ -115,6 +117,7 @@ def make_report(
         backbone=backbone.checkpoint.name,
         pairs=sum(splits.values()),
         splits=dict(splits),
+        all_splits=sorted({*dataset.splits(), *splits}),
         texts=texts,
         texts_embedded=wanted.texts,
         texts_reused=texts - wanted.texts,

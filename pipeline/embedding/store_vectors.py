@@ -120,7 +120,7 @@ def _forward(work: Work, plan: TextPlan, missing: Iterator[Shard], leases: Lease
             leases.expect(shard.keys)
             yield shard
 
-    with progress_bar(None, "embedding", "tok") as count, work.engine.start(work.job, work.backbone) as pool:
+    with progress_bar(None, "embedding", "token") as count, work.engine.start(work.job, work.backbone) as pool:
 
         def advance(tokens: int) -> None:
             count(tokens)

@@ -100,7 +100,9 @@ class Diagnosis:
     features: str
     k: int
     units: list[UnitDiagnosis]
-    """One for each kind that the data names."""
+    """One for each kind that the data names and that can be scored."""
+    left_out: dict[str, str]
+    """Kinds that the data names and that cannot be scored, and why."""
 
 
 @holds(data="name")
@@ -125,15 +127,30 @@ def diagnose(
     tested = tested.take(~tested.table["prompt_id"].is_in(seen.implode()))
     most = max(data.fitting.table[kind].drop_nulls().n_unique() for kind in ("user", "attribute", "context"))
     plan = replace(plan, k=max(2, min(plan.k, most)))  # more groups than units are of no use
-    kinds = (diagnose_kind(data.fitting, data.validation, tested, kind, plan) for kind in KINDS)
-    found = [one for one in kinds if one is not None]
+    kinds = {kind: diagnose_kind(data.fitting, data.validation, tested, kind, plan) for kind in KINDS}
+    found = [one for one in kinds.values() if one is not None]
     if not found:
         raise BadInput(
             f"data set {name!r}: neither users, attributes nor contexts have pairs to fit, validation pairs and "
             f"{SCORED} pairs of new prompts, two of a kind or more, so units cannot be told apart; embed rows "
             "in which one of these fields differs"
         )
-    return Diagnosis(name, data.features.id, plan.k, found)
+    tables = (data.fitting.table, data.validation.table, tested.table)
+    reasons = {kind: _reason(tables, kind) for kind in ("user", "attribute", "context") if kinds[kind] is None}
+    left_out = {kind: reason for kind, reason in reasons.items() if reason is not None}
+    return Diagnosis(name, data.features.id, plan.k, found, left_out)
+
+
+def _reason(tables: tuple[pl.DataFrame, ...], kind: Literal["user", "attribute", "context"]) -> str | None:
+    """Return why units of a kind were not scored, given pairs to fit, to validate and of test; None: none are named."""
+    named = [set(table[kind].drop_nulls()) for table in tables]
+    if not any(named):
+        return None
+    known = named[0]
+    if len(known) < 2:
+        return f"{len(known):,} of them {'has' if len(known) == 1 else 'have'} pairs to fit, which takes two or more"
+    where = "validation pairs" if not known & named[1] else f"{SCORED} pairs of new prompts"
+    return f"none of the {len(known):,} with pairs to fit has {where} too"
 
 
 def diagnose_kind(

@@ -11,7 +11,9 @@ import polars as pl
 from micropref.cache.errors import BadInput
 from micropref.pipeline.people.ask import REPLIES, Asked, Question, Reply
 from micropref.pipeline.people.ask_replay import ReplayedPolicies
-from micropref.pipeline.show.tables import counted, show_rows
+from micropref.pipeline.show.figures import accuracy, counted, gain_with_interval, weights_of, with_interval
+from micropref.pipeline.show.lines import paragraph, paragraphs
+from micropref.pipeline.show.tables import show_rows
 
 ENDINGS = {
     "n": "that was the last question",
@@ -23,9 +25,9 @@ ENDINGS = {
 
 def show_question(question: Question) -> str:
     """Return the prompt, both responses, and how the weights stand."""
+    standing = f"[{question.number}] worth {question.information:.3f} nats; weights {weights_of(question.weights)}"
     return (
-        f"\n[{question.number}] worth {question.information:.3f} nats; weights {_weights(question.weights)}\n\n"
-        f"{question.prompt}\n\n--- 1 ---\n{question.first}\n\n--- 2 ---\n{question.second}\n"
+        f"\n{paragraph(standing)}\n\n{question.prompt}\n\n--- 1 ---\n{question.first}\n\n--- 2 ---\n{question.second}\n"
     )
 
 
@@ -80,9 +82,9 @@ def show_asked(asked: Asked) -> str:
     rows = [
         {
             "question": number,
-            "answer": row["reply"],
+            "answer": str(row["reply"]),
             "worth": f"{row['information']:.3f}",
-            "weights after": _weights(cast("tuple[float, ...]", row["weights"])),
+            "weights after": weights_of(cast("tuple[float, ...]", row["weights"])),
         }
         for number, row in enumerate(asked.questions, 1)
     ]
@@ -90,15 +92,11 @@ def show_asked(asked: Asked) -> str:
     lines = [
         f"{asked.user}: {counted(len(asked.questions), 'question')} of {asked.data}/{asked.split}"
         f"{f' after {asked.resumed} earlier ones' if asked.resumed else ''}, {ENDINGS[asked.stopped]}{ahead}",
-        f"weights of the heads of {asked.run}: {_weights(asked.weights)}; an answer counts {asked.beta:g} "
+        f"weights of the heads of {asked.run}: {weights_of(asked.weights)}; an answer counts {asked.beta:g} "
         f"({asked.beta_chosen_by})",
         f"kept in {asked.file}; the same --user goes on from there" if asked.file else "no answer, so nothing is kept",
     ]
-    return (show_rows(rows) if rows else "") + "\n".join(lines) + "\n"
-
-
-def _weights(weights: tuple[float, ...]) -> str:
-    return " ".join(f"{weight:.2f}" for weight in weights)
+    return show_rows(rows) + paragraphs(lines)
 
 
 def show_replayed(replayed: ReplayedPolicies) -> str:
@@ -108,22 +106,24 @@ def show_replayed(replayed: ReplayedPolicies) -> str:
     for count in sorted(set(curve["answers"])):
         row = {one["policy"]: one for one in curve.filter(pl.col("answers") == count).iter_rows(named=True)}
         asked, worth = row["ask"], replayed.worth.get(count)
+        ahead = (asked["ahead"], asked["ahead_low"], asked["ahead_high"])
         rows.append(
             {
                 "answers": count,
-                "ask": f"{asked['accuracy']:.4f}",
-                "95 %": f"{asked['low']:.3f}-{asked['high']:.3f}",
-                "closest to ½": f"{row['uncertainty']['accuracy']:.4f}",
-                "random": f"{row['random']['accuracy']:.4f}",
-                "ask - random": f"{asked['ahead']:+.4f}",
-                "95 % of it": f"{asked['ahead_low']:+.3f} to {asked['ahead_high']:+.3f}",
-                "worth random": "" if count == 0 else f"> {max(curve['answers'])}" if worth is None else worth,
+                "ask (95 %)": with_interval(asked["accuracy"], asked["low"], asked["high"]),
+                "closest to ½": accuracy(row["uncertainty"]["accuracy"]),
+                "random": accuracy(row["random"]["accuracy"]),
+                "ask - random (95 %)": gain_with_interval(*ahead),
+                "worth random": "" if count == 0 else f"> {max(curve['answers'])}" if worth is None else str(worth),
             }
         )
     lines = [
-        f"heads of {replayed.run} on {replayed.data}: {replayed.people:,} {replayed.by}s with {replayed.candidates} "
-        f"recorded choices to ask for, drawn {counted(replayed.draws, 'time')}; {replayed.left_out:,} had too few",
+        f"heads of {replayed.run} on {replayed.data}: {counted(replayed.people, replayed.by)} with "
+        f"{replayed.candidates} recorded choices to ask for, drawn {counted(replayed.draws, 'time')}; "
+        f"{replayed.left_out:,} had too few",
         f"accuracy on {replayed.pairs:,} pairs, none with a prompt that could be asked about; intervals over "
         f"{replayed.resampled}; an answer counts {replayed.beta:g} ({replayed.beta_chosen_by})",
+        "closest to ½: asks where the weighed heads are least sure; worth random: randomly chosen answers that reach "
+        "the same accuracy",
     ]
-    return "\n".join(lines) + "\n\n" + show_rows([{name: str(value) for name, value in row.items()} for row in rows])
+    return f"{paragraphs(lines)}\n{show_rows(rows)}"

@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from micropref.heads.methods.registry import methods
 from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
 from micropref.pipeline.comparison.published import published
+from micropref.pipeline.show.figures import accuracy, counted, gain_with_interval, with_error, with_interval
+from micropref.pipeline.show.lines import next_step, paragraph, paragraphs
 from micropref.pipeline.show.tables import show_rows
+from micropref.pipeline.training.method_options import accepted_options
 
 ROUTED = "micro"
 """The one system that learns from a budget; without its row, none was drawn from train."""
 
 
-def show_compared(compared: Compared) -> str:
+def show_compared(compared: Compared, store: Path | None = None) -> str:
     """Return the protocol, the table, its intervals, and the rows that could not be had with their reasons."""
     counts = ", ".join(f"{group} {count:,}" for group, count in compared.scored.items())
     routed = any(row.system == ROUTED for row in compared.rows)
     budget = f", {compared.budget} with context from {compared.budget_from}" if routed else ""
-    lines = [
+    about = [
         f"trained on {compared.data}, scored on {compared.scored_on} ({compared.split}): {counts} pairs of "
-        f"{compared.prompts:,} prompts; {compared.seeds} seeds, features {compared.features}",
+        f"{compared.prompts:,} prompts; {counted(compared.seeds, 'seed')}, features {compared.features}",
         f"K = {compared.k}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}"
         f"{budget}; none of their prompts is scored",
-        "",
+    ]
+    tables = [
+        "accuracy by attribute, mean ± standard deviation over seeds"
+        if compared.seeds > 1
+        else "accuracy by attribute",
         show_rows(_accuracies(compared)),
-        "95 % intervals over prompts, and differences to the single reward on the same resampled prompts",
+        paragraph("95 % intervals over prompts, and differences to the single reward on the same resampled prompts"),
         show_rows(_interval(row) for row in compared.rows),
     ]
-    lines += [f"{name}: left out, {reason}" for name, reason in compared.skipped.items()]
-    lines += [f"{group}: not scored, it has {count} pairs" for group, count in compared.groups_left_out.items()]
-    if compared.paper is not None:
-        table = published(compared.paper)
-        lines += ["", f"paper: {table.title}", *(f"  {line}" for line in table.protocol)]
-        lines += [f"  the paper disagrees with itself: {line}" for line in table.disagreements]
-    return "\n".join(lines) + "\n"
+    notes = [f"{name}: left out, {reason}" for name, reason in compared.skipped.items()]
+    notes += [
+        f"{group}: not scored, it has {counted(count, 'pair')}" for group, count in compared.groups_left_out.items()
+    ]
+    return (
+        paragraphs(about) + "\n" + "\n".join(tables) + paragraphs([*notes, *_paper(compared)]) + _next(compared, store)
+    )
+
+
+def _paper(compared: Compared) -> list[str]:
+    """Return how the paper did it, and where it disagrees with itself."""
+    if compared.paper is None:
+        return []
+    table = published(compared.paper)
+    disagreements = [f"  the paper disagrees with itself: {line}" for line in table.disagreements]
+    return ["", f"paper: {table.title}", *(f"  {line}" for line in table.protocol), *disagreements]
+
+
+def _next(compared: Compared, store: Path | None) -> str:
+    """Return how to train the best of the systems that `train` fits as they are."""
+    fits = [row for row in compared.rows if row.system in methods()]
+    best = max(fits, key=lambda row: row.accuracy[AVERAGE])
+    heads = ("--k", str(compared.k)) if "k" in accepted_options(best.system) else ()
+    return "\n" + next_step("train", compared.data, "--method", best.system, *heads, store=store)
 
 
 def _accuracies(compared: Compared) -> list[dict[str, Any]]:
@@ -41,30 +67,23 @@ def _accuracies(compared: Compared) -> list[dict[str, Any]]:
     columns = [*compared.scored, AVERAGE]
     rows: list[dict[str, Any]] = []
     for row in compared.rows:
-        shown = {name: _with_deviation(row.accuracy[name], row.deviation[name]) for name in columns}
+        shown = {name: with_error(row.accuracy[name], row.deviation[name]) for name in columns}
         rows.append({"system": row.title, "learns from": row.supervision, **shown})
         if compared.paper is None:
             continue
         table = published(compared.paper)
         theirs = {name: table.value(row.system, name) for name in columns}
         if any(value is not None for value in theirs.values()):
-            printed = {name: "" if value is None else f"{value:.4f}" for name, value in theirs.items()}
+            printed = {name: "" if value is None else accuracy(value) for name, value in theirs.items()}
             rows.append({"system": "  paper", "learns from": "", **printed})
     return rows
 
 
-def _with_deviation(accuracy: float, deviation: float | None) -> str:
-    return f"{accuracy:.4f}" if deviation is None else f"{accuracy:.4f} ± {deviation:.4f}"
-
-
 def _interval(row: ComparedRow) -> dict[str, Any]:
+    difference = (row.difference[AVERAGE], row.difference_low[AVERAGE], row.difference_high[AVERAGE])
     return {
         "system": row.title,
-        "average": row.accuracy[AVERAGE],
-        "low": row.low[AVERAGE],
-        "high": row.high[AVERAGE],
-        "Δ vs. single": row.difference[AVERAGE],
-        "from": row.difference_low[AVERAGE],
-        "to": row.difference_high[AVERAGE],
-        "seconds": round(row.seconds, 1),
+        "average (95 %)": with_interval(row.accuracy[AVERAGE], row.low[AVERAGE], row.high[AVERAGE]),
+        "Δ vs. single (95 %)": gain_with_interval(*difference),
+        "seconds": f"{row.seconds:,.1f}",
     }

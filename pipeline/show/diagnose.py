@@ -2,34 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 from micropref.pipeline.people.diagnose import Diagnosis, Gain, UnitDiagnosis
-from micropref.pipeline.show.tables import counted, show_rows
+from micropref.pipeline.show.figures import accuracy, counted, gain_with_interval
+from micropref.pipeline.show.lines import next_step, paragraphs
+from micropref.pipeline.show.tables import show_rows
+
+LATENT = {"user": "user", "user and context": "user", "context": "context"}
+"""--latent that gives each unit of a kind its group; attributes are told by the contexts that a router reads."""
 
 
-def show_diagnosis(diagnosis: Diagnosis) -> str:
+def show_diagnosis(diagnosis: Diagnosis, store: Path | None = None) -> str:
     """Return a line for each kind of unit, then what each prediction costs and what is gained by how many pairs."""
     rows = [
         {
             "by": one.kind,
-            "units": f"{one.units:,}",
+            "units": one.units,
             "pairs each": f"{one.pairs_per_unit:,.0f}",
-            "scored": f"{one.scored:,}",
-            "single NLL": f"{one.single_nll:.4f}",
-            "known NLL": f"{one.unit_nll:.4f}",
-            "gain over single": _with_interval(one.over_single),
-            "over nobody known": _with_interval(one.over_nobody),
-            "over a stranger": _with_interval(one.over_stranger),
+            "scored": one.scored,
+            "single NLL": accuracy(one.single_nll),
+            "known NLL": accuracy(one.unit_nll),
             "β": f"{one.beta:g}",
         }
         for one in diagnosis.units
     ]
-    lines = [_verdict(diagnosis, one) for one in diagnosis.units]
+    verdicts = [_verdict(diagnosis, one) for one in diagnosis.units]
+    verdicts += [f"{diagnosis.data}, by {kind}: not known: {reason}" for kind, reason in diagnosis.left_out.items()]
+    if not any(one.worth_it == "yes" for one in diagnosis.units):
+        verdicts.append("a single reward is enough for this data as it is")
     about = [
-        f"nats per pair on test prompts, worth is the least of the three gains; K = {diagnosis.k}; 95 % intervals over "
+        f"single: one reward for everybody; known: groups' heads, each unit known by its pairs to fit, which count β; "
+        f"K = {diagnosis.k}",
+        f"gains in nats per pair on test prompts, worth is the least of the three; 95 % intervals over "
         f"{'; '.join(_resampled(diagnosis))}",
         *(_curve(one) for one in diagnosis.units if one.by_count),
     ]
-    return "\n".join(lines) + "\n\n" + show_rows(rows) + "\n" + "\n".join(about) + "\n"
+    gains = show_rows([row for one in diagnosis.units for row in _gains(one)], keys=2)
+    ending = next_step("train", diagnosis.data, *_best_model(diagnosis), store=store)
+    return f"{paragraphs(verdicts)}\n{show_rows(rows)}\n{gains}\n{paragraphs(about)}\n{ending}"
+
+
+def _best_model(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """Return the options of `train` that make the most of what is worth knowing."""
+    paying = [one for one in diagnosis.units if one.worth_it == "yes"]
+    if not paying:
+        return "--method", "single"
+    kind = max(paying, key=lambda one: one.worth).kind
+    latent = ("--latent", LATENT[kind]) if kind in LATENT else ()
+    return (*latent, "--k", str(diagnosis.k))
+
+
+def _gains(one: UnitDiagnosis) -> Iterator[dict[str, Any]]:
+    known: tuple[tuple[str, Gain], ...] = (
+        ("a single reward", one.over_single),
+        ("nobody known", one.over_nobody),
+        (f"another {one.kind}'s choices", one.over_stranger),
+    )
+    for over, gain in known:
+        yield {
+            "by": one.kind,
+            "gain over": over,
+            "nats per pair (95 %)": gain_with_interval(gain.mean, gain.low, gain.high),
+        }
 
 
 def _verdict(diagnosis: Diagnosis, one: UnitDiagnosis) -> str:
@@ -49,7 +86,3 @@ def _curve(one: UnitDiagnosis) -> str:
     gains = ", ".join(f"{count}: {gain:+.3f}" for count, gain in one.by_count.items())
     everything = min(one.over_single.mean, one.over_nobody.mean)
     return f"gain by pairs of each {one.kind} to learn from: {gains}, all: {everything:+.3f}"
-
-
-def _with_interval(gain: Gain) -> str:
-    return f"{gain.mean:+.4f} ({gain.low:+.3f} to {gain.high:+.3f})"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from micropref.pipeline.show.lines import next_step, paragraphs
+from micropref.pipeline.sources.splits import SCORED
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.embedding.cost import Price
     from micropref.pipeline.embedding.report import EmbedReport
 
 
-def show_embedding(report: EmbedReport, *, planned: bool) -> str:
+def show_embedding(report: EmbedReport, *, planned: bool, store: Path | None = None) -> str:
     """Return the counts that a person checks before trusting what was embedded."""
     splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     lines = [
@@ -40,7 +44,11 @@ def show_embedding(report: EmbedReport, *, planned: bool) -> str:
         lines.append(f"storing changed Δ by {report.delta_storage_error:.2%} (median, relative)")
     if report.shared_prompts:
         lines.append(f"warning: {report.shared_prompts:,} prompts are in another split as well: test is not held out")
-    return "\n".join(lines) + "\n"
+    if SCORED not in report.all_splits:
+        lines.append(f"no test split yet, which eval needs: micropref embed FILE --name {report.data} --split {SCORED}")
+    if planned:
+        return paragraphs([*lines, "nothing was embedded: the same command without --plan does that"])
+    return paragraphs(lines) + next_step("train", report.data, store=store)
 
 
 def _price(report: EmbedReport, price: Price) -> list[str]:

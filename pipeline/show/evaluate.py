@@ -2,36 +2,73 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from micropref.cache.sql.render import render
+from micropref.pipeline.show.figures import accuracy, counted, with_interval
+from micropref.pipeline.show.lines import next_step, paragraphs, rows_of
+from micropref.pipeline.show.tables import show_rows
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.evaluation.evaluate import Evaluation
-from micropref.pipeline.show.tables import interval
 
 
-def show_evaluation(evaluation: Evaluation) -> str:
-    """Return one line for each attribute: mixture and best heads with intervals, then every head."""
-    mixture = evaluation.mixture_accuracy
-    heads = evaluation.head_accuracy.pivot(on="head", index=["part", "attribute"], values="accuracy")
-    numbers = [name for name in heads.columns if name not in ("part", "attribute")]
-    table = mixture.select("part", "attribute", "n", pl.col("accuracy").alias("mixture"), interval("95 %"))
-    evaluated = pl.col("part") != "validation"  # best heads are not judged on what chose them
-    for chosen_on, label in (("validation", "head by validation"), ("oracle", f"oracle ({evaluation.split})")):
-        best = evaluation.best_head.filter(pl.col("chosen_on") == chosen_on)
-        columns = ["attribute", pl.col("accuracy").alias(label), interval(f"95 % {chosen_on}")]
-        table = table.join(best.select(columns), on="attribute", how="left", nulls_equal=True, maintain_order="left")
-        shown = [pl.when(evaluated).then(pl.col(name)) for name in (label, f"95 % {chosen_on}")]
-        table = table.with_columns(shown)
-    renamed = heads.rename({name: f"head {name}" for name in numbers})
-    table = table.join(renamed, on=["part", "attribute"], how="left", nulls_equal=True, maintain_order="left")
+def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
+    """Return mixture and best heads for each attribute with their intervals, then every head."""
+    heads = evaluation.head_accuracy["head"].n_unique()
+    keys = 1 if evaluation.mixture_accuracy["part"].n_unique() == 1 else 2
+    rows = [_row(evaluation, row, heads, keys) for row in evaluation.mixture_accuracy.iter_rows(named=True)]
     note = f", {evaluation.without_context:,} read by their prompt alone" if evaluation.without_context else ""
-    lowest = f", lowest of any attribute {evaluation.lowest_accuracy:.4f}" if mixture.height > 1 else ""
-    head = (
-        f"run {evaluation.run} on {evaluation.data}/{evaluation.split}: {evaluation.pairs:,} pairs{note}, "
-        f"mixture accuracy {evaluation.accuracy:.4f}{lowest}\n"
+    lowest = f", lowest of any attribute {accuracy(evaluation.lowest_accuracy)}" if len(rows) > 1 else ""
+    of_what = "mixture accuracy" if heads > 1 else "accuracy"
+    lines = [
+        f"run {evaluation.run} on {evaluation.data}/{evaluation.split}: {counted(evaluation.pairs, 'pair')}{note}, "
+        f"{of_what} {accuracy(evaluation.accuracy)}{lowest}"
+    ]
+    if heads == 1:
+        lines.append("the run has one head, which is its best head and the oracle as well; 95 % intervals over prompts")
+        by_head = ""
+    else:
+        lines.append(
+            "best head: the one of the K heads that is best on the attribute's validation pairs; oracle: the one that "
+            f"is best on these {evaluation.split} pairs themselves, an upper bound; 95 % intervals over prompts"
+        )
+        by_head = "\n" + show_rows([_heads(evaluation, row, keys) for row in rows], keys)
+    ending = next_step(*rows_of("head_accuracy", evaluation.run), store=store)
+    return f"{paragraphs(lines)}\n{show_rows(rows, keys)}{by_head}\n{ending}"
+
+
+def _named(row: dict[str, Any], keys: int) -> dict[str, Any]:
+    """Return what names a row: its attribute, behind its part where the split has several."""
+    part = {"part": row["part"]} if keys > 1 else {}
+    return part | {"attribute": row["attribute"] or ""}
+
+
+def _row(evaluation: Evaluation, row: dict[str, Any], heads: int, keys: int) -> dict[str, Any]:
+    """Return an attribute's mixture and its best heads, which are not judged on the pairs that chose them."""
+    shown = _named(row, keys) | {"n": row["n"]}
+    shown["mixture (95 %)" if heads > 1 else "accuracy (95 %)"] = _with_interval(row)
+    if heads == 1:
+        return shown
+    for chosen_on, label in (("validation", "best head (95 %)"), ("oracle", f"oracle ({evaluation.split}, 95 %)")):
+        best = evaluation.best_head.filter(
+            pl.col("attribute").eq_missing(pl.lit(row["attribute"], pl.String)), chosen_on=chosen_on
+        )
+        judged = best.height and row["part"] != "validation"
+        shown[label] = _with_interval(best.row(0, named=True)) if judged else ""
+    return shown
+
+
+def _heads(evaluation: Evaluation, row: dict[str, Any], keys: int) -> dict[str, Any]:
+    """Return an attribute's accuracy under every head."""
+    of_row = evaluation.head_accuracy.filter(
+        pl.col("attribute").eq_missing(pl.lit(row["attribute"] or None, pl.String)),
+        *([pl.col("part") == row["part"]] if keys > 1 else []),
     )
-    return head + render(table.to_arrow(), "table")
+    return _named(row, keys) | {f"head {one['head']}": one["accuracy"] for one in of_row.iter_rows(named=True)}
+
+
+def _with_interval(row: dict[str, Any]) -> str:
+    return with_interval(row["accuracy"], row["low"], row["high"])

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropref.heads.methods.registry import methods
-from micropref.pipeline.show.tables import with_error
+from micropref.pipeline.show.figures import accuracy, with_error
+from micropref.pipeline.show.lines import next_evaluation, paragraphs
 
 if TYPE_CHECKING:
     from micropref.pipeline.training.method_runs import TrainedMethod
 
 
-def show_method(trained: TrainedMethod) -> str:
+def show_method(trained: TrainedMethod, store: Path | None = None) -> str:
     """Return the run's id, what the system learned from, and its figures on validation pairs."""
     record = trained.record
     method, units = methods()[record["method"]], record["units"]
     read = f", {len(units['names']):,} {units['kind']}s" if units else ""
+    size = f", K = {record['settings']['k']}" if "k" in record["settings"] else ""
     lines = [
-        f"run {trained.run}: {method.title}, K = {record['k']}, learns from {method.supervision}",
+        f"run {trained.run}: {method.title}{size}, learns from {method.supervision}",
         f"{record['train_pairs']:,} pairs to fit{read}, {record['validation_pairs']:,} to validate",
         f"validation NLL {with_error(record['validation_nll'], record['validation_nll_se'])}, "
-        f"accuracy {record['validation_accuracy']:.4f}",
+        f"accuracy {accuracy(record['validation_accuracy'])}",
     ]
     if record["validation_nll"] > math.log(2):
         lines.append("worse than a coin (NLL ln 2 = 0.6931)")
-    return "\n".join(lines) + "\n"
+    return paragraphs(lines) + next_evaluation(trained.run, trained.splits, store)

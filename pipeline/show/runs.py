@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.cache.maintenance.description import Difference, RunDescription, Shown
     from micropref.cache.maintenance.removal import Removal
 from micropref.pipeline.show.entries import NAME_WIDTH, WIDTH, as_text, printable, show_entries, show_row, size_of
-from micropref.pipeline.show.tables import counted
+from micropref.pipeline.show.figures import counted
 
 
 @dataclass(frozen=True)

@@ -5,44 +5,75 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.pipeline.progress import progress_bar
+from micropref.pipeline.show.figures import accuracy, counted, with_error
 from micropref.pipeline.show.groups import about_units, known_columns
+from micropref.pipeline.show.lines import next_evaluation, paragraphs
+from micropref.pipeline.show.tables import show_rows
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.heads.fitting.settings import FitProgress
     from micropref.pipeline.training.sweep import Swept
     from micropref.pipeline.training.train import Trained
-from micropref.pipeline.show.tables import counted, show_rows, with_error
 
 
-def show_training(trained: Trained) -> str:
+HALF = 0.5
+"""Share of agreeing restarts below which it is said what that means."""
+LOW_AGREEMENT = (
+    "agree: favour the same head on the same pairs; {others} found other groups, so accuracy may be as good, "
+    "but do not read much into what a single head stands for"
+)
+
+
+def show_training(trained: Trained, store: Path | None = None) -> str:
     """Return the run's id and the figures it was chosen by."""
     record = trained.record
-    nlls = sorted(restart["validation_nll"] for restart in trained.restarts)
-    agreeing = "" if record["restarts_agreeing"] is None else f", {record['restarts_agreeing']:.0%} of the others agree"
-    best = f"best of {counted(len(nlls), 'restart')} ({nlls[0]:.4f} to {nlls[-1]:.4f}{agreeing})"
     known = about_units(record)
     # The range is of the figures that restarts are chosen by, so it stands behind those.
     by_known = "validation_nll_known" in record
+    chosen = _restarts(trained)
+    contextless = record["pairs_without_context"]
+    in_use = f", {record['effective_heads']:.2f} heads in use" if record["k"] > 1 else ""
     lines = [
-        f"run {trained.run}: {record['method']}, K = {record['k']}, λ = {record['lam']}, {_reads(record)}",
-        f"{record['train_pairs']:,} pairs to fit, {record['validation_pairs']:,} to validate "
-        f"({record['pairs_without_context']:,} without context){', streamed from disk' if record['streamed'] else ''}",
+        f"run {trained.run}: {', '.join(_model(record))}",
+        f"{record['train_pairs']:,} pairs to fit, {record['validation_pairs']:,} to validate"
+        f"{f' ({contextless:,} without context)' if contextless else ''}"
+        f"{', streamed from disk' if record['streamed'] else ''}",
         f"validation NLL {with_error(record['validation_nll'], record['validation_nll_se'])}, "
-        f"accuracy {record['validation_accuracy']:.4f}, {record['effective_heads']:.2f} heads in use"
-        f"{'' if by_known else f', {best}'}",
+        f"accuracy {accuracy(record['validation_accuracy'])}{in_use}",
+        *([] if by_known else chosen),
     ]
-    if by_known:
-        known.append(f"chosen by that: {best}")
-    return "\n".join([*lines, *known, *_about_heads(record)]) + "\n"
+    if by_known and chosen:
+        known += [f"chosen by that: {chosen[0]}", *chosen[1:]]
+    lines += [*known, *_about_heads(record)]
+    return paragraphs(lines) + next_evaluation(trained.run, trained.splits, store)
 
 
-def _reads(record: dict[str, Any]) -> str:
-    if record["method"] != "mixture" or record["k"] == 1:
-        return "no router"
-    return f"router reads the {record['settings']['router_input']}"
+def _model(record: dict[str, Any]) -> list[str]:
+    """Return the method and those of its settings that it uses."""
+    method, fitted_heads = record["method"], record["settings"]["k"]
+    told = [method, f"K = {record['k']}"]
+    if fitted_heads == 1 or method not in ("mixture", "static"):
+        return [*told, "no router"]
+    told.append(f"λ = {record['lam']:g}")
+    reads_text = method == "mixture" and record["k"] > 1
+    return [*told, f"router reads the {record['settings']['router_input']}" if reads_text else "no router"]
+
+
+def _restarts(trained: Trained) -> list[str]:
+    """Return what the best of several restarts was chosen among; nothing where there was one."""
+    nlls = sorted(restart["validation_nll"] for restart in trained.restarts)
+    share = trained.record["restarts_agreeing"]
+    if len(nlls) == 1 or share is None:
+        return []
+    others = len(nlls) - 1
+    lines = [f"best of {len(nlls)} restarts ({nlls[0]:.4f} to {nlls[-1]:.4f}); {share:.0%} of the others agree with it"]
+    if share < HALF:
+        lines.append(LOW_AGREEMENT.format(others=counted(round((1 - share) * others), "restart")))
+    return lines
 
 
 def _about_heads(record: dict[str, Any]) -> list[str]:
@@ -53,6 +84,9 @@ def _about_heads(record: dict[str, Any]) -> list[str]:
     if record["widths_tried"]:
         tried = ", ".join(f"{width}: {value:.4f}" for width, value in record["widths_tried"].items())
         lines.append(f"fitted on {record['fit_width']} components (validation NLL by width: {tried})")
+    asked = record["settings"]["projection"]
+    if asked.isdecimal() and int(asked) > record["fit_width"]:
+        lines.append(f"--projection {asked} projects nothing: the vectors have {record['fit_width']:,} dimensions")
     if record["dead_heads"]:
         lines.append(f"dead heads, next to no weight anywhere: {', '.join(map(str, record['dead_heads']))}")
     for first, second, correlation in record["duplicate_heads"]:
@@ -68,30 +102,34 @@ def _about_heads(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def show_sweep(swept: Swept) -> str:
+def show_sweep(swept: Swept, store: Path | None = None) -> str:
     """Return a row for each K and λ, what K was chosen by, and the saved run."""
+    record = swept.record
+    regularised = {row["lam"] for row in swept.leaderboard if row["k"] > 1} != {0.0}
     rows = [
         {
             "K": row["k"],
-            "λ": row["lam"],
+            **({"λ": f"{row['lam']:g}" if row["k"] > 1 else ""} if regularised else {}),
             **known_columns(row),
             "validation NLL": with_error(row["validation_nll"], row["validation_nll_se"]),
-            "accuracy": round(row["validation_accuracy"], 4),
-            "heads in use": round(row["effective_heads"], 2),
+            "accuracy": accuracy(row["validation_accuracy"]),
+            "heads in use": f"{row['effective_heads']:.2f}",
             "restarts that agree": "" if row["restarts_agreeing"] is None else f"{row['restarts_agreeing']:.0%}",
         }
         for row in swept.leaderboard
     ]
     by_k = ", ".join(f"{one.size}: {with_error(one.nll, one.nll_se)}" for one in swept.by_k)
-    record = swept.record
+    strength = f"λ = {record['lam']:g}, " if regularised and record["k"] > 1 else ""
+    shares = [row["restarts_agreeing"] for row in swept.leaderboard if row["restarts_agreeing"] is not None]
     lines = [
         f"validation NLL by K, with its standard error over prompts: {by_k}",
-        f"run {swept.run}: K = {record['k']}, the smallest within one standard error of the best, λ = {record['lam']}, "
-        f"seed {record['seed']}, of {swept.settings:,} settings",
+        f"run {swept.run}: K = {record['k']}, the smallest within one standard error of the best, {strength}"
+        f"seed {record['seed']}, of {counted(swept.settings, 'setting')}",
+        *([LOW_AGREEMENT.format(others="restarts of some settings")] if min(shares, default=1) < HALF else []),
         *about_units(record),
         *_about_heads(record),
     ]
-    return show_rows(rows) + "\n".join(lines) + "\n"
+    return show_rows(rows) + paragraphs(lines) + next_evaluation(swept.run, swept.splits, store)
 
 
 @contextmanager

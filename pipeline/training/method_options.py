@@ -34,7 +34,7 @@ def check_latent(latent: str, given: Collection[str]) -> None:
 
 def check_used(method: str, given: Collection[str], latent: str) -> None:
     """Raise BadInput naming the options without effect on a method among those given, and those that it accepts."""
-    accepted = _accepted(method)
+    accepted = accepted_options(method)
     passed_over = [name for name in given if name not in accepted | EVERYWHERE]
     if passed_over:
         raise BadInput(
@@ -44,7 +44,8 @@ def check_used(method: str, given: Collection[str], latent: str) -> None:
     check_latent(latent, given)
 
 
-def _accepted(method: str) -> set[str]:
+def accepted_options(method: str) -> set[str]:
+    """Return the options of `train` that a method uses, next to those of every method."""
     fits: dict[choices.FitMethod, set[str]] = {
         "mixture": set(FIT),
         "static": set(FIT) - UNROUTED,

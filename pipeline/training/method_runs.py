@@ -41,6 +41,8 @@ class TrainedMethod:
     """Id of the saved run, made of its options and data: the same fit again is the same run."""
     record: dict[str, Any]
     """run.json."""
+    splits: list[str]
+    """Splits that the data set has: what the run can be scored on."""
 
 
 def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
@@ -95,4 +97,4 @@ def train_method(
         **figures_of(scores.log_probability(), scores.log_weights, data.training.validation.clusters),
     }
     run = save_run(store, run_id, asked | outcome | provenance(), model.state())
-    return TrainedMethod(run.id, run.record)
+    return TrainedMethod(run.id, run.record, data.source.dataset.splits())

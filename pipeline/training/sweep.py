@@ -64,6 +64,8 @@ class Swept:
     """The best restart of each K: what K was chosen by."""
     leaderboard: list[dict[str, Any]]
     """A row for each K and λ, best first: figures of its best restart, share of its other restarts that agree."""
+    splits: list[str]
+    """Splits that the data set has: what the run can be scored on."""
 
 
 def parse_values(name: str, text: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
@@ -121,7 +123,7 @@ def sweep(
     _save_leaderboard(folder, data, outcomes.values())
     run = save_outcome(store, sweep_id, record, chosen, data, options.prune)
     remove_chunks(folder)
-    return Swept(run.id, run.record, len(settings), by_k, board)
+    return Swept(run.id, run.record, len(settings), by_k, board, data.dataset.splits())
 
 
 def _setting(base: FitSetting, k: int, lam: float) -> FitSetting:

@@ -86,6 +86,8 @@ class Trained:
     """run.json."""
     restarts: list[dict[str, Any]]
     """Seed, validation NLL and epochs of every restart."""
+    splits: list[str]
+    """Splits that the data set has: what the run can be scored on."""
 
 
 @holds(data="name")
@@ -117,4 +119,4 @@ def train(
     found = {"restarts": restarts, "restarts_agreeing": restarts_agreeing(outcomes)}
     record = asked | data.group_record() | projected.record() | found
     run = save_outcome(store, run_id, record, best, data, options.prune)
-    return Trained(run.id, run.record, restarts)
+    return Trained(run.id, run.record, restarts, data.dataset.splits())

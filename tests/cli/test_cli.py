@@ -90,10 +90,11 @@ def test_a_plan_prices_the_pass_and_writes_nothing(
     assert set(report["price"]["hours"]) == {"A100", "H100 SXM", "H200", "RTX 4090"}
     shown = invoke(*words)
     assert shown.exit_code == 0, shown.output
-    assert f"{report['tokens_unique']:,} unique tokens to forward" in shown.stdout
-    assert f"(batch 16, nothing reused) would forward {report['price']['padded_tokens']:,}" in shown.stdout
-    assert "hours at 40% of the published bf16 peak: A100 < 0.01" in shown.stdout
-    assert f"{report['store_bytes'] / 1e6:,.1f} MB in all" in shown.stdout
+    text = " ".join(shown.stdout.split())
+    assert f"{report['tokens_unique']:,} unique tokens to forward" in text
+    assert f"(batch 16, nothing reused) would forward {report['price']['padded_tokens']:,}" in text
+    assert "hours at 40% of the published bf16 peak: A100 < 0.01" in text
+    assert f"{report['store_bytes'] / 1e6:,.1f} MB in all" in text
     assert not (tmp_path / "store").exists()
 
 

@@ -83,7 +83,7 @@ def drive(pool: WorkerPool, shards: Iterator[Shard], advance: Advance, announce:
             thread.join()
         if not isinstance(error, KeyboardInterrupt):
             raise
-        kept = f"{len(done)} shards are stored"
+        kept = "1 shard is stored" if len(done) == 1 else f"{len(done):,} shards are stored"
         raise Interrupted(f"interrupted: {kept}; the same command again goes on from there") from None
     return summary(done, time.monotonic() - start)
 

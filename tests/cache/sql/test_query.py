@@ -195,7 +195,8 @@ def test_every_example_runs_and_finds_rows(store: Path) -> None:
     assert [view.name for view in examples] == list(CONTRACT)
     assert view_table().column("view").to_pylist() == list(CONTRACT)
     for view in examples:
-        assert view.example in str(view)
+        assert view.example in " ".join(str(view).split())
+        assert max(map(len, str(view).splitlines())) <= 80
         assert view.description
         found = run_query(store, view.example.replace("part = 'test'", "part = 'fit'"), LIMITS)
         assert found.num_rows > 0, view.name

@@ -80,3 +80,24 @@ def test_no_rows_still_have_a_header(tmp_path: Path) -> None:
     assert render(table, "json") == "[]\n"
     assert render(table, "csv") == '"run","k"\n'
     assert render(table, "table").split() == ["run", "k", "---", "-"]
+
+
+def test_a_table_wider_than_the_terminal_says_what_is_cut_and_what_is_left_out() -> None:
+    texts = pa.table({"n": [1], "prompt": ["p" * 50], "chosen": ["c" * 50], "context": ["short"]})
+    cut = render(texts, "table", width=80)
+    assert max(map(len, cut.splitlines())) <= 80
+    assert cut.splitlines()[0].split() == ["n", "prompt", "chosen", "context"]
+    assert cut.endswith("cut to 80 columns: long texts end in …; --format csv, json or md has all\n")
+    wide = pa.table({"run": ["r" * 40], **{f"figure_{n}": [n / 7] for n in range(12)}})
+    lines = render(wide, "table", width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = lines[0].split()
+    hidden = [name for name in wide.column_names if name not in shown]
+    assert hidden
+    assert f"columns not shown: {', '.join(hidden)};" in " ".join(lines[3:])
+    assert "not shown" not in render(wide, "table", width=400)
+    assert render(wide, "table") == render(wide, "table", width=400)  # no terminal, no limit
+    for fmt in ("csv", "json", "md"):
+        assert "r" * 40 in render(wide, fmt, width=80)  # type: ignore[arg-type]
+    one = pa.table({"n": [10**30 + 0.5]})
+    assert render(one, "table", width=10).splitlines()[0].strip() == "n"

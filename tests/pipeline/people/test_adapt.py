@@ -334,7 +334,11 @@ def test_the_command_prints_curves_and_refuses_what_have_no_effect_online(
 
     report = json.loads(invoke("--shots", "2", "--method", "hyre", "--json").stdout)
     assert [row["shots"] for row in report["adaptation"]] == [0, 1, 2]
-    assert invoke("--shots", "2").stdout.splitlines()[-1].split()[0] == "2"
+    assert [line.split()[0] for line in invoke("--shots", "2").stdout.split("\n\n")[1].splitlines()[-3:]] == [
+        "0",
+        "1",
+        "2",
+    ]
     online = json.loads(invoke("--online", "--json").stdout)
     names = ["router", "log-loss", "fixed-share", "linear", "linear-anytime"]
     assert [row["forecaster"] for row in online["forecasters"]] == names

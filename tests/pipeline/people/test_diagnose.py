@@ -18,7 +18,7 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
 from micropref.heads.adaptation.diagnosis import DiagnosisPlan
-from micropref.pipeline.people.diagnose import UnitDiagnosis, diagnose, diagnose_kind
+from micropref.pipeline.people.diagnose import UnitDiagnosis, _reason, diagnose, diagnose_kind
 
 Synthetic = Callable[..., str]
 Parts = tuple[PairFeatures, PairFeatures, PairFeatures]
@@ -150,3 +150,15 @@ def test_the_defaults_of_diagnose_are_those_of_the_stage() -> None:
         "device": plan.device,
         "seed": plan.seed,
     }
+
+
+def test_units_that_cannot_be_scored_say_why() -> None:
+    def table(*users: str | None) -> pl.DataFrame:
+        return pl.DataFrame({"user": users}, schema={"user": pl.String})
+
+    nobody, both, other = table(None), table("ann", "bob", None), table("eve")
+    assert _reason((nobody, nobody, nobody), "user") is None
+    assert _reason((both, both, other), "user") == "none of the 2 with pairs to fit has test pairs of new prompts too"
+    assert _reason((both, other, both), "user") == "none of the 2 with pairs to fit has validation pairs too"
+    assert _reason((other, both, both), "user") == "1 of them has pairs to fit, which takes two or more"
+    assert _reason((nobody, both, both), "user") == "0 of them have pairs to fit, which takes two or more"

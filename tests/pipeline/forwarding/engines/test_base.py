@@ -149,7 +149,7 @@ def test_ctrl_c_waits_for_what_is_being_stored() -> None:
         return Stored(one.number)
 
     pool = FakePool([slot])
-    with pytest.raises(Interrupted, match=r"^interrupted: 1 shards are stored; the same command again goes on"):
+    with pytest.raises(Interrupted, match=r"^interrupted: 1 shard is stored; the same command again goes on"):
         drive(pool, iter([shard(0), shard(1)]), no_progress, silence)
     assert stored.is_set()
 

@@ -1,0 +1,36 @@
+"""Figures as text: each kind has one form, the same in every report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def accuracy(value: float) -> str:
+    """Return an accuracy or NLL of its own."""
+    return f"{value:.4f}"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """Return a figure and its 95 % interval: 0.810 (0.789-0.829)."""
+    return f"{value:.3f} ({low:.3f}-{high:.3f})"
+
+
+def gain_with_interval(value: float, low: float, high: float) -> str:
+    """Return a difference and its 95 % interval, all signed: +0.012 (-0.003 to +0.027)."""
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def with_error(value: float, error: float | None) -> str:
+    """Return a figure with its standard error or deviation, where that is known: 0.8117 ± 0.0012."""
+    return f"{value:.4f}" + (f" ± {error:.4f}" if error is not None and math.isfinite(error) else "")
+
+
+def counted(count: int, word: str) -> str:
+    """Return a number of things, in the singular where it is one."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def weights_of(weights: Sequence[float]) -> str:
+    """Return the weights of heads, the first head's first."""
+    return " ".join(f"{weight:.2f}" for weight in weights)
