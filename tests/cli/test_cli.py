@@ -189,12 +189,12 @@ def test_bad_files_stop_with_one_line_and_write_nothing(invoke: Invoke, tmp_path
         (["embed", "ROWS", "--name", "../up"], ["data set '../up'"]),
         (["embed", "ROWS", "--name", "mine", "--split", "a/b"], ["split 'a/b'"]),
         (["embed", "ROWS", "--name", "mine", "--split", "test", "--split-by-prompt", "0.1"], ["exclude each other"]),
-        (["embed", "ROWS", "--name", "mine", "--split-by-prompt", "1.5"], ["--split-by-prompt 1.5"]),
-        (["embed", "ROWS", "--name", "mine", "--limit", "0"], ["--limit 0"]),
-        (["embed", "ROWS", "--name", "mine", "--tokens-per-batch", "0"], ["--tokens-per-batch 0"]),
+        (["embed", "ROWS", "--name", "mine", "--split-by-prompt", "1.5"], ["prompt is 1.5"]),
+        (["embed", "ROWS", "--name", "mine", "--limit", "0"], ["limit is 0"]),
+        (["embed", "ROWS", "--name", "mine", "--tokens-per-batch", "0"], ["batch is 0"]),
         (["embed", "ROWS", "--name", "mine", "--contexts", "gone.json"], ["gone.json"]),
-        (["embed", "ROWS", "--name", "mine", "--workers", "0"], ["--workers 0"]),
-        (["embed", "ROWS", "--name", "mine", "--ray-address", "auto"], ["--ray-address auto", "--engine ray"]),
+        (["embed", "ROWS", "--name", "mine", "--workers", "0"], ["workers is 0"]),
+        (["embed", "ROWS", "--name", "mine", "--ray-address", "auto"], ["address is 'auto'", "engine"]),
         (["train", "gone"], ["unknown data set 'gone'"]),
         (["train", "gone", "--memory", "6"], ["memory is '6'", "such as 6GB"]),
         (["sweep", "gone", "--memory", "lots"], ["memory is 'lots'", "such as 6GB"]),
@@ -240,7 +240,7 @@ def test_two_features_need_a_choice(
     other = ["--split-by-prompt", "0.3", "--backbone", tiny_backbone("llama"), "--json"]
     done = invoke("embed", write_rows(rows), "--name", "mine", *other)
     second = json.loads(done.stdout)["features"]
-    one_line(invoke("train", "mine", "--k", "2"), 2, "2 features ids", embedded, second, "--features")
+    one_line(invoke("train", "mine", "--k", "2"), 2, "2 features ids", embedded, second, "choose one")
     assert invoke("train", "mine", "--k", "2", "--epochs", "1", "--features", second).exit_code == 0
 
 

@@ -217,7 +217,7 @@ def test_people_of_two_runs_are_not_mixed(pool: StoreFolder, tmp_path: Path, mon
     with pytest.raises(BadInput, match="empty': it holds files already; give a new folder"):
         adapt(pool, "planted", None, options, tmp_path / "empty")
     (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match="file: it is a file"):
+    with pytest.raises(BadInput, match="file': it is a file"):
         adapt(pool, "planted", None, options, tmp_path / "file")
 
     def interrupted(*_: object) -> None:

@@ -127,7 +127,7 @@ def test_bad_lines_stop_or_are_skipped(tmp_path: Path, line: bytes, message: str
     file.write_bytes(GOOD_LINE + line + b"\n" + GOOD_LINE)
     stopped = refused(file)
     assert stopped.startswith(f"{file}:2: {message}")
-    assert stopped.endswith("; fix the row, or skip such rows with --on-bad skip")
+    assert stopped.endswith("; fix the row, or skip such rows with `on_bad` skip")
     source = read_source(file, on_bad="skip")
     assert (source.rows, len(source.pairs), source.dropped) == (3, 2, {"malformed": 1})
     assert source.rejects[0].reason.startswith(f"malformed: {message}")
