@@ -16,7 +16,7 @@ from micropref.cache.maintenance.gc import Collection
 from micropref.cache.maintenance.listing import Listing
 from micropref.cache.maintenance.verify import Verification
 from micropref.cache.store import StoreFolder
-from micropref.heads.evaluation.selection import Contender
+from micropref.heads.evaluation.selection import Candidate
 from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
 from micropref.pipeline.demo.demo import Demo
 from micropref.pipeline.embedding.cost import Price
@@ -35,11 +35,11 @@ from micropref.pipeline.show.demo import show_demo
 from micropref.pipeline.show.diagnose import show_diagnosis
 from micropref.pipeline.show.embed import show_embedding
 from micropref.pipeline.show.evaluate import show_evaluation
-from micropref.pipeline.show.methods import show_system
+from micropref.pipeline.show.methods import show_method
 from micropref.pipeline.show.route import show_routed
 from micropref.pipeline.show.store import show_collection, show_listing, show_verification
 from micropref.pipeline.show.train import show_sweep, show_training
-from micropref.pipeline.training.method_runs import TrainedSystem
+from micropref.pipeline.training.method_runs import TrainedMethod
 from micropref.pipeline.training.sweep import Swept
 from micropref.pipeline.training.train import Trained
 
@@ -181,16 +181,16 @@ def test_a_sweep_and_another_method_fit() -> None:
         }
         for k in (1, 10) for lam in (0.0, 0.25)
     ]  # fmt: skip
-    by_k = [Contender(k, 0.4 + k / 1000, 0.0123, 0.0, 0.0) for k in range(1, 20)]
+    by_k = [Candidate(k, 0.4 + k / 1000, 0.0123, 0.0, 0.0) for k in range(1, 20)]
     text = fits(show_sweep(Swept(RUN, record(), MANY, by_k, rows, ["test"])))
     assert all(f"{one.size}: {one.nll:.4f} ± 0.0123" in text for one in by_k)
     assert all(f"{row['validation_nll']:.4f} ± 0.0123" in text for row in rows)
     assert "0.25" in text
     assert "restarts of some settings found other groups" in text
     pal = record(method="pal-a", k=1, settings={"k": 7, "seed": 0, "router_input": "prompt"})
-    assert "PAL-A, K = 7, learns from" in fits(show_system(TrainedSystem(RUN, pal, ["test"])))
+    assert "PAL-A, K = 7, learns from" in fits(show_method(TrainedMethod(RUN, pal, ["test"])))
     own = record(method="own-head", k=1, settings={"seed": 0, "router_input": "prompt"}, units=None)
-    assert "K =" not in fits(show_system(TrainedSystem(RUN, own, ["test"])))
+    assert "K =" not in fits(show_method(TrainedMethod(RUN, own, ["test"])))
 
 
 def test_a_comparison_has_every_system_and_attribute() -> None:
