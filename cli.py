@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 from typer.core import TyperGroup
 
+from micropref.cache.choices import TEST
 from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefError
 from micropref.cache.keys import finite
 from micropref.cache.store import StoreFolder
@@ -344,7 +345,7 @@ def ask(
     run: Annotated[str, typer.Argument(help="Run whose heads are weighed.")],
     user: Annotated[str | None, typer.Option("--user", help="User to interview; resumes earlier answers.")] = None,
     pool: Annotated[str | None, typer.Option("--pool", help="Data set to ask about.  [default: the run's own]")] = None,
-    split: Annotated[str, typer.Option(help="Split of the pool.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of the pool.")] = TEST,
     n: Annotated[int, typer.Option("--n", help="Questions at most.")] = 10,
     answers: Annotated[Path | None, typer.Option(help="File of 1, 2, s or q, a line each, in place of you.")] = None,
     threshold: Annotated[float, typer.Option(metavar="NATS", help=THRESHOLD_HELP)] = 0.01,

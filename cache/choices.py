@@ -10,3 +10,7 @@ RewardInput = Literal["plain", "context"]
 """Behind what responses were embedded: the prompt, or the context and the prompt."""
 TableFormat = Literal["table", "json", "csv", "parquet", "md"]
 """How the rows of a query are printed."""
+SplitName = Literal["train", "test"]
+TRAIN: SplitName = "train"
+TEST: SplitName = "test"
+"""The split that is scored."""

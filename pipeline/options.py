@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from micropref.cache.choices import RewardInput, TableFormat
+from micropref.cache.choices import RewardInput, SplitName, TableFormat
 from micropref.heads.choices import (
     AdaptMethod,
     Anchor,
@@ -32,6 +32,7 @@ __all__ = [
     "Prior",
     "RewardInput",
     "Solver",
+    "SplitName",
     "SweptMethod",
     "TableFormat",
     "Target",
@@ -60,7 +61,6 @@ OnBad = Literal["stop", "skip"]
 WantedRouterInput = Literal["auto", "prompt", "context"]
 GroupedBy = Literal["user", "attribute", "context"]
 RoutedBy = Literal["attribute", "context"]
-SplitName = Literal["train", "test"]
 ShotsFrom = SplitName
 """Split that choices to learn from are drawn from."""
 Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from micropref.cache.choices import TRAIN
 from micropref.cache.commits import read_commits
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure, MicroprefError
@@ -99,7 +100,7 @@ def _data(store: StoreFolder, run: Run) -> dict[str, Any]:
     name = run.record["data"]
     there = Dataset(name, store.dataset(name)) if name in store.names("datasets") else None
     state = "gone" if there is None else "changed since" if data_changed(run, there) else "as it was"
-    split = run.record.get("data_split", "train")
+    split = run.record.get("data_split", TRAIN)
     return {"data": name, "split": split, "digest": run.record["data_digest"], "now": state}
 
 

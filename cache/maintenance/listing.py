@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.run_names import RunNames, read_names, read_note
@@ -87,5 +88,5 @@ def _run(store: StoreFolder, name: str, datasets: dict[str, Dataset], names: Run
 
 def data_changed(run: Run, dataset: Dataset | None) -> bool:
     """Say whether the pairs that a run learned from are not those of its data set any more."""
-    split = run.record.get("data_split", "train")
+    split = run.record.get("data_split", TRAIN)
     return dataset is None or split not in dataset.splits() or dataset.digest(split) != run.record["data_digest"]

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from micropref.cache.choices import TEST
 from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure
@@ -104,7 +105,7 @@ def _run_rows(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a h
 
 def _run_row(run: Run, names: RunNames) -> dict[str, Any]:
     row = {name: run.record.get(name) for name in column_names("runs")}
-    own_test = (part for part in run.tables(run.record["data"]) if part.record["split"] == "test")
+    own_test = (part for part in run.tables(run.record["data"]) if part.record["split"] == TEST)
     row["test_accuracy"] = next((part.record["accuracy"] for part in own_test), None)
     row["settings"] = canonical_json(row["settings"])
     row["created"] = _utc(row["created"])

@@ -13,6 +13,8 @@ from scipy.optimize import linear_sum_assignment
 
 TIE = 1e-6
 """Nats from log ½ within which a probability is ½: what float32 leaves of two equal rewards."""
+BOOTSTRAP_SEED = 0
+"""Seed of the resamples of every reported interval, recorded with the figures."""
 RESAMPLES_AT_ONCE = 1 << 22
 """Drawn clusters held in memory at a time."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from micropref.cache.choices import TEST
 from micropref.pipeline.api.opened import OpenedStore
 from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.run import Run
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 class Using(OpenedStore):
     """What is done with runs and data sets."""
 
-    def evaluate(self, run: str | Run, *, data: str | None = None, split: str = "test") -> Evaluation:
+    def evaluate(self, run: str | Run, *, data: str | None = None, split: str = TEST) -> Evaluation:
         """Say how well every head, the best head and the mixture predict each attribute, with 95 % intervals.
 
         Args:
@@ -121,7 +122,7 @@ class Using(OpenedStore):
         shots: int | Sequence[int] = 16,
         method: AdaptMethod = "hedge",
         tau: float | None = None,
-        shots_from: ShotsFrom = "test",
+        shots_from: ShotsFrom = TEST,
         seed: int = 0,
         out: str | Path | None = None,
         run_name: str | None = None,
@@ -206,7 +207,7 @@ class Using(OpenedStore):
         *,
         methods: str | Sequence[str] = "all",
         seeds: int = 5,
-        split: str = "test",
+        split: str = TEST,
         shots: int = 16,
         budget: int = 50,
         k: int | None = None,

@@ -15,6 +15,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.comparison import Comparison, compare, group_means
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED
 from micropref.pipeline.comparison.entries import REFERENCE, Entry, entries
 from micropref.pipeline.comparison.experiment import Experiment, ExperimentOptions
 from micropref.pipeline.comparison.published import published
@@ -22,7 +23,6 @@ from micropref.pipeline.options import Paper
 from micropref.pipeline.progress import Announce
 
 AVERAGE = "average"
-BOOTSTRAP_SEED = 0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from micropref.cache.choices import RouterInput
+from micropref.cache.choices import TEST, TRAIN, RouterInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
@@ -28,7 +28,6 @@ from micropref.pipeline.comparison.published import published
 from micropref.pipeline.options import ArmoGate, Paper
 from micropref.pipeline.people.shot_sampling import ShotSample, sample_shots
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sources.splits import SPLIT
 from micropref.pipeline.training.method_data import MethodData, open_method_data
 
 SHOT_SEED = 0
@@ -39,7 +38,7 @@ SHOT_SEED = 0
 class ExperimentOptions:
     """Options of `compare`."""
 
-    split: str = "test"
+    split: str = TEST
     """Split that is scored."""
     shots: int = 16
     """Labelled pairs of each attribute for methods that adapt to them."""
@@ -142,7 +141,7 @@ class Experiment:
     @property
     def budget_from(self) -> str:
         """Return which split a router's pairs come from."""
-        return SPLIT if self._budget_in_train else self.options.split
+        return TRAIN if self._budget_in_train else self.options.split
 
     def _training(self, needs: frozenset[Need], router_input: RouterInput) -> MethodData:
         return open_method_data(
@@ -203,7 +202,7 @@ class Experiment:
 
     @cached_property
     def _budget_in_train(self) -> bool:
-        return SPLIT in self.target.splits() and self.options.split != SPLIT
+        return TRAIN in self.target.splits() and self.options.split != TRAIN
 
     @property
     def _most_from_test(self) -> int:
@@ -217,7 +216,7 @@ class Experiment:
     def _prompts_seen(self, trained: Dataset) -> pl.Series:
         """Return the prompts of all pairs that something was learned from."""
         sources = [trained] if self.target.name == trained.name else [trained, self.target]
-        tables = [one.linked_pairs(self.features.id, SPLIT, ["prompt_id"]) for one in sources if SPLIT in one.splits()]
+        tables = [one.linked_pairs(self.features.id, TRAIN, ["prompt_id"]) for one in sources if TRAIN in one.splits()]
         return pl.concat(tables)["prompt_id"].unique()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import torch
 
+from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.datasets import open_dataset
 from micropref.cache.runs import open_run
 from micropref.cache.sql.query import render, run_query
@@ -16,7 +17,7 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import load_pairs
-from micropref.heads.evaluation.metrics import cluster_intervals, correct
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.comparison.ceiling import ceiling
@@ -76,7 +77,7 @@ def run_demo(
     """
     files = write(generate(), source_folder(store))
     features = ""
-    for path, split in zip(files, ("train", "test"), strict=True):
+    for path, split in zip(files, (TRAIN, TEST), strict=True):
         # What an earlier version generated would otherwise stay next to these rows.
         sources = SourceOptions(split=split, replace=True)
         report = embed(store, [path], NAME, sources, EmbedOptions(backbone), announce=announce)
@@ -105,17 +106,17 @@ def _compare(store: StoreFolder, runs: dict[str, str]) -> list[dict[str, object]
     rows = []
     for model, run_id in runs.items():
         run = open_run(store, run_id)
-        test = load_pairs(dataset, features, "test", router_input=run.record["settings"]["router_input"])
+        test = load_pairs(dataset, features, TEST, router_input=run.record["settings"]["router_input"])
         mixture = Mixture.from_state(run.tensors())
         rows.append(_row(model, test.table, correct(mixture.log_probability(test.delta, test.router))))
-    test = load_pairs(dataset, features, "test", router_input="prompt")
+    test = load_pairs(dataset, features, TEST, router_input="prompt")
     right = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
     rows.append(_row(CEILING, test.table, right))
     return rows
 
 
 def _row(model: str, table: pl.DataFrame, right: torch.Tensor) -> dict[str, object]:
-    low, high = cluster_intervals(right[:, None], prompt_clusters(table), seed=0)
+    low, high = cluster_intervals(right[:, None], prompt_clusters(table), seed=BOOTSTRAP_SEED)
     groups = table.select("attribute").with_columns(right=pl.Series(right.numpy()))
     means = groups.group_by("attribute").agg(pl.col("right").mean()).sort("attribute")
     return {

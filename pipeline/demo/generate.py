@@ -20,6 +20,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
+from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import SplitName
 
@@ -44,7 +45,7 @@ HOME_SHARE = 2 / 3
 """Share of an annotator's choices made on home topics, and so of a topic's choices made by its home group."""
 TEST_SHARE = 0.2
 """Share of every topic's prompts that only the test split has."""
-CHOICES: dict[SplitName, int] = {"train": 8, "test": 2}
+CHOICES: dict[SplitName, int] = {TRAIN: 8, TEST: 2}
 """Choices one annotator makes in each split, all on different prompts."""
 
 
@@ -147,7 +148,7 @@ def generate(seed: int = 0, prompts: int = 600, annotators: int = 1200) -> DemoD
                 }
                 placed.append((prompt.position, row))
         rows[part] = [row for _, row in sorted(placed, key=lambda item: item[0])]
-    return DemoData(train=rows["train"], test=rows["test"], groups=groups)
+    return DemoData(train=rows[TRAIN], test=rows[TEST], groups=groups)
 
 
 def write(data: DemoData, folder: Path) -> tuple[Path, Path]:
@@ -187,7 +188,7 @@ def _pick_prompts(random: _Random, texts: _Texts, count: int) -> list[_Prompt]:
         turn, topic = position // len(names), names[position % len(names)]
         question, subject = pools[topic][turn]
         in_topic = len(range(names.index(topic), count, len(names)))
-        part: SplitName = "test" if turn < round(TEST_SHARE * in_topic) else "train"
+        part: SplitName = TEST if turn < round(TEST_SHARE * in_topic) else TRAIN
         answers = {name: _fill(random.pick(variants), subject) for name, variants in texts.styles.items()}
         prompts.append(_Prompt(position, question.format(**subject), topic, part, answers))
     return prompts

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.commits import Commit, commit, write_table
 from micropref.cache.datasets import Dataset, linked_keys
 from micropref.cache.errors import Damaged
@@ -30,7 +31,6 @@ from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions, covered, doubled_stems, read_sources
 from micropref.pipeline.sources.parts import Incoming, write_numbered
-from micropref.pipeline.sources.splits import TEST, TRAIN
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
 _LOCAL = EngineOptions()

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
@@ -21,12 +22,11 @@ from micropref.cache.run_names import find_run, holds_heads
 from micropref.cache.runs import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
-from micropref.heads.evaluation.metrics import cluster_intervals, correct
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
 from micropref.pipeline.training.method_runs import open_fitted
 
-BOOTSTRAP_SEED = 0
 KEYS = ["run", "data", "split", "part", "attribute"]
 
 
@@ -54,7 +54,7 @@ class Evaluation:
 
 
 @holds(run="run_id", data="data")
-def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: str = "test") -> Evaluation:
+def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: str = TEST) -> Evaluation:
     """Evaluate a run on a split of a data set, by default its own.
 
     The best head of an attribute is chosen on the validation part of the train split where there is one, and once
@@ -66,15 +66,15 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     dataset = open_dataset(store, data or run.record["data"])
     dataset.of_split(split)
     scored, missing = score_missing(fitted, dataset, split, None)
-    if split != "train" and "train" in dataset.splits():
-        scored += score_missing(fitted, dataset, "train", "validation")[0]
+    if split != TRAIN and TRAIN in dataset.splits():
+        scored += score_missing(fitted, dataset, TRAIN, "validation")[0]
     frame = current_scores(run, dataset, split)
     if not frame.height:
         raise BadInput(
             f"data set {dataset.name!r}, split {split!r}: no pair fits the backbone's length, so there is nothing to "
             "evaluate; embed with a larger `max_length`"
         )
-    validation = current_scores(run, dataset, "train").filter(pl.col("part") == "validation")
+    validation = current_scores(run, dataset, TRAIN).filter(pl.col("part") == "validation")
     tables = _tables(run, frame, validation)
     accuracy = float(correct(as_scores(run, frame).log_probability()).mean())
     _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})

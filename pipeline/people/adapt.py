@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import torch
 
+from micropref.cache.choices import TEST
 from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
@@ -21,16 +22,14 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
 from micropref.heads.choices import AdaptMethod
-from micropref.heads.evaluation.metrics import cluster_intervals, correct
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
 from micropref.heads.methods.base import Scores
-from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
 from micropref.pipeline.options import GroupedBy, ShotsFrom
 from micropref.pipeline.people.episodes import read_episode
 from micropref.pipeline.people.frozen_run import Frozen, ScoredPairs, open_frozen
 from micropref.pipeline.people.person_files import check_new, write_people
 from micropref.pipeline.people.shot_sampling import ShotSample, sample_shots
 from micropref.pipeline.people.strength import choose_strength
-from micropref.pipeline.sources.splits import SCORED
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class AdaptOptions:
     method: AdaptMethod = "hedge"
     tau: float | None = None
     """Temperature of `hedge`, 1 by default: Bayes' rule."""
-    shots_from: ShotsFrom = "test"
+    shots_from: ShotsFrom = TEST
     """Split the shots are sampled from; pairs of the test split are scored either way."""
     seed: int = 0
     """Of the sampling of shots."""
@@ -127,7 +126,7 @@ def adapt(
         "run": run.id,
         "parent": frozen.run.id,
         "data": frozen.dataset.name,
-        "split": SCORED,
+        "split": TEST,
         "grouped_by": options.by,
         "method": options.method,
         "groups": len(episode.names),
@@ -141,7 +140,7 @@ def adapt(
         run=run.id,
         parent=frozen.run.id,
         data=frozen.dataset.name,
-        split=SCORED,
+        split=TEST,
         by=options.by,
         method=options.method,
         shots_from=options.shots_from,
@@ -164,7 +163,7 @@ def _sample(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFr
         raise BadInput(
             f"shots is {options.shots!r}: none of the {len(sample.left_out)} groups by {options.by} of data set "
             f"{frozen.dataset.name!r} has {most} pairs in split {options.shots_from!r} and one of another prompt in "
-            f"{SCORED!r} (the most pairs: {max(sample.left_out.values())}); ask for fewer"
+            f"{TEST!r} (the most pairs: {max(sample.left_out.values())}); ask for fewer"
         )
     return table, sample
 
@@ -207,5 +206,5 @@ def _keep(run: Run, scored: ScoredPairs, scores: Scores, curve: pl.DataFrame) ->
         **{f"weight_{k}": scores.log_weights[:, k].exp().float().numpy() for k in heads},
     }
     tables = {"scores": pl.DataFrame(columns), "adaptation": curve}
-    files = {role: write_table(folder, f"adapt-{SCORED}", role, part.to_arrow()) for role, part in tables.items()}
-    commit(folder, f"adapt-{SCORED}", files, {"split": SCORED, "bootstrap_seed": BOOTSTRAP_SEED})
+    files = {role: write_table(folder, f"adapt-{TEST}", role, part.to_arrow()) for role, part in tables.items()}
+    commit(folder, f"adapt-{TEST}", files, {"split": TEST, "bootstrap_seed": BOOTSTRAP_SEED})

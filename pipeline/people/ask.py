@@ -16,6 +16,7 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from micropref.cache.choices import TEST
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import sha256_hex
@@ -27,7 +28,6 @@ from micropref.heads.adaptation.acquisition import information
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.people.frozen_run import Frozen, open_frozen
 from micropref.pipeline.people.strength import count_answers
-from micropref.pipeline.sources.splits import SCORED
 
 Reply = Literal["1", "2", "s", "q"]
 """The first response is preferred, the second, neither; or no more questions."""
@@ -42,7 +42,7 @@ class AskOptions:
 
     user: str
     """User to interview: any name; resumes earlier answers."""
-    split: str = SCORED
+    split: str = TEST
     """Split of the pool that questions are from; heads know the answers of train."""
     n: int = 10
     """Questions at most."""

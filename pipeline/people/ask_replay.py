@@ -13,20 +13,19 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from micropref.cache.choices import TEST
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.heads.adaptation.acquisition import POLICIES, asked_in_order
 from micropref.heads.adaptation.few_shot import Adapted
-from micropref.heads.evaluation.metrics import cluster_intervals, correct
-from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
 from micropref.pipeline.options import GroupedBy, ShotsFrom
 from micropref.pipeline.people.episodes import Episode, read_episode
 from micropref.pipeline.people.frozen_run import Frozen, open_frozen
 from micropref.pipeline.people.shot_sampling import sample_shots
 from micropref.pipeline.people.strength import count_answers
-from micropref.pipeline.sources.splits import SCORED
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class ReplayOptions:
 
     by: GroupedBy = "user"
     """Whose choices are one person's."""
-    split: ShotsFrom = "test"
+    split: ShotsFrom = TEST
     """Split of the choices that may be asked for; pairs of the test split are scored either way."""
     n: int = 10
     """Answers at most."""
@@ -129,7 +128,7 @@ def replay_policies(store: StoreFolder, run_id: str, data: str | None, options: 
 def _too_few(frozen: Frozen, options: ReplayOptions, left_out: dict[str, int]) -> str:
     return (
         f"candidates is {options.candidates}: none of the {len(left_out)} groups by {options.by} of data set "
-        f"{frozen.dataset.name!r} has as many pairs in split {options.split!r} and one of another prompt in {SCORED!r} "
+        f"{frozen.dataset.name!r} has as many pairs in split {options.split!r} and one of another prompt in {TEST!r} "
         f"(the most pairs: {max(left_out.values())}); give fewer, `split` train, or another `by`"
     )
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import polars as pl
 import torch
 
-from micropref.cache.choices import RewardInput
+from micropref.cache.choices import TEST, RewardInput
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
@@ -20,10 +20,8 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
 from micropref.heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
-from micropref.heads.evaluation.metrics import nll
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, nll
 from micropref.heads.fitting.settings import PairTensors
-from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
-from micropref.pipeline.sources.splits import SCORED
 from micropref.pipeline.training.data import open_fit_data
 from micropref.pipeline.training.identifiability import contexts_differ
 
@@ -121,7 +119,7 @@ def diagnose(
     """
     data = open_fit_data(store, name, routed=False, features=features, reward_input=reward_input)
     tested = load_pairs(
-        open_dataset(store, name), data.features, SCORED, router_input="prompt", reward_input=reward_input
+        open_dataset(store, name), data.features, TEST, router_input="prompt", reward_input=reward_input
     )
     seen = pl.concat([data.fitting.table["prompt_id"], data.validation.table["prompt_id"]]).unique()
     tested = tested.take(~tested.table["prompt_id"].is_in(seen.implode()))
@@ -132,7 +130,7 @@ def diagnose(
     if not found:
         raise BadInput(
             f"data set {name!r}: neither users, attributes nor contexts have pairs to fit, validation pairs and "
-            f"{SCORED} pairs of new prompts, two of a kind or more, so units cannot be told apart; embed rows "
+            f"{TEST} pairs of new prompts, two of a kind or more, so units cannot be told apart; embed rows "
             "in which one of these fields differs"
         )
     tables = (data.fitting.table, data.validation.table, tested.table)
@@ -149,7 +147,7 @@ def _reason(tables: tuple[pl.DataFrame, ...], kind: Literal["user", "attribute",
     known = named[0]
     if len(known) < 2:
         return f"{len(known):,} of them {'has' if len(known) == 1 else 'have'} pairs to fit, which takes two or more"
-    where = "validation pairs" if not known & named[1] else f"{SCORED} pairs of new prompts"
+    where = "validation pairs" if not known & named[1] else f"{TEST} pairs of new prompts"
     return f"none of the {len(known):,} with pairs to fit has {where} too"
 
 

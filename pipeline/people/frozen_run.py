@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 
+from micropref.cache.choices import TEST
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
@@ -21,7 +22,6 @@ from micropref.cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, r
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import unspent
 from micropref.pipeline.options import GroupedBy
-from micropref.pipeline.sources.splits import SCORED
 from micropref.pipeline.training.method_runs import FittedRun, open_fitted
 from micropref.pipeline.training.results import provenance
 
@@ -79,8 +79,8 @@ class Frozen:
 
         None stands for all: they are sampled from the scored split itself.
         """
-        scored = self.pairs_of(SCORED, by)
-        if split == SCORED:
+        scored = self.pairs_of(TEST, by)
+        if split == TEST:
             return scored, None
         table = pl.concat([self.pairs_of(split, by), scored])
         return table, table["split"] == split

@@ -11,16 +11,15 @@ from typing import Any, get_args
 import polars as pl
 import torch
 
+from micropref.cache.choices import TEST
 from micropref.cache.commits import commit, write_table
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.adaptation.online import Forecaster, Replay, replay, unlearned
-from micropref.heads.evaluation.metrics import cluster_intervals, correct
-from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
 from micropref.pipeline.options import GroupedBy
 from micropref.pipeline.people.frozen_run import open_frozen
-from micropref.pipeline.sources.splits import SCORED
 
 ROUTER = "router"
 """The run's own weights, which learn nothing: what a forecaster has to beat."""
@@ -64,8 +63,8 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
     are scored. Raises BadInput where no pair names a group.
     """
     frozen = open_frozen(store, run_id, data)
-    table = frozen.pairs_of(SCORED, by).drop_nulls(by)
-    scored = frozen.score(SCORED, table["pair_id"])
+    table = frozen.pairs_of(TEST, by).drop_nulls(by)
+    scored = frozen.score(TEST, table["pair_id"])
     names = table[by].unique().sort().to_list()
     group = table[by].replace_strict(names, range(len(names)), return_dtype=pl.Int64).to_torch()
     margins, own = scored.scores.margins, scored.scores.log_weights
@@ -74,7 +73,7 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
     replays = {ROUTER: [unlearned(margins[rows], own[rows]) for rows in rounds], **replays}
     weights = torch.stack([one.final for one in replays[KEPT]]).exp().float()
     settings = {"by": by, "forecaster": KEPT, "routed": False, "combine": "probability", "switches": switches}
-    run = frozen.save(store, "online", settings, SCORED, names, {"weights": weights})
+    run = frozen.save(store, "online", settings, TEST, names, {"weights": weights})
     place = {"run": run.id, "data": frozen.dataset.name, "grouped_by": by}
     rows = [
         {**place, "group_name": name, "forecaster": forecaster, **_figures(one)}
@@ -83,8 +82,8 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
     ]
     regret = pl.DataFrame(rows, schema_overrides={"best_head": pl.Int32, "bound": pl.Float64})
     folder = run.eval_folder(frozen.dataset.name)
-    file = write_table(folder, f"online-{SCORED}", "regret", regret.to_arrow())
-    commit(folder, f"online-{SCORED}", {"regret": file}, {"split": SCORED, "bootstrap_seed": BOOTSTRAP_SEED})
+    file = write_table(folder, f"online-{TEST}", "regret", regret.to_arrow())
+    commit(folder, f"online-{TEST}", {"regret": file}, {"split": TEST, "bootstrap_seed": BOOTSTRAP_SEED})
     order = torch.cat(rounds)
     clusters = (group if by == "user" else prompt_clusters(scored.table))[order]
     met_first = scored.table.select(pl.struct(by, "prompt_id").is_first_distinct()).to_series().to_torch()[order]
@@ -92,7 +91,7 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
         run=run.id,
         parent=frozen.run.id,
         data=frozen.dataset.name,
-        split=SCORED,
+        split=TEST,
         by=by,
         groups=len(names),
         pairs=table.height,

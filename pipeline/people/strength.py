@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from micropref.cache.choices import TRAIN
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
 from micropref.heads.choices import AdaptMethod
@@ -12,7 +13,6 @@ from micropref.pipeline.options import GroupedBy
 from micropref.pipeline.people.episodes import read_episode
 from micropref.pipeline.people.frozen_run import Frozen
 from micropref.pipeline.people.shot_sampling import sample_shots
-from micropref.pipeline.sources.splits import SPLIT
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def choose_strength(frozen: Frozen, by: GroupedBy, method: AdaptMethod, counts: 
     on. Where no group has enough for the largest number of shots, the next smaller one takes its place. Raises
     BadInput where none has enough for any.
     """
-    table = frozen.pairs_of(SPLIT, by)
+    table = frozen.pairs_of(TRAIN, by)
     for place in range(len(counts), 0, -1):
         sample = sample_shots(table, by, counts[place - 1], seed, shared=False, pool=table["part"] == "fit")
         if sample.group:

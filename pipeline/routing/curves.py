@@ -12,8 +12,7 @@ import polars as pl
 import torch
 
 from micropref.cache.vectors.groups import prompt_clusters
-from micropref.heads.evaluation.metrics import cluster_intervals
-from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals
 
 Taus = Mapping[int, float | None]
 """Size -> temperature; None where the router was left as it was."""

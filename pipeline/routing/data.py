@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from micropref.cache.choices import RewardInput
+from micropref.cache.choices import TEST, TRAIN, RewardInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.run_names import find_run, holds_heads
@@ -27,7 +27,6 @@ from micropref.heads.mixture import Mixture
 from micropref.pipeline.evaluation.scoring import unspent
 from micropref.pipeline.options import RoutedBy
 from micropref.pipeline.people.shot_sampling import sample_shots
-from micropref.pipeline.sources.splits import SCORED, SPLIT
 from micropref.pipeline.training.method_data import Reading
 from micropref.pipeline.training.method_runs import FittedRun, open_fitted
 
@@ -82,19 +81,17 @@ def open_route_data(
     fitted, mixture = _routable(store, run_id)
     dataset = open_dataset(store, data or fitted.run.record["data"])
     _check_features(fitted, dataset)
-    dataset.of_split(SCORED)
-    split = SPLIT if SPLIT in dataset.splits() else SCORED
+    dataset.of_split(TEST)
+    split = TRAIN if TRAIN in dataset.splits() else TEST
     responses = reward_input or fitted.reading.reward_input
     by, sample = _sample(fitted, dataset, split, size, seed)
     fresh = unspent(fitted.run) & ~pl.col("prompt_id").is_in(sample["prompt_id"].unique().implode())
-    scored = load_pairs(dataset, fitted.features, SCORED, router_input="context", reward_input=responses, only=fresh)
+    scored = load_pairs(dataset, fitted.features, TEST, router_input="context", reward_input=responses, only=fresh)
     if not len(scored):
-        raise BadInput(
-            f"data set {dataset.name!r}: every {SCORED} prompt is in the budget, so no pair is left to score"
-        )
+        raise BadInput(f"data set {dataset.name!r}: every {TEST} prompt is in the budget, so no pair is left to score")
     reads = fitted.reading
     before = load_pairs(
-        dataset, fitted.features, SCORED, router_input=reads.router_input, reward_input=reads.reward_input, only=fresh
+        dataset, fitted.features, TEST, router_input=reads.router_input, reward_input=reads.reward_input, only=fresh
     )
     return RouteData(
         fitted=fitted,

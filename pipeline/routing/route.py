@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from micropref.cache.choices import RewardInput
+from micropref.cache.choices import TEST, RewardInput
 from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import read_table
 from micropref.cache.errors import BadInput
@@ -20,13 +20,11 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
-from micropref.heads.evaluation.metrics import correct
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, correct
 from micropref.heads.mixture import Mixture, Router, pair_log_probability
-from micropref.pipeline.evaluation.evaluate import BOOTSTRAP_SEED
 from micropref.pipeline.options import RoutedBy
 from micropref.pipeline.routing import curves as route_tables
 from micropref.pipeline.routing.data import RouteData, open_route_data
-from micropref.pipeline.sources.splits import SCORED
 from micropref.pipeline.training.results import Figures, figures_of, provenance
 
 HIDDEN = 128
@@ -130,7 +128,7 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
         "run": run.id,
         "parent": found.fitted.run.id,
         "data": found.dataset.name,
-        "split": SCORED,
+        "split": TEST,
         "seed": options.setting.seed,
     }
     by_attribute = route_tables.curve(table, right, taus).select(
@@ -142,7 +140,7 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
         parent=found.fitted.run.id,
         data=found.dataset.name,
         drawn_from=found.split,
-        split=SCORED,
+        split=TEST,
         by=found.by,
         groups=sorted(set(found.sample[found.by])),
         pairs=len(found.scored),
@@ -215,6 +213,6 @@ def _validation(found: RouteData, mixture: Mixture) -> Figures:
 
 def _keep(run: Run, found: RouteData, curve: pl.DataFrame) -> None:
     """Keep the curve where the view finds it."""
-    folder, stem = run.eval_folder(found.dataset.name), f"route-{SCORED}"
+    folder, stem = run.eval_folder(found.dataset.name), f"route-{TEST}"
     file = write_table(folder, stem, "budget_curve", curve.to_arrow())
-    commit(folder, stem, {"budget_curve": file}, {"split": SCORED, "bootstrap_seed": BOOTSTRAP_SEED})
+    commit(folder, stem, {"budget_curve": file}, {"split": TEST, "bootstrap_seed": BOOTSTRAP_SEED})

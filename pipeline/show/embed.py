@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from micropref.cache.choices import TEST
 from micropref.pipeline.show.lines import next_step, paragraphs
-from micropref.pipeline.sources.splits import SCORED
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.embedding.cost import Price
@@ -44,8 +44,8 @@ def show_embedding(report: EmbedReport, *, planned: bool, store: Path | None = N
         lines.append(f"storing changed Δ by {report.delta_storage_error:.2%} (median, relative)")
     if report.shared_prompts:
         lines.append(f"warning: {report.shared_prompts:,} prompts are in another split as well: test is not held out")
-    if SCORED not in report.all_splits:
-        lines.append(f"no test split yet, which eval needs: micropref embed FILE --name {report.data} --split {SCORED}")
+    if TEST not in report.all_splits:
+        lines.append(f"no test split yet, which eval needs: micropref embed FILE --name {report.data} --split {TEST}")
     if planned:
         return paragraphs([*lines, "nothing was embedded: the same command without --plan does that"])
     return paragraphs(lines) + next_step("train", report.data, store=store)

@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from micropref.cache.choices import TEST, TRAIN
 from micropref.pipeline.options import DEFAULT_STORE
-from micropref.pipeline.sources.splits import SCORED, TRAIN
 
 WIDTH = 80
 """Columns of the narrowest terminal that reports are made for."""
@@ -48,7 +48,7 @@ def next_step(*words: str | None, store: Path | None = None) -> str:
 def next_evaluation(run: str, splits: Sequence[str], store: Path | None) -> str:
     """Return the line that scores a run: on test, or on another split where the data set has none."""
     others = [split for split in splits if split != TRAIN] or [TRAIN]
-    chosen = [] if SCORED in splits or not splits else ["--split", others[0]]
+    chosen = [] if TEST in splits or not splits else ["--split", others[0]]
     return next_step("eval", run, *chosen, store=store)
 
 

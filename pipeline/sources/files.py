@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 from micropref.pipeline.sources.jsonl import json_records
@@ -23,10 +24,10 @@ READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
 }
 ACCEPTED = ".jsonl, .jsonl.gz, .csv, .csv.gz, .parquet, or a folder of such files"
 SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "eval": "test",
+    "train": TRAIN,
+    "training": TRAIN,
+    "test": TEST,
+    "eval": TEST,
     "validation": "validation",
     "valid": "validation",
     "val": "validation",

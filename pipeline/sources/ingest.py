@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset, has_response_ids
 from micropref.cache.errors import BadInput
@@ -25,7 +26,7 @@ from micropref.pipeline.sources.pairs import (
 )
 from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.sources.reader import Source, read_source
-from micropref.pipeline.sources.splits import TEST, TRAIN, check_test_share, split_of
+from micropref.pipeline.sources.splits import check_test_share, split_of
 
 UNANIMOUS = "unanimous"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import sha256_hex
 
-TRAIN, TEST = "train", "test"
 VALIDATION_SHARE = 0.1
 """Share of train prompts set aside for choosing among models."""
 
@@ -13,7 +13,7 @@ VALIDATION_SHARE = 0.1
 def part_of(split: str, prompt_id: str) -> str:
     """Return the part a prompt's pairs play: `fit` or `validation` inside train, `test` in any other split."""
     if split != TRAIN:
-        return "test"
+        return TEST
     return "validation" if _uniform("part", prompt_id) < VALIDATION_SHARE else "fit"
 
 
@@ -31,8 +31,3 @@ def check_test_share(share: float) -> None:
 def _uniform(purpose: str, prompt_id: str) -> float:
     """Return a number in [0, 1) that only the purpose and the prompt decide."""
     return int(sha256_hex(f"{purpose}:{prompt_id}")[:13], 16) / 16**13
-
-
-SPLIT = "train"
-SCORED = "test"
-"""The split that is scored."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from micropref.cache.choices import RewardInput, RouterInput
+from micropref.cache.choices import TRAIN, RewardInput, RouterInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
@@ -24,7 +24,6 @@ from micropref.heads.choices import Latent
 from micropref.heads.fitting.pair_source import Source
 from micropref.heads.fitting.settings import PairTensors
 from micropref.pipeline.options import WantedRouterInput
-from micropref.pipeline.sources.splits import SPLIT
 from micropref.pipeline.training.identifiability import identify, unit_codes, unit_columns
 from micropref.pipeline.training.memory_budget import Budget
 
@@ -80,7 +79,7 @@ class FitData:
         """Return what run.json says of the data."""
         return {
             "data": self.dataset.name,
-            "data_digest": self.dataset.digest(SPLIT),
+            "data_digest": self.dataset.digest(TRAIN),
             "features": self.features.id,
             "streamed": isinstance(self.fitting, PairStream),
             "train_pairs": len(self.fitting),
@@ -143,7 +142,7 @@ def load_parts(
     dataset: Dataset, features: Features, router_input: RouterInput, reward_input: RewardInput = "plain"
 ) -> tuple[PairFeatures, PairFeatures]:
     """Return the fit and the validation pairs of the train split. Raises BadInput where one of them is empty."""
-    located = locate_pairs(dataset, features, SPLIT, router_input=router_input, reward_input=reward_input)
+    located = locate_pairs(dataset, features, TRAIN, router_input=router_input, reward_input=reward_input)
     fitting, validation = _parts(dataset, located)
     return fitting.load(), validation.load()
 
@@ -168,11 +167,11 @@ def _locate(
     dataset = open_dataset(store, name)
     opened = only_features(store, features, dataset.linked_features())
     read: RouterInput = "context" if routed and wanted != "prompt" else "prompt"
-    located = locate_pairs(dataset, opened, SPLIT, router_input=read, reward_input=reward_input)
+    located = locate_pairs(dataset, opened, TRAIN, router_input=read, reward_input=reward_input)
     there = bool(located.context.any())
     if wanted == "context" and not there:
         raise BadInput(
-            f"data set {name!r}, split {SPLIT!r}: no pair has a context for `router_input` context; "
+            f"data set {name!r}, split {TRAIN!r}: no pair has a context for `router_input` context; "
             "embed with `contexts`, or train with `router_input` prompt"
         )
     return dataset, located, read if there else "prompt"

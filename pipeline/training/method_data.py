@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from micropref.cache.choices import RewardInput, RouterInput
+from micropref.cache.choices import TRAIN, RewardInput, RouterInput
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
@@ -21,7 +21,6 @@ from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, lo
 from micropref.cache.vectors.rated_responses import load_rated
 from micropref.heads.methods.base import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
 from micropref.pipeline.options import WantedRouterInput
-from micropref.pipeline.sources.splits import SPLIT
 from micropref.pipeline.training.data import LoadedFitData, open_fit_data
 
 
@@ -117,7 +116,7 @@ def open_method_data(
     reading = Reading(source.router_input, reward_input, needs, units)
     located = None
     if "responses" in needs:
-        located = reading.locate(source.dataset, source.features, SPLIT, pl.lit(True))
+        located = reading.locate(source.dataset, source.features, TRAIN, pl.lit(True))
     fitting, validation = (
         reading.as_pairs(part, None if located is None else located.part(label).responses())
         for part, label in ((source.fitting, "fit"), (source.validation, "validation"))
@@ -139,7 +138,7 @@ def _units(source: LoadedFitData) -> Units:
     names = tuple(sorted(table[kind].drop_nulls().unique()))
     if not names:
         raise BadInput(
-            f"data set {source.dataset.name!r}, split {SPLIT!r}: no pair has a user or an attribute, so annotators "
+            f"data set {source.dataset.name!r}, split {TRAIN!r}: no pair has a user or an attribute, so annotators "
             "cannot be told apart; embed rows with one of these fields"
         )
     return Units(kind, names)
@@ -149,7 +148,7 @@ def _rated(source: LoadedFitData) -> RatedResponses:
     """Return the ratings of the prompts to fit: what is chosen on validation prompts has not seen theirs."""
     if source.reward_input == "context":
         raise BadInput("ratings are of responses without a context: give `reward_input` plain")
-    rated = load_rated(source.dataset, source.features, SPLIT, part="fit")
+    rated = load_rated(source.dataset, source.features, TRAIN, part="fit")
     clusters = clusters_of(rated.prompts)
     return RatedResponses(rated.embedding, rated.ratings, clusters, rated.attributes)
 
