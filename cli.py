@@ -39,6 +39,7 @@ from micropref.pipeline.options import (
     FitDtypeOption,
     GroupedBy,
     HiddenOption,
+    ImportShape,
     JsonOption,
     LatentOption,
     LrOption,
@@ -728,6 +729,55 @@ def demo(
     with training_progress() as progress:
         outcome = stage.run_demo(StoreFolder(store), _announce, progress, backbone)
     _print(outcome, show_demo(outcome), as_json=as_json)
+
+
+@app.command("import-vectors")
+def import_vectors(
+    sources: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".parquet, or a folder of these.")],
+    name: Annotated[str, typer.Option("--name", help="Data set to import into.")],
+    backbone_name: Annotated[
+        str, typer.Option("--backbone-name", metavar="TEXT", help="What made the vectors; part of the features id.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="What else tells them from others; part of the features id."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of every row.  [default: train]")] = None,
+    split_by_prompt: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Share of prompts that go to test; excludes --split.")
+    ] = None,
+    shape: Annotated[ImportShape, typer.Option("--format", help="Shape of the rows.")] = "auto",
+    store_dtype: Annotated[StoreDtype, typer.Option(help="auto: float16 where all are, else float32.")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Rows read of each source.")] = None,
+    on_bad: Annotated[OnBad, typer.Option(help="What a malformed row does.")] = "stop",
+    replace: Annotated[bool, typer.Option("--replace", help="Start the split over with these sources.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a data set of pairs whose vectors you already have.
+
+    A row is a pair: prompt, chosen, rejected, ... and FLOAT[D] columns prompt_vector, chosen_vector, rejected_vector.
+
+    \b
+    Example:
+      micropref import-vectors vectors.parquet --name mine --backbone-name my-8b --settings pooling=last
+    """
+    from micropref.pipeline.embedding.import_vectors import parse_settings
+
+    report = Store(store, _announce).import_vectors(
+        sources,
+        name,
+        backbone_name=backbone_name,
+        settings=parse_settings(settings or []),
+        split=split,
+        split_by_prompt=split_by_prompt,
+        format=shape,
+        store_dtype=store_dtype,
+        limit=limit,
+        on_bad=on_bad,
+        replace=replace,
+    )
+    _show(report, as_json=as_json)
 
 
 if __name__ == "__main__":

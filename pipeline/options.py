@@ -25,6 +25,7 @@ EngineName = Literal["local", "ray"]
 EmbedDtype = Literal["auto", "float32", "bfloat16", "float16"]
 StoreDtype = Literal["auto", "float16", "float32"]
 Shape = Literal["auto", "preference", "hh", "ratings", "reversals"]
+ImportShape = Literal["auto", "preference", "hh"]
 OnBad = Literal["stop", "skip"]
 FitMethod = Literal["mixture", "static", "single", "ensemble"]
 SystemMethod = Literal[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.embedding.cost import Price
+    from micropref.pipeline.embedding.import_vectors import ImportReport
     from micropref.pipeline.embedding.report import EmbedReport
 
 
@@ -24,23 +25,47 @@ def show_embedding(report: EmbedReport, *, planned: bool) -> str:
         more = report.tokens_forwarded / report.tokens_unique - 1
         rate = f"{report.tokens_per_second:,.0f} tokens/s"
         lines.append(f"{report.tokens_unique:,} tokens at {rate} ({report.pass_name} pass, which read {more:.1%} more)")
+    lines += _notes(
+        report,
+        {
+            "pairs whose prompt was cut to fit": report.trimmed,
+            "pairs whose two responses tokenize identically": report.indistinguishable,
+        },
+    )
+    return "\n".join(lines) + "\n"
+
+
+def show_import(report: ImportReport) -> str:
+    """Return the counts that a person checks before trusting what was imported."""
+    splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
+    lines = [
+        f"data set {report.data}: {report.pairs:,} pairs ({splits}), features {report.features} (imported, made by "
+        f"{report.backbone}, {report.store_dtype}[{report.width}])",
+        f"{report.texts:,} distinct texts: {report.texts_imported:,} imported, "
+        f"{report.texts_reused:,} already stored ({report.store_bytes / 1e6:,.1f} MB in all)",
+    ]
+    lines += _notes(report, {"pairs whose two responses have the same vector": report.indistinguishable})
+    return "\n".join(lines) + "\n"
+
+
+def _notes(report: EmbedReport | ImportReport, more: dict[str, int]) -> list[str]:
+    """Return a line for each thing that is there to be noted."""
     notes = {
         "left out": ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items()),
-        "pairs whose prompt was cut to fit": report.trimmed,
+        **more,
         "pairs with an empty response": report.empty_responses,
         "pairs without a context": report.without_context if report.without_context < report.pairs else 0,
-        "pairs whose two responses tokenize identically": report.indistinguishable,
         "pairs that repeat an earlier vote": report.repeated,
         "users": report.users,
     }
-    for label, value in notes.items():
-        if value:
-            lines.append(f"{label}: {value if isinstance(value, str) else format(value, ',')}")
+    lines = [
+        f"{label}: {value if isinstance(value, str) else format(value, ',')}" for label, value in notes.items() if value
+    ]
     if report.delta_storage_error is not None:
         lines.append(f"storing changed Δ by {report.delta_storage_error:.2%} (median, relative)")
     if report.shared_prompts:
         lines.append(f"warning: {report.shared_prompts:,} prompts are in another split as well: test is not held out")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _price(report: EmbedReport, price: Price) -> list[str]:

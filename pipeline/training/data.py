@@ -170,9 +170,11 @@ def _locate(
     located = locate_pairs(dataset, opened, SPLIT, router_input=read, reward_input=reward_input)
     there = bool(located.context.any())
     if wanted == "context" and not there:
+        imported = opened.imported is not None
+        way = "import with a column context_vector" if imported else "embed with --contexts FILE"
         raise BadInput(
             f"data set {name!r}, split {SPLIT!r}: no pair has a context for --router-input context; "
-            "embed with --contexts FILE, or train with --router-input prompt"
+            f"{way}, or train with --router-input prompt"
         )
     return dataset, located, read if there else "prompt"
 

@@ -160,6 +160,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_modules() -> None:
     assert choices(options.EmbedDtype) == choices(devices.DtypeName)
     assert choices(options.StoreDtype) == choices(embed_options.StoreDtype)
     assert choices(options.Shape) == {"auto", *shapes.COLUMNS}
+    assert choices(options.ImportShape) == {"auto", *shapes.ONE_PAIR_A_ROW}
     assert choices(options.OnBad) == choices(sources.OnBad)
     assert choices(options.FitMethod) == choices(settings.Method)
     assert choices(options.Method) == set(methods())

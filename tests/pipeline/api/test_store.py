@@ -22,10 +22,11 @@ from micropref.cli import app
 
 COMMANDS = {
     "embed": "embed", "train": "train", "sweep": "sweep", "evaluate": "eval", "route": "route", "adapt": "adapt",
-    "diagnose": "diagnose", "compare": "compare", "sql": "sql",
+    "diagnose": "diagnose", "compare": "compare", "sql": "sql", "import_vectors": "import-vectors",
 }  # fmt: skip
 RENAMED = {
     "embed": {"sources": "source", "shape": "format", "packing": "pass_"},
+    "import_vectors": {"sources": "source", "shape": "format"},
     "adapt": {"people": "out"},
     "compare": {"systems": "methods", "gate": "armo_gate"},
 }
