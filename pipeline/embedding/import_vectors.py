@@ -49,7 +49,7 @@ from micropref.pipeline.sources.rows import is_blank
 
 SHARD_TEXTS = 8192
 """Vectors of a shard at most."""
-SHARD_BYTES = 1 << 27
+SHARD_BYTES = 1 << 26
 """Bytes of a shard's vectors at most."""
 
 
@@ -258,17 +258,20 @@ class _Writer:
         return keys
 
     def _shards(self, wanted: set[int]) -> Iterator[tuple[list[int], npt.NDArray[Any]]]:
-        """Yield (texts, their vectors [n, D]), whole pairs as long as the limits allow."""
+        """Yield (texts, their vectors [n, D] in memory that the next shard uses again), a pair's new ones together."""
         most = max(len(VECTOR_COLUMNS), min(SHARD_TEXTS, SHARD_BYTES // (4 * self._files.width)))
-        waiting: dict[int, Vector] = {}
+        vectors = np.empty((most, self._files.width), dtype=np.float32)
+        waiting: list[int] = []
         for found in self._rows():
-            waiting |= {number: np.array(vector) for number, vector in found.items() if number in wanted}
-            wanted -= waiting.keys()
+            for number in [one for one in found if one in wanted]:
+                vectors[len(waiting)] = found[number]
+                waiting.append(number)
+            wanted -= found.keys()
             if len(waiting) > most - len(VECTOR_COLUMNS):
-                yield list(waiting), np.stack(list(waiting.values())).astype(np.float32)
-                waiting = {}
+                yield waiting, vectors[: len(waiting)]
+                waiting = []
         if waiting:
-            yield list(waiting), np.stack(list(waiting.values())).astype(np.float32)
+            yield waiting, vectors[: len(waiting)]
 
     def _rows(self) -> Iterator[dict[int, Vector]]:
         """Yield each used row's texts and their vectors."""

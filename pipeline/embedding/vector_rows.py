@@ -31,6 +31,8 @@ IDS = {"prompt": "prompt_id", "chosen": "chosen_id", "rejected": "rejected_id"}
 """Text → the id that stands for it where a file has no texts."""
 BATCH_BYTES = 1 << 25
 """Bytes of vectors decoded at a time."""
+READ_BYTES = 1 << 20
+"""Bytes of a column read at a time."""
 ROWS_AT_MOST = 1024
 SAME_WITHIN = 0.01
 """Two vectors of one text are the same if their distance is at most this share of the longer one: rounding to 16 bits
@@ -201,7 +203,9 @@ def batches(
     size = max(1, min(ROWS_AT_MOST, BATCH_BYTES // (len(VECTOR_COLUMNS) * 8 * files.width)))
     start = 0
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as opened:
+        # By default Arrow reads all row groups ahead, and each column of one whole: that would be the file.
+        reading = {"pre_buffer": False, "buffer_size": READ_BYTES}
+        with pq.ParquetFile(path, page_checksum_verification=True, **reading) as opened:
             there = None if columns is None else [name for name in columns if name in opened.schema_arrow.names]
             for batch in opened.iter_batches(batch_size=size, columns=there):
                 yield start, batch

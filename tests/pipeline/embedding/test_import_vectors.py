@@ -432,6 +432,23 @@ def test_a_stopped_import_goes_on(
     assert (found.problems, found.duplicate_vectors, found.vectors) == ([], 0, report.texts)
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_importing_again_mends_a_damaged_shard(
+    tmp_path: Path, opened: micropref.Store, rows: list[dict[str, Any]]
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [with_vectors(row) for row in rows])
+    opened.import_vectors(path, "mine", backbone_name="b")
+    before = stored_vectors(opened, "mine")
+    store = StoreFolder(opened.folder)
+    shard = only_features(store, None).commits[1].path("vectors")
+    shard.write_bytes(shard.read_bytes()[:-9] + b"rot of it")
+    assert len(verify(store).problems) >= 1
+    report = opened.import_vectors(path, "mine", backbone_name="b")
+    assert 0 < report.texts_imported <= 8
+    assert verify(store).problems == []
+    assert stored_vectors(opened, "mine").equals(before)
+
+
 def test_batches_stay_small(tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a file in one row group, few rows are decoded at a time and few vectors wait for their shard."""
     from micropref.pipeline.embedding import vector_rows
