@@ -189,6 +189,17 @@ def _tau(text: str) -> float | None:
         raise BadInput(f"tau is {text!r}: expected auto or a number above 0") from None
 
 
+def _settings(words: list[str] | None) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words or []]
+    for word, (name, equals, _) in zip(words or [], pairs, strict=True):
+        if not equals or not name.strip():
+            raise BadInput(f"settings is {word!r}: expected KEY=VALUE, such as pooling=mean")
+    found = {name: value for name, _, value in pairs}
+    if len(found) < len(pairs):
+        raise BadInput(f"settings has one of {', '.join(found)} twice: expected each key once")
+    return found
+
+
 def _projection(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
@@ -220,6 +231,27 @@ def embed(call: _Call) -> Any:
       micropref embed held-out.jsonl --name mine --split test
     """
     return call.store.embed(**call.arguments)
+
+
+@_command(
+    Store.import_vectors,
+    "import-vectors",
+    source=Form(metavar="FILE...", kind=list[Path], help=".parquet, or a folder of these."),
+    name=Form("--name"),
+    backbone_name=Form(metavar="TEXT"),
+    settings=Form(metavar="KEY=VALUE", kind=list[str], parse=_settings),
+    split_by_prompt=Form(metavar="SHARE"),
+)
+def import_vectors(call: _Call) -> Any:
+    """Make a data set of pairs whose vectors you have.
+
+    A row is a pair: prompt, chosen, rejected, ... and FLOAT[D] columns prompt_vector, chosen_vector, rejected_vector.
+
+    \b
+    Example:
+      micropref import-vectors vectors.parquet --name mine --backbone-name my-8b --settings pooling=last
+    """
+    return call.store.import_vectors(**call.arguments)
 
 
 @_command(Store.train, projection=PROJECTION, memory=MEMORY)

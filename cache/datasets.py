@@ -5,6 +5,7 @@ Next to them lie the links, one set for each features id: which vectors a pair's
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +84,15 @@ class Dataset:
         folder = self.folder / "links"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
+    def imported_from(self, features_id: str) -> str | None:
+        """Return what made the vectors of some features if they were imported; None where they were computed here."""
+        for part in self.parts:
+            with suppress(Damaged):  # what a damaged commit file said is not known
+                links = self.links(part, features_id)
+                if links is not None and "imported" in links.record:
+                    return str(links.record["imported"])
+        return None
+
     def doubled(self, split: str) -> list[Doubled]:
         """Return which parts of a split have pair ids in common, each two of them.
 
@@ -111,11 +121,7 @@ class Dataset:
         for part in self.of_split(split):
             links = self.links(part, features_id)
             if links is None:
-                raise BadInput(
-                    f"data set {self.name!r}, split {split!r}: source {part.record['source']} is not embedded with "
-                    f"features {features_id}; run `micropref embed {part.record['source']} --name {self.name} "
-                    f"--split {split}` with that backbone"
-                )
+                raise BadInput(self._not_embedded(part, features_id))
             pairs = read_table(part, "pairs", [name for name in columns if name in PAIR_SCHEMA.names])
             linked = read_table(links, "links", [name for name in columns if name not in PAIR_SCHEMA.names])
             frames.append(pl.concat([pairs, linked], how="horizontal"))
@@ -123,6 +129,18 @@ class Dataset:
         # A pair whose texts do not fit the backbone has no keys there.
         present = [name for name in KEY_COLUMNS if name in columns]
         return frame.filter(pl.any_horizontal(pl.col(present).is_not_null())) if present else frame
+
+    def _not_embedded(self, part: Commit, features_id: str) -> str:
+        source, split = part.record["source"], part.record["split"]
+        line = f"data set {self.name!r}, split {split!r}: source {source} is not embedded with features {features_id}; "
+        imported = self.imported_from(features_id)
+        if imported is not None:
+            return line + (
+                f"these vectors were imported (made by {imported!r}) and cannot be computed here: give the vectors of "
+                f"this source to `micropref import-vectors FILE --name {self.name} --split {split}` with the same "
+                "--backbone-name and --settings, or take another --features"
+            )
+        return line + f"run `micropref embed {source} --name {self.name} --split {split}` with that backbone"
 
 
 @dataclass(frozen=True)

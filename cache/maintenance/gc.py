@@ -55,7 +55,7 @@ def collect(store: StoreFolder, *, dry_run: bool = False, min_age_s: float = MIN
             _recover(store.features(name), min_age_s)
         features = open_features(store, name)
         for line in features.damaged().values():
-            raise Damaged(f"{line}; repair it with `micropref embed`, then collect")
+            raise Damaged(f"{line}; repair it with `micropref embed` or `import-vectors`, then collect")
         found = list(_unneeded(features, _needed_keys(store, name), min_age_s))
         going += found if dry_run else _remove_unless_needed(store, features, found, min_age_s)
     freed = sum(one.bytes for one in going)

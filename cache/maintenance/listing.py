@@ -51,7 +51,8 @@ def _features(store: StoreFolder, name: str) -> dict[str, Any]:
         "backbone": features.about().get("name"),
         "width": features.width,
         "dtype": str(features.dtype),
-        "max_length": features.settings["max_length"],
+        "max_length": features.settings.get("max_length"),
+        "imported": features.imported is not None,
         "vectors": sum(file.rows for file in files),
         "bytes": sum(file.bytes for file in files),
     }

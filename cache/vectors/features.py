@@ -36,7 +36,7 @@ from micropref.cache.vectors.parquet_layout import (
 )
 
 ROLE = "vectors"
-REWRITTEN = "embed again with the same backbone and options, which writes it anew and keeps the vectors"
+REWRITTEN = "embed again, or import again, with the same backbone and options: it is written anew, the vectors stay"
 READERS = min(8, os.cpu_count() or 1)
 
 
@@ -66,6 +66,12 @@ class Features:
     def width(self) -> int:
         """Return D."""
         return int(self.settings["width"])
+
+    @property
+    def imported(self) -> str | None:
+        """Return what made vectors that were imported, as the user named it; None where micropref computed them."""
+        record = self.settings.get("imported")
+        return None if record is None else str(record["backbone"])
 
     @property
     def dtype(self) -> np.dtype[Any]:

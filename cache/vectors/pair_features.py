@@ -160,7 +160,7 @@ def locate_pairs(
     frame = dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *keys])
     if only is not None:
         frame = frame.filter(only)
-    _require_responses(dataset, frame, split, reward_input)
+    _require_responses(dataset, features, frame, split, reward_input)
     router_key = pl.coalesce("context_key", "prompt_key") if router_input == "context" else pl.col("prompt_key")
     chosen, rejected = (_positions(features, frame, pl.col(name)) for name in response_columns(reward_input))
     router = _positions(features, frame, router_key)
@@ -186,8 +186,16 @@ def response_columns(reward_input: RewardInput) -> tuple[str, str]:
     return "chosen_key", "rejected_key"
 
 
-def _require_responses(dataset: Dataset, frame: pl.DataFrame, split: str, reward_input: RewardInput) -> None:
+def _require_responses(
+    dataset: Dataset, features: Features, frame: pl.DataFrame, split: str, reward_input: RewardInput
+) -> None:
     missing = int(frame[response_columns(reward_input)[0]].null_count())
+    if missing and features.imported is not None:
+        raise BadInput(
+            f"data set {dataset.name!r}, split {split!r}: --reward-input {reward_input} needs responses embedded "
+            f"behind their context, and features {features.id} were imported (made by {features.imported!r}) without "
+            "these; use --reward-input plain"
+        )
     if missing:
         raise BadInput(
             f"data set {dataset.name!r}, split {split!r}: {missing} of {frame.height} pairs have no responses embedded "
@@ -202,7 +210,7 @@ def _positions(features: Features, frame: pl.DataFrame, key: pl.Expr) -> Rows:
     if lost:
         raise Failure(
             f"features {features.id}: {lost} of {len(positions)} vectors are not in the store any more; "
-            "run the `micropref embed` of this data set again"
+            f"run the `micropref {'import-vectors' if features.imported else 'embed'}` of this data set again"
         )
     return positions
 

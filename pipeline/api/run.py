@@ -18,7 +18,8 @@ class Run:
     """A fitted model and how it came to be. `Store.run` opens one.
 
     Example:
-        run = Store().run("mixture-1a2b3c4d")
+        store = Store("data")
+        run = store.run(store.train("mine", k=5).run)
         run.settings["k"], run.heads.shape, run.table("head_accuracy")
 
     """

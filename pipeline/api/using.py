@@ -51,7 +51,9 @@ class Using(OpenedStore):
             BadInput: for unknown names.
 
         Example:
-            Store("data").evaluate("mixture-1a2b3c4d").mixture_accuracy
+            store = Store("data")
+            trained = store.train("mine", k=5)
+            store.evaluate(trained.run).mixture_accuracy
 
         """
         from micropref.pipeline.evaluation import evaluate as stage
@@ -99,7 +101,9 @@ class Using(OpenedStore):
             BadInput: for unknown names, and data without contexts.
 
         Example:
-            Store("data").route("mixture-1a2b3c4d", budget=[5, 10, 50])
+            store = Store("data")
+            trained = store.train("mine", k=5, router_input="prompt")
+            store.route(trained.run, budget=[5, 10])
 
         """
         from micropref.heads.adaptation.router_refit import RouteSetting
@@ -148,7 +152,9 @@ class Using(OpenedStore):
             BadInput: for unknown names, and groups with too few choices.
 
         Example:
-            Store("data").adapt("mixture-1a2b3c4d", "user", shots=[1, 2, 4])
+            store = Store("data")
+            trained = store.train("mine", k=5)
+            store.adapt(trained.run, "user", shots=[1, 2, 4])
 
         """
         from micropref.pipeline.people import adapt as stage

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from micropref.cache.schemas import KEY_BYTES, KEY_TYPE, LINK_SCHEMA
+from micropref.cache.schemas import KEY_BYTES
 from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.options import Responses
 from micropref.pipeline.sources.pairs import PreferencePair, prompt_id
@@ -150,18 +149,3 @@ def _first_uses(local: npt.NDArray[np.int64], count: int) -> list[tuple[int, int
     used, first = np.unique(local.T[places, roles], return_index=True)
     assert len(used) == count, "every text is some pair's"
     return [(int(roles[at]), int(places[at])) for at in first]
-
-
-def link_table(plan: TextPlan, rows: range, pair_ids: list[str]) -> pa.Table:
-    """Return which vectors the pairs of `rows` became, in the store's schema."""
-    lengths = np.array(plan.lengths or [0], dtype=np.int32)
-    keys = np.array([*plan.keys, None], dtype=object)  # number -1 finds the None at the end
-    columns = {f"{role}_key": pa.array(keys[plan.roles[at, rows]], KEY_TYPE) for at, role in enumerate(ROLES)}
-    for role in ("prompt", "chosen", "rejected"):
-        numbers = plan.roles[ROLES.index(role), rows]
-        if role != "prompt":  # only responses behind a context were wanted
-            behind = plan.roles[ROLES.index(f"{role}_context"), rows]
-            numbers = np.where(numbers >= 0, numbers, behind)
-        columns[f"{role}_tokens"] = pa.array(lengths[numbers], pa.int32(), mask=numbers < 0)
-    trimmed = pa.array(plan.trimmed[rows.start : rows.stop])
-    return pa.table({"pair_id": pair_ids, **columns, "trimmed": trimmed}, schema=LINK_SCHEMA)

@@ -7,14 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 
-import polars as pl
-
-from micropref.cache.errors import BadInput, Failure
+from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.leases import Leases
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
-from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.embedding.linking import store_and_link
 from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.forwarding.engines.base import Engine, drive
 from micropref.pipeline.forwarding.shards import Demand, Shard
@@ -23,9 +21,6 @@ from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce, progress_bar
 from micropref.pipeline.sources.pairs import PreferencePair
 from micropref.pipeline.text.tokenizer import PairTokenizer
-
-ROUNDS = 3
-"""How often vectors that vanish while a command runs are embedded again."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +45,19 @@ def store_vectors(
 ) -> tuple[TextPlan, Forwarded]:
     """Store what has no vector yet, and have it linked by `link` when every text of the plan was found.
 
-    Shards are leased, which keeps `gc` away from what was stored before, and located again before and after they are
-    linked. What is removed all the same, by a `gc --min-age 0` at the same moment, is embedded again. Raises Failure
-    where that goes on.
+    Raises Failure where vectors keep going while this runs; see `store_and_link`.
     """
-    forwarded, linked = summary([], 0.0), False
-    for _ in range(ROUNDS):
-        leases = leased.enter_context(Leases(features, work.announce))
+    forwarded, plan = summary([], 0.0), TextPlan((), work.tokenizer, features.id, responses)
+
+    def put(leases: Leases) -> list[bytes]:
+        nonlocal forwarded, plan
         plan = TextPlan(pairs, work.tokenizer, features.id, responses)
-        limit = work.tokenizer.options.max_length
-        missing = missing_shards(plan, leases.stored, limit)
+        missing = missing_shards(plan, leases.stored, work.tokenizer.options.max_length)
         forwarded += _forward(work, plan, missing, leases)
-        features, lost = _located(store, features, plan)
-        if not lost and not linked:
-            link(plan)
-            linked = True
-            features, lost = _located(store, features, plan)
-        if not lost:
-            return plan, forwarded
-        work.announce(f"{lost:,} vectors went while this command ran, by `gc` it seems: they are embedded again")
-    raise Failure(
-        f"{features.folder}: vectors went {ROUNDS} times while this command ran; stop the `gc` that runs at the same "
-        "time, then give the same command again: it goes on from there"
-    )
+        return plan.keys
 
-
-def _located(store: StoreFolder, features: Features, plan: TextPlan) -> tuple[Features, int]:
-    """Return the features as they are now, and how many texts of a plan have no vector there."""
-    features, _ = whole_features(store, features.settings)
-    return features, int((features.locate(pl.Series(plan.keys, dtype=pl.Binary)) < 0).sum())
+    store_and_link(store, features, work.announce, leased, put, lambda: link(plan))
+    return plan, forwarded
 
 
 def missing_shards(

@@ -18,6 +18,7 @@ import torch
 
 from micropref.cache.errors import Failure
 from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.storage_error import delta_error
 from micropref.pipeline.backbone.architecture import length_limits
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.forwarding.batching import require_finite
@@ -104,7 +105,7 @@ class Worker:
             shard.demand,
             forwarded,
             chosen.name,
-            delta_error(shard, vectors, vectors.astype(self._features.dtype)),
+            delta_error(vectors, vectors.astype(self._features.dtype), shard.sides),
             tuple(notes),
         )
 
@@ -176,17 +177,6 @@ def load_for(job: Job) -> Backbone:
             f"({found[differs[0]]}, not {job.settings[differs[0]]}): give all machines the same files and packages"
         )
     return backbone
-
-
-def delta_error(shard: Shard, exact: Vectors, stored: npt.NDArray[Any]) -> float | None:
-    """Return the median over the shard's pairs of |Δ stored - Δ| / |Δ|."""
-    chosen, rejected = shard.sides
-    if not len(chosen):
-        return None
-    delta = exact[chosen] - exact[rejected]
-    kept = stored[chosen].astype(np.float32) - stored[rejected].astype(np.float32)
-    error = np.linalg.norm(kept - delta, axis=1) / np.maximum(np.linalg.norm(delta, axis=1), 1e-30)
-    return float(np.median(error))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from micropref.pipeline.show.lines import next_step, paragraphs
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.embedding.cost import Price
+    from micropref.pipeline.embedding.import_vectors import ImportReport
     from micropref.pipeline.embedding.report import EmbedReport
 
 
@@ -28,27 +29,51 @@ def show_embedding(report: EmbedReport, *, planned: bool, store: Path | None = N
         more = report.tokens_forwarded / report.tokens_unique - 1
         rate = f"{report.tokens_per_second:,.0f} tokens/s"
         lines.append(f"{report.tokens_unique:,} tokens at {rate} ({report.pass_name} pass, which read {more:.1%} more)")
+    lines += _notes(
+        report,
+        {
+            "pairs whose prompt was cut to fit": report.trimmed,
+            "pairs whose two responses tokenize identically": report.indistinguishable,
+        },
+    )
+    if planned:
+        return paragraphs([*lines, "nothing was embedded: the same command without --plan does that"])
+    return paragraphs(lines) + next_step("train", report.data, store=store)
+
+
+def show_import(report: ImportReport, store: Path | None = None) -> str:
+    """Return the counts that a person checks before trusting what was imported."""
+    splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
+    lines = [
+        f"data set {report.data}: {report.pairs:,} pairs ({splits}), features {report.features} (imported, made by "
+        f"{report.backbone}, {report.store_dtype}[{report.width}])",
+        f"{report.texts:,} distinct texts: {report.texts_imported:,} imported, "
+        f"{report.texts_reused:,} already stored ({report.store_bytes / 1e6:,.1f} MB in all)",
+    ]
+    lines += _notes(report, {"pairs whose two responses have the same vector": report.indistinguishable})
+    return paragraphs(lines) + next_step("train", report.data, store=store)
+
+
+def _notes(report: EmbedReport | ImportReport, more: dict[str, int]) -> list[str]:
+    """Return a line for each thing that is there to be noted."""
     notes = {
         "left out": ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items()),
-        "pairs whose prompt was cut to fit": report.trimmed,
+        **more,
         "pairs with an empty response": report.empty_responses,
         "pairs without a context": report.without_context if report.without_context < report.pairs else 0,
-        "pairs whose two responses tokenize identically": report.indistinguishable,
         "pairs that repeat an earlier vote": report.repeated,
         "users": report.users,
     }
-    for label, value in notes.items():
-        if value:
-            lines.append(f"{label}: {value if isinstance(value, str) else format(value, ',')}")
+    lines = [
+        f"{label}: {value if isinstance(value, str) else format(value, ',')}" for label, value in notes.items() if value
+    ]
     if report.delta_storage_error is not None:
         lines.append(f"storing changed Δ by {report.delta_storage_error:.2%} (median, relative)")
     if report.shared_prompts:
         lines.append(f"warning: {report.shared_prompts:,} prompts are in another split as well: test is not held out")
     if TEST not in report.all_splits:
-        lines.append(f"no test split yet, which eval needs: micropref embed FILE --name {report.data} --split {TEST}")
-    if planned:
-        return paragraphs([*lines, "nothing was embedded: the same command without --plan does that"])
-    return paragraphs(lines) + next_step("train", report.data, store=store)
+        lines.append(f"no test split yet, which eval needs: the same command with other rows and --split {TEST}")
+    return lines
 
 
 def _price(report: EmbedReport, price: Price) -> list[str]:

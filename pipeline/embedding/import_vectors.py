@@ -1,0 +1,287 @@
+"""Vectors that a user already has become features of the store, and their pairs a data set, as `embed` makes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from micropref.cache.errors import BadInput
+from micropref.cache.maintenance.gc import remove_damaged
+from micropref.cache.maintenance.leases import Leases
+from micropref.cache.schemas import KEY_BYTES, KEY_COLUMNS
+from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.opening import whole_features
+from micropref.cache.vectors.storage_error import delta_error
+from micropref.pipeline.embedding.linking import (
+    commit_parts,
+    finished_sources,
+    forget_damaged,
+    open_to_fill,
+    read_unfinished,
+    retired_parts,
+    store_and_link,
+)
+from micropref.pipeline.embedding.source_counts import SourceCounts, count_sources
+from micropref.pipeline.embedding.vector_rows import (
+    VECTOR_COLUMNS,
+    Vector,
+    VectorFiles,
+    VectorReader,
+    batches,
+    look_at,
+    text_digest,
+    text_key,
+    vectors_of,
+)
+from micropref.pipeline.progress import Announce, progress_bar
+from micropref.pipeline.sources.files import source_files
+from micropref.pipeline.sources.ingest import SourceOptions, covered, doubled_stems
+from micropref.pipeline.sources.pairs import PreferencePair
+from micropref.pipeline.sources.rows import is_blank
+
+SHARD_TEXTS = 8192
+"""Vectors of a shard at most."""
+SHARD_BYTES = 1 << 26
+"""Bytes of a shard's vectors at most."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a user says of his vectors."""
+
+    backbone_name: str
+    """What made them."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What else tells them from others of the same backbone, such as pooling."""
+    store_dtype: Literal["auto", "float16", "float32"] = "auto"
+    """In which numbers they are stored; auto: float16 where all are float16, else float32."""
+
+    def __post_init__(self) -> None:
+        if is_blank(self.backbone_name):
+            raise BadInput("--backbone-name '': expected what made the vectors, such as qwen3-8b-layer-30")
+
+    def record(self, files: VectorFiles) -> dict[str, Any]:
+        """Return the features record: its hash is the features id."""
+        halves = "float16" if files.halves else "float32"
+        return {
+            "imported": {"backbone": self.backbone_name, "settings": dict(self.settings)},
+            "width": files.width,
+            "store_dtype": halves if self.store_dtype == "auto" else self.store_dtype,
+        }
+
+
+@dataclass(frozen=True)
+class ImportReport(SourceCounts):
+    """What `import-vectors` did."""
+
+    features: str
+    """Features id, the name of these vectors under their record."""
+    backbone: str
+    """What made them, as the user says."""
+    width: int
+    """Numbers of a vector."""
+    store_dtype: str
+    """In which numbers they are stored."""
+    texts: int
+    """Distinct texts the pairs have."""
+    texts_imported: int
+    """Vectors stored now."""
+    texts_reused: int
+    """Texts whose vectors were there already."""
+    indistinguishable: int
+    """Pairs whose two responses have the same vector: their margin is always 0."""
+    delta_storage_error: float | None
+    """Median relative error of Δ by the storage dtype, on the first shard stored now."""
+    store_bytes: int
+    """Size of these texts' vectors as stored."""
+    seconds: float
+    """Wall time of the command."""
+
+
+@dataclass(frozen=True)
+class ImportedTexts:
+    """The distinct texts of N pairs, numbered in order of first use, as `linking` takes them."""
+
+    keys: list[bytes]
+    roles: npt.NDArray[np.int64]
+    indistinguishable: npt.NDArray[np.bool_]
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Return nothing: nobody counted tokens."""
+        return ()
+
+    @property
+    def trimmed(self) -> npt.NDArray[np.bool_]:
+        """Return that no [N] prompt was cut here."""
+        return np.zeros(self.roles.shape[1], dtype=np.bool_)
+
+    @property
+    def overlong(self) -> npt.NDArray[np.bool_]:
+        """Return that every pair [N] has its texts."""
+        return np.zeros(self.roles.shape[1], dtype=np.bool_)
+
+
+def import_vectors(
+    store: StoreFolder,
+    paths: Sequence[Path],
+    name: str,
+    sources: SourceOptions,
+    options: ImportOptions,
+    *,
+    announce: Announce = lambda _: None,
+) -> ImportReport:
+    """Import Parquet files of pairs and their vectors into a data set. What is stored is not stored again.
+
+    Files are read twice, in batches: every row is checked before anything is written. Raises BadInput, naming row and
+    column, for what cannot be used.
+    """
+    start = time.monotonic()
+    files = look_at(paths)
+    dataset = open_to_fill(store, name, announce)
+    doubled = doubled_stems(dataset, sources.splits)
+    known = {path: covered(dataset, path, sources, doubled) for path in dict.fromkeys(paths)}
+    features, damaged = whole_features(store, options.record(files))
+    for line in damaged.values():
+        announce(f"{line}; what it held is stored again where these files have it")
+    finished = finished_sources(dataset, features, known, "plain")
+    reader = VectorReader(files, features)
+    incoming = read_unfinished(known, finished, sources, announce, reader)
+    if files.ids:
+        announce(f"{paths[0]}: ids stand for texts: the views show ids, and parts are drawn from prompt ids")
+    pairs = [pair for one in incoming for pair in one.pairs]
+    texts = _number_texts(pairs, features.id, files, reader)
+    unread = [file for path in known if path not in finished for file in source_files(path)]
+    features.create({"name": options.backbone_name, "imported": True}, None)
+    writer = _Writer(features, files, unread, pairs, texts)
+    with ExitStack() as leased:
+        retired = retired_parts(dataset, sources, incoming, finished)
+
+        def link() -> None:
+            nonlocal dataset
+            dataset = commit_parts(dataset, features, incoming, texts, "plain", retired)
+
+        store_and_link(store, features, announce, leased, writer.put, link)
+        if sources.replace:
+            dataset = forget_damaged(dataset, sources.splits)
+    for line in remove_damaged(store, features):
+        announce(f"warning: {line}")
+    unchanged = [part for parts in finished.values() for part in parts]
+    links = [item for part in unchanged if (item := dataset.links(part, features.id))]
+    counts, old = count_sources(dataset.reopened(), incoming, unchanged, links, overlong=0)
+    distinct = len(old | set(texts.keys))
+    return ImportReport(
+        **vars(counts),
+        features=features.id,
+        backbone=options.backbone_name,
+        width=features.width,
+        store_dtype=str(features.dtype),
+        texts=distinct,
+        texts_imported=writer.stored,
+        texts_reused=distinct - writer.stored,
+        indistinguishable=int(texts.indistinguishable.sum()) + sum(item.record["indistinguishable"] for item in links),
+        delta_storage_error=writer.error,
+        store_bytes=distinct * (features.row_bytes + KEY_BYTES),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _number_texts(
+    pairs: Sequence[PreferencePair], features_id: str, files: VectorFiles, reader: VectorReader
+) -> ImportedTexts:
+    numbers: dict[bytes, int] = {}
+    roles = np.full((len(KEY_COLUMNS), len(pairs)), -1, dtype=np.int64)
+    for row, pair in enumerate(pairs):
+        for column in VECTOR_COLUMNS:
+            if column == "context_vector" and (pair.context is None or not files.contexts):
+                continue
+            number = numbers.setdefault(text_digest(column, pair), len(numbers))
+            roles[KEY_COLUMNS.index(column.replace("_vector", "_key")), row] = number
+    same = np.array([str(pair.origin) in reader.same_sides for pair in pairs], dtype=np.bool_)
+    return ImportedTexts([text_key(features_id, digest) for digest in numbers], roles, same)
+
+
+class _Writer:
+    """Stores the vectors of an import's files, a shard at a time, in the order of their rows."""
+
+    def __init__(
+        self,
+        features: Features,
+        files: VectorFiles,
+        paths: Sequence[Path],
+        pairs: Sequence[PreferencePair],
+        texts: ImportedTexts,
+    ) -> None:
+        self._features, self._files, self._paths, self._texts = features, files, paths, texts
+        self._pair_of = {(pair.origin.path, pair.origin.line): row for row, pair in enumerate(pairs)}
+        self.stored = 0
+        """Vectors stored so far."""
+        self.error: float | None = None
+        """Relative error of Δ in the first shard that has both sides of a pair."""
+
+    def put(self, leases: Leases) -> list[bytes]:
+        """Store what has no vector yet, and return the keys of all texts."""
+        keys = self._texts.keys
+        there = leases.stored(keys)
+        wanted = {number for number, key in enumerate(keys) if key not in there}
+        if wanted:
+            with progress_bar(len(wanted), "storing", "vector") as advance:
+                for numbers, vectors in self._shards(wanted):
+                    shard = [keys[number] for number in numbers]
+                    leases.expect(shard)
+                    if not self._features.has_shard(shard):  # another writer was faster
+                        self._features.write_shard(shard, vectors, {})
+                        self.stored += len(shard)
+                    if self.error is None:
+                        self.error = self._storage_error(numbers, vectors)
+                    advance(len(shard))
+        return keys
+
+    def _shards(self, wanted: set[int]) -> Iterator[tuple[list[int], npt.NDArray[Any]]]:
+        """Yield (texts, their vectors [n, D] in memory that the next shard uses again), a pair's new ones together."""
+        most = max(len(VECTOR_COLUMNS), min(SHARD_TEXTS, SHARD_BYTES // (4 * self._files.width)))
+        vectors = np.empty((most, self._files.width), dtype=np.float32)
+        waiting: list[int] = []
+        for found in self._rows():
+            for number in [one for one in found if one in wanted]:
+                vectors[len(waiting)] = found[number]
+                waiting.append(number)
+            wanted -= found.keys()
+            if len(waiting) > most - len(VECTOR_COLUMNS):
+                yield waiting, vectors[: len(waiting)]
+                waiting = []
+        if waiting:
+            yield waiting, vectors[: len(waiting)]
+
+    def _rows(self) -> Iterator[dict[int, Vector]]:
+        """Yield each used row's texts and their vectors."""
+        for path in self._paths:
+            for start, batch in batches(path, self._files, VECTOR_COLUMNS):
+                columns = {name: vectors_of(batch.column(name)) for name in batch.schema.names}
+                for at in range(batch.num_rows):
+                    row = self._pair_of.get((str(path), start + at + 1))
+                    if row is not None:
+                        yield self._of_row(row, {name: column[at] for name, column in columns.items()})
+
+    def _of_row(self, row: int, vectors: Mapping[str, Vector | None]) -> dict[int, Vector]:
+        found: dict[int, Vector] = {}
+        for name, vector in vectors.items():
+            number = int(self._texts.roles[KEY_COLUMNS.index(name.replace("_vector", "_key")), row])
+            if number >= 0 and vector is not None:
+                found.setdefault(number, vector)
+        return found
+
+    def _storage_error(self, numbers: list[int], vectors: npt.NDArray[Any]) -> float | None:
+        place = np.full(len(self._texts.keys), -1, dtype=np.int64)
+        place[numbers] = np.arange(len(numbers))
+        columns = [KEY_COLUMNS.index(f"{side}_key") for side in ("chosen", "rejected")]
+        sides = place[self._texts.roles[columns]]
+        return delta_error(vectors, vectors.astype(self._features.dtype), sides[:, (sides >= 0).all(axis=0)])
