@@ -353,7 +353,7 @@ def adapt(
         if switches is not None:
             raise BadInput(f"switches is {switches}: only `online` follows changes of taste; give both or neither")
         return call.store.adapt(**call.arguments)
-    from micropref.cache.run_names import check_new_run_name, name_new_run
+    from micropref.cache.runs.names import check_new_run_name, name_new_run
     from micropref.pipeline.api.reports import readable
     from micropref.pipeline.people.online import adapt_online
     from micropref.pipeline.show.adapt import show_online
@@ -598,7 +598,7 @@ def name_run(
       micropref name mixture-1a2b3c4d best
       micropref name best --remove best
     """
-    from micropref.cache.run_names import find_run, rename
+    from micropref.cache.runs.names import find_run, rename
     from micropref.pipeline.show.runs import Named, show_named
 
     found = find_run(StoreFolder(store), run).id
@@ -619,7 +619,7 @@ def note(
     Example:
       micropref note best "heads 0 and 3 look alike"
     """
-    from micropref.cache.run_names import find_run, read_note, write_note
+    from micropref.cache.runs.names import find_run, read_note, write_note
     from micropref.pipeline.show.runs import Noted, show_noted
 
     found = find_run(StoreFolder(store), run)

@@ -138,7 +138,7 @@ class Dataset:
             return line + (
                 f"these vectors were imported (made by {imported!r}) and cannot be computed here: give the vectors of "
                 f"this source to `micropref import-vectors FILE --name {self.name} --split {split}` with the same "
-                "--backbone-name and --settings, or take another --features"
+                "`--backbone-name` and `--settings`, or take other `features`"
             )
         return line + f"run `micropref embed {source} --name {self.name} --split {split}` with that backbone"
 

@@ -10,8 +10,8 @@ from micropref.cache.commits import read_commits
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure, MicroprefError
 from micropref.cache.maintenance.listing import data_changed
-from micropref.cache.run_names import find_run, read_names, read_note
-from micropref.cache.runs import TABLES, Run, readable_runs
+from micropref.cache.runs.names import find_run, read_names, read_note
+from micropref.cache.runs.records import TABLES, Run, readable_runs
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 

@@ -15,7 +15,7 @@ from micropref.cache.commits import ASIDE, COMMIT_ENDING, FILE_NAME, Commit, put
 from micropref.cache.datasets import linked_keys, open_dataset
 from micropref.cache.errors import Damaged
 from micropref.cache.maintenance.removal import delete, measure, removed_folders
-from micropref.cache.run_names import NAMES, drop_name, read_names
+from micropref.cache.runs.names import NAMES, drop_name, read_names
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import open_features, whole_features

@@ -8,8 +8,8 @@ from typing import Any
 from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput, Failure
-from micropref.cache.run_names import RunNames, read_names, read_note
-from micropref.cache.runs import Run, open_run
+from micropref.cache.runs.names import RunNames, read_names, read_note
+from micropref.cache.runs.records import Run, open_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE
 from micropref.cache.vectors.opening import open_features

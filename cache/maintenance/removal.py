@@ -16,8 +16,8 @@ from typing import Literal
 from micropref.cache.atomic import sync_folder
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.uses import hold_alone
-from micropref.cache.run_names import drop_name, read_names
-from micropref.cache.runs import readable_runs, unfinished_runs
+from micropref.cache.runs.names import drop_name, read_names
+from micropref.cache.runs.records import readable_runs, unfinished_runs
 from micropref.cache.store import StoreFolder
 
 Kind = Literal["run", "data"]

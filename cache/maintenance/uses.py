@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from micropref.cache.errors import BadInput, MicroprefError
-from micropref.cache.run_names import find_run
+from micropref.cache.runs.names import find_run
 from micropref.cache.store import NAME, StoreFolder
 
 _P = ParamSpec("_P")

@@ -11,9 +11,9 @@ import pyarrow as pa
 from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset, Doubled, linked_keys, open_dataset
 from micropref.cache.errors import Failure
-from micropref.cache.people import read_person
-from micropref.cache.run_names import read_names, read_note
-from micropref.cache.runs import Run, open_run, sweep_leaderboards
+from micropref.cache.runs.names import read_names, read_note
+from micropref.cache.runs.people import read_person
+from micropref.cache.runs.records import Run, open_run, sweep_leaderboards
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features, shard_stem
 from micropref.cache.vectors.opening import open_features

@@ -43,18 +43,18 @@ def out_of_memory(limits: SqlLimits) -> Failure:
     """Return the failure of a query that needs more than its memory."""
     return Failure(
         f"the query needs more than its {limits.memory_mb:,} MiB of memory: name fewer columns, aggregate, "
-        "or raise --memory-mb"
+        "or raise `memory_mb`"
     )
 
 
 def out_of_time(limits: SqlLimits) -> Failure:
     """Return the failure of a query that did not end in time."""
-    return Failure(f"the query was stopped after {limits.seconds:g} s: make it smaller or raise --timeout")
+    return Failure(f"the query was stopped after {limits.seconds:g} s: make it smaller or raise `timeout`")
 
 
 def too_large(limits: SqlLimits) -> Failure:
     """Return the failure of a query whose result outgrew the limit."""
     return Failure(
         f"the result is larger than the memory limit of {limits.memory_mb:,} MiB: aggregate, add LIMIT, "
-        "or raise --memory-mb"
+        "or raise `memory_mb`"
     )

@@ -37,10 +37,10 @@ def render(table: pa.Table, fmt: TableFormat, out: Path | None = None, width: in
     Raises BadInput where parquet has no `out` or the format is unknown.
     """
     if fmt not in get_args(TableFormat):
-        raise BadInput(f"--format {fmt}: expected one of {', '.join(get_args(TableFormat))}")
+        raise BadInput(f"format is {fmt!r}: expected one of {', '.join(get_args(TableFormat))}")
     if fmt == "parquet":
         if out is None:
-            raise BadInput("--format parquet is binary: give -o FILE")
+            raise BadInput("format is parquet, which is binary: give a file, -o FILE")
         data = _parquet(table)
     else:
         if fmt == "table":

@@ -44,13 +44,13 @@ class SqlLimits:
     def __post_init__(self) -> None:
         """Raise BadInput naming the option that is out of range."""
         if self.memory_mb < 64:
-            raise BadInput(f"--memory-mb {self.memory_mb}: expected at least 64")
+            raise BadInput(f"memory_mb is {self.memory_mb}: expected at least 64")
         if not 0 < self.seconds <= 86_400:
-            raise BadInput(f"--timeout {self.seconds:g}: expected seconds above 0, at most 86400")
+            raise BadInput(f"timeout is {self.seconds:g}: expected seconds above 0, at most 86400")
         if self.threads is not None and self.threads < 1:
-            raise BadInput(f"--threads {self.threads}: expected at least 1")
+            raise BadInput(f"threads is {self.threads}: expected at least 1")
         if self.limit_vectors is not None and self.limit_vectors < 0:
-            raise BadInput(f"--limit-vectors {self.limit_vectors}: expected 0 or more")
+            raise BadInput(f"limit_vectors is {self.limit_vectors}: expected 0 or more")
 
     @property
     def bytes(self) -> int:

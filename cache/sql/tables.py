@@ -19,8 +19,8 @@ from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure
 from micropref.cache.keys import canonical_json
-from micropref.cache.run_names import RunNames, read_names, read_note
-from micropref.cache.runs import TABLES, Run, all_runs, sweep_leaderboards
+from micropref.cache.runs.names import RunNames, read_names, read_note
+from micropref.cache.runs.records import TABLES, Run, all_runs, sweep_leaderboards
 from micropref.cache.sql.views import column_names
 from micropref.cache.store import StoreFolder
 

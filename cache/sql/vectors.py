@@ -81,5 +81,5 @@ def _check_size(chosen: list[tuple[Features, Positions]], limits: SqlLimits) -> 
         count = sum(len(positions) for _, positions in chosen)
         raise BadInput(
             f"embeddings: {count:,} vectors take {size / MIB:,.0f} MiB, more than half of the memory limit of "
-            f"{limits.memory_mb:,} MiB; give --limit-vectors N, raise --memory-mb, or leave `vector` out of the query"
+            f"{limits.memory_mb:,} MiB; give `limit_vectors`, raise `memory_mb`, or leave `vector` out of the query"
         )

@@ -192,9 +192,9 @@ def _require_responses(
     missing = int(frame[response_columns(reward_input)[0]].null_count())
     if missing and features.imported is not None:
         raise BadInput(
-            f"data set {dataset.name!r}, split {split!r}: --reward-input {reward_input} needs responses embedded "
+            f"data set {dataset.name!r}, split {split!r}: `reward_input` {reward_input} needs responses embedded "
             f"behind their context, and features {features.id} were imported (made by {features.imported!r}) without "
-            "these; use --reward-input plain"
+            "these; use `reward_input` plain"
         )
     if missing:
         raise BadInput(

@@ -73,8 +73,8 @@ class Importing(OpenedStore):
         from micropref.pipeline.sources.ingest import SourceOptions
 
         sources = SourceOptions(split, split_by_prompt, format, None, limit, on_bad, replace)
-        told = {str(key): str(value) for key, value in (settings or {}).items()}
-        options = stage.ImportOptions(backbone_name, told, store_dtype)
+        record = {str(key): str(value) for key, value in (settings or {}).items()}
+        options = stage.ImportOptions(backbone_name, record, store_dtype)
         paths = as_vector_paths(source, self.folder / "sources")
         report = stage.import_vectors(self._store, paths, name, sources, options, announce=self._announce)
         return readable(report, show_import(report, self.folder))

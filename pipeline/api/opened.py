@@ -21,7 +21,7 @@ class OpenedStore:
     def __init__(self, folder: str | Path | None = None, announce: Callable[[str], None] = _log.info) -> None:
         """Take a folder, which need not be there yet; None: $MICROPREF_STORE, else `data`.
 
-        `announce` is told what was found and done, a line at a time; by default the logger `micropref` is.
+        `announce` gets what was found and done, a line at a time; by default the logger `micropref` is.
         Raises BadInput for an empty name.
         """
         chosen = folder if folder is not None else os.environ.get("MICROPREF_STORE", DEFAULT_STORE)
@@ -40,12 +40,12 @@ class OpenedStore:
 
     def _check_name(self, name: str | None) -> None:
         """Refuse a name for a run before hours are spent on it; say where another run has it already."""
-        from micropref.cache.run_names import check_new_run_name
+        from micropref.cache.runs.names import check_new_run_name
 
         check_new_run_name(self._store, name, self._announce)
 
     def _give_name(self, name: str | None, run_id: str) -> None:
         """Give a run that was just made its name; where another run was first, say so."""
-        from micropref.cache.run_names import name_new_run
+        from micropref.cache.runs.names import name_new_run
 
         name_new_run(self._store, name, run_id, self._announce)

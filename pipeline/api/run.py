@@ -26,7 +26,7 @@ class Run:
 
     def __init__(self, folder: StoreFolder, name: str) -> None:
         """Open a run by a name, its id or the start of its id. Raises BadInput listing the runs there are."""
-        from micropref.cache.run_names import find_run
+        from micropref.cache.runs.names import find_run
 
         self._folder, self._run = folder, find_run(folder, name)
 
@@ -42,14 +42,14 @@ class Run:
     @property
     def names(self) -> list[str]:
         """Return the names the run has now, the first given first."""
-        from micropref.cache.run_names import read_names
+        from micropref.cache.runs.names import read_names
 
         return read_names(self._folder).of(self.id)
 
     @property
     def note(self) -> str | None:
         """Return the run's note, None where it has none."""
-        from micropref.cache.run_names import read_note
+        from micropref.cache.runs.names import read_note
 
         return read_note(self._run)
 
@@ -84,7 +84,7 @@ class Run:
         """
         import polars as pl
 
-        from micropref.cache.runs import TABLES
+        from micropref.cache.runs.records import TABLES
         from micropref.cache.sql.query import run_query
 
         if not name.isidentifier():

@@ -32,5 +32,5 @@ def size(memory: str | int | None) -> str | None:
 def changed(method: Callable[..., Any], values: dict[str, Any]) -> list[str]:
     """Return the arguments of a method whose values differ from their defaults."""
     parameters = inspect.signature(method).parameters.values()
-    told = [one for one in parameters if one.default is not inspect.Parameter.empty]
-    return [one.name for one in told if values[one.name] != one.default]
+    optional = [one for one in parameters if one.default is not inspect.Parameter.empty]
+    return [one.name for one in optional if values[one.name] != one.default]

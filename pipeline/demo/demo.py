@@ -11,7 +11,7 @@ import torch
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.datasets import open_dataset
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import render, run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from micropref.pipeline.embedding.vector_rows import (
     text_key,
     vectors_of,
 )
+from micropref.pipeline.options import StoreDtype
 from micropref.pipeline.progress import Announce, progress_bar
 from micropref.pipeline.sources.files import source_files
 from micropref.pipeline.sources.ingest import SourceOptions, covered, doubled_stems
@@ -61,12 +62,12 @@ class ImportOptions:
     """What made them."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """What else tells them from others of the same backbone, such as pooling."""
-    store_dtype: Literal["auto", "float16", "float32"] = "auto"
+    store_dtype: StoreDtype = "auto"
     """In which numbers they are stored; auto: float16 where all are float16, else float32."""
 
     def __post_init__(self) -> None:
         if is_blank(self.backbone_name):
-            raise BadInput("--backbone-name '': expected what made the vectors, such as qwen3-8b-layer-30")
+            raise BadInput("backbone_name is empty: expected what made the vectors, such as qwen3-8b-layer-30")
 
     def record(self, files: VectorFiles) -> dict[str, Any]:
         """Return the features record: its hash is the features id."""

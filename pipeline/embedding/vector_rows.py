@@ -186,7 +186,7 @@ class VectorReader:
                 raise RowError(
                     name,
                     f"another vector than features {self._features.id} hold for the same text",
-                    "the same; vectors made otherwise need another --backbone-name or --settings of their own",
+                    "the same; vectors made otherwise need another `backbone_name` or `settings` of their own",
                 )
         sketch: Vector = vector @ self._projections
         before = row.get(text) or self._first.get(text, (None, ""))[0]

@@ -18,8 +18,8 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
-from micropref.cache.run_names import find_run, holds_heads
-from micropref.cache.runs import Run
+from micropref.cache.runs.names import find_run, holds_heads
+from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct

@@ -12,7 +12,7 @@ import torch
 from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import Dataset, read_table
 from micropref.cache.keys import sha256_hex
-from micropref.cache.runs import Run
+from micropref.cache.runs.records import Run
 from micropref.cache.vectors.pair_features import LocatedPairs
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.training.method_runs import FittedRun

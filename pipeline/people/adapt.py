@@ -17,7 +17,7 @@ from micropref.cache.choices import TEST
 from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
-from micropref.cache.runs import Run
+from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups

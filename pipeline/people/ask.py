@@ -21,7 +21,7 @@ from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import sha256_hex
 from micropref.cache.maintenance.uses import holds
-from micropref.cache.people import Answer, Person, Preferred, person_path, read_person, write_person
+from micropref.cache.runs.people import Answer, Person, Preferred, person_path, read_person, write_person
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import response_columns
 from micropref.heads.adaptation.acquisition import information

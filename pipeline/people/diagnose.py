@@ -22,6 +22,7 @@ from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
 from micropref.heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
 from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, nll
 from micropref.heads.fitting.settings import PairTensors
+from micropref.pipeline.options import GroupedBy
 from micropref.pipeline.training.data import open_fit_data
 from micropref.pipeline.training.identifiability import contexts_differ
 
@@ -139,7 +140,7 @@ def diagnose(
     return Diagnosis(name, data.features.id, plan.k, found, left_out)
 
 
-def _reason(tables: tuple[pl.DataFrame, ...], kind: Literal["user", "attribute", "context"]) -> str | None:
+def _reason(tables: tuple[pl.DataFrame, ...], kind: GroupedBy) -> str | None:
     """Return why units of a kind were not scored, given pairs to fit, to validate and of test; None: none are named."""
     named = [set(table[kind].drop_nulls()) for table in tables]
     if not any(named):

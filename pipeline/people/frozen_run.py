@@ -15,8 +15,8 @@ from micropref.cache.choices import TEST
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
-from micropref.cache.run_names import find_run, holds_heads
-from micropref.cache.runs import Run, save_run
+from micropref.cache.runs.names import find_run, holds_heads
+from micropref.cache.runs.records import Run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import TABLE_COLUMNS, has_contexts, response_columns
 from micropref.heads.methods.base import Scores

@@ -13,8 +13,8 @@ import polars as pl
 import torch
 
 from micropref.cache.errors import BadInput
-from micropref.cache.people import Answer, Person, write_person
-from micropref.cache.runs import Run
+from micropref.cache.runs.people import Answer, Person, write_person
+from micropref.cache.runs.records import Run
 
 
 def check_new(folder: Path) -> None:

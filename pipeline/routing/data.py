@@ -14,8 +14,8 @@ import torch
 from micropref.cache.choices import TEST, TRAIN, RewardInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.run_names import find_run, holds_heads
-from micropref.cache.runs import Run
+from micropref.cache.runs.names import find_run, holds_heads
+from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters

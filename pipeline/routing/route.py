@@ -15,7 +15,7 @@ from micropref.cache.datasets import read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.maintenance.uses import holds
-from micropref.cache.runs import Run, save_budget, save_run
+from micropref.cache.runs.records import Run, save_budget, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.pair_features import load_pairs

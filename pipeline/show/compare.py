@@ -1,4 +1,4 @@
-"""The table of a comparison as text: one row a system, the paper's own figures beneath ours where asked for."""
+"""The table of a comparison as text: one row a method, the paper's own figures beneath ours where asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from micropref.pipeline.show.tables import show_rows
 from micropref.pipeline.training.method_options import accepted_options
 
 ROUTED = "micro"
-"""The one system that learns from a budget; without its row, none was drawn from train."""
+"""The one method that learns from a budget; without its row, none was drawn from train."""
 
 
 def show_compared(compared: Compared, store: Path | None = None) -> str:
@@ -55,7 +55,7 @@ def _paper(compared: Compared) -> list[str]:
 
 
 def _next(compared: Compared, store: Path | None) -> str:
-    """Return how to train the best of the systems that `train` fits as they are."""
+    """Return how to train the best of the methods that `train` fits as they are."""
     fits = [row for row in compared.rows if row.system in methods()]
     best = max(fits, key=lambda row: row.accuracy[AVERAGE])
     heads = ("--k", str(compared.k)) if "k" in accepted_options(best.system) else ()
@@ -68,21 +68,21 @@ def _accuracies(compared: Compared) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for row in compared.rows:
         shown = {name: with_error(row.accuracy[name], row.deviation[name]) for name in columns}
-        rows.append({"system": row.title, "learns from": row.supervision, **shown})
+        rows.append({"method": row.title, "learns from": row.supervision, **shown})
         if compared.paper is None:
             continue
         table = published(compared.paper)
         theirs = {name: table.value(row.system, name) for name in columns}
         if any(value is not None for value in theirs.values()):
             printed = {name: "" if value is None else accuracy(value) for name, value in theirs.items()}
-            rows.append({"system": "  paper", "learns from": "", **printed})
+            rows.append({"method": "  paper", "learns from": "", **printed})
     return rows
 
 
 def _interval(row: ComparedRow) -> dict[str, Any]:
     difference = (row.difference[AVERAGE], row.difference_low[AVERAGE], row.difference_high[AVERAGE])
     return {
-        "system": row.title,
+        "method": row.title,
         "average (95 %)": with_interval(row.accuracy[AVERAGE], row.low[AVERAGE], row.high[AVERAGE]),
         "Δ vs. single (95 %)": gain_with_interval(*difference),
         "seconds": f"{row.seconds:,.1f}",

@@ -12,7 +12,7 @@ from micropref.pipeline.show.lines import next_step, paragraphs
 from micropref.pipeline.show.tables import show_rows
 
 LATENT = {"user": "user", "user and context": "user", "context": "context"}
-"""--latent that gives each unit of a kind its group; attributes are told by the contexts that a router reads."""
+"""--latent that gives each unit of a kind its group; attributes are known by the contexts that a router reads."""
 
 
 def show_diagnosis(diagnosis: Diagnosis, store: Path | None = None) -> str:

@@ -15,9 +15,9 @@ MOST_LISTED = 12
 
 def show_entries(entries: dict[str, Any]) -> str:
     """Return names and values in two columns; what is not there is left out."""
-    told = {name: value for name, value in entries.items() if value not in (None, "", [], {})}
+    filled = {name: value for name, value in entries.items() if value not in (None, "", [], {})}
     return "".join(
-        show_row([name, as_text(value)], [NAME_WIDTH, WIDTH - NAME_WIDTH - 4]) for name, value in told.items()
+        show_row([name, as_text(value)], [NAME_WIDTH, WIDTH - NAME_WIDTH - 4]) for name, value in filled.items()
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 def about_units(record: dict[str, Any]) -> list[str]:
     """Return what the data can tell groups by, and a run's figures of known users or contexts."""
     found, unit = record["identified"], record["one_group_for"]
-    lines = [_told(found)]
+    lines = [_summary(found)]
     if found["users"] == 1 and "user" in unit:
         lines.append("warning: one user made every choice, and one person's choices cannot tell groups apart")
     if found["latent"] == "user" and unit == ["pair"]:
@@ -29,7 +29,7 @@ def known_columns(row: dict[str, Any]) -> dict[str, str]:
     return {"NLL, units known": f"{row['validation_nll_known']:.4f}"} if "validation_nll_known" in row else {}
 
 
-def _told(found: dict[str, Any]) -> str:
+def _summary(found: dict[str, Any]) -> str:
     if not found["users"]:
         return f"users: none named; contexts: {found['contexts']:,}"
     unnamed = f", {found['pairs_without_user']:,} pairs name none" if found["pairs_without_user"] else ""

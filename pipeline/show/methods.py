@@ -1,4 +1,4 @@
-"""A trained system as text for a terminal."""
+"""A fitted method as text for a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_method(trained: TrainedMethod, store: Path | None = None) -> str:
-    """Return the run's id, what the system learned from, and its figures on validation pairs."""
+    """Return the run's id, what the method learned from, and its figures on validation pairs."""
     record = trained.record
     method, units = methods()[record["method"]], record["units"]
     read = f", {len(units['names']):,} {units['kind']}s" if units else ""

@@ -87,7 +87,7 @@ def show_verification(found: Verification) -> str:
     counts = (
         f"{counted(found.files, 'file')}, {counted(found.vectors, 'vector')}, {found.duplicate_vectors:,} stored twice"
     )
-    return paragraphs([*found.problems, counts])
+    return "".join(f"{problem}\n" for problem in found.problems) + paragraphs([counts])  # a problem is a line to search
 
 
 def show_collection(gone: Collection, *, dry_run: bool) -> str:

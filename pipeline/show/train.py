@@ -55,12 +55,12 @@ def show_training(trained: Trained, store: Path | None = None) -> str:
 def _model(record: dict[str, Any]) -> list[str]:
     """Return the method and those of its settings that it uses."""
     method, fitted_heads = record["method"], record["settings"]["k"]
-    told = [method, f"K = {record['k']}"]
+    facts = [method, f"K = {record['k']}"]
     if fitted_heads == 1 or method not in ("mixture", "static"):
-        return [*told, "no router"]
-    told.append(f"λ = {record['lam']:g}")
+        return [*facts, "no router"]
+    facts.append(f"λ = {record['lam']:g}")
     reads_text = method == "mixture" and record["k"] > 1
-    return [*told, f"router reads the {record['settings']['router_input']}" if reads_text else "no router"]
+    return [*facts, f"router reads the {record['settings']['router_input']}" if reads_text else "no router"]
 
 
 def _restarts(trained: Trained) -> list[str]:

@@ -9,7 +9,7 @@ from micropref.cache.choices import RewardInput
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.maintenance.uses import holds
-from micropref.cache.runs import Run, save_run
+from micropref.cache.runs.records import Run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from micropref.cache.runs import Run, save_run
+from micropref.cache.runs.records import Run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.metrics import accuracy, effective_heads, nll, standard_error
 from micropref.heads.evaluation.selection import agreeing_share

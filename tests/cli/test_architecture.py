@@ -24,6 +24,7 @@ PACKAGES = ("cache", "heads", "pipeline")
 SOURCES = sorted([ROOT / "cli.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
 FLOORS = (
     {"cache"},
+    {"cache.runs"},
     {"cache.vectors"},
     {"cache.maintenance", "cache.sql"},
     {"heads", "heads.evaluation"},

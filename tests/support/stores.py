@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from micropref.cache.commits import commit, write_table
-from micropref.cache.runs import save_run
+from micropref.cache.runs.records import save_run
 from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import planned_features

@@ -19,8 +19,8 @@ from micropref.cache.maintenance.listing import list_store
 from micropref.cache.maintenance.removal import plan_removal, remove, removed_folders
 from micropref.cache.maintenance.uses import hold, hold_alone, holds
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.run_names import claim_name, find_run, read_names, write_note
-from micropref.cache.runs import open_run
+from micropref.cache.runs.names import claim_name, find_run, read_names, write_note
+from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import run_query
 from micropref.cache.store import StoreFolder
 

@@ -20,7 +20,7 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.runs import TABLES, Run, save_run
+from micropref.cache.runs.records import TABLES, Run, save_run
 from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors import parquet_layout as layout

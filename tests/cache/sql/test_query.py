@@ -249,7 +249,7 @@ def test_too_many_vectors_are_refused_with_their_size(tmp_path: Path) -> None:
     keys = [number.to_bytes(16, "big") for number in range(10_000)]
     features.write_shard(keys, np.ones((10_000, 1000), np.float32), {})
     small = SqlLimits(memory_mb=64, seconds=30, threads=1)
-    with pytest.raises(BadInput, match=r"10,000 vectors take 38 MiB, .* --limit-vectors N"):
+    with pytest.raises(BadInput, match=r"10,000 vectors take 38 MiB, .* `limit_vectors`"):
         run_query(tmp_path, "SELECT max(vector[1]) FROM embeddings", small)
     assert rows(tmp_path, "SELECT count(*) FROM embeddings", small) == [(10_000,)]
     few = SqlLimits(memory_mb=64, seconds=30, threads=1, limit_vectors=10)
@@ -339,11 +339,11 @@ def test_a_missing_store_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "values"),
     [
-        ("--memory-mb", {"memory_mb": 1}),
-        ("--timeout", {"seconds": 0}),
-        ("--timeout", {"seconds": math.nan}),
-        ("--threads", {"threads": 0}),
-        ("--limit-vectors", {"limit_vectors": -1}),
+        ("memory_mb", {"memory_mb": 1}),
+        ("timeout", {"seconds": 0}),
+        ("timeout", {"seconds": math.nan}),
+        ("threads", {"threads": 0}),
+        ("limit_vectors", {"limit_vectors": -1}),
     ],
 )
 def test_limits_name_the_option(option: str, values: dict[str, Any]) -> None:

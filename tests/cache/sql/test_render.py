@@ -58,7 +58,7 @@ def test_render_for_scripts(tmp_path: Path) -> None:
     assert render(table, "csv", tmp_path / "t.csv") == ""
     read = pa_csv.ReadOptions(), pa_csv.ParseOptions(newlines_in_values=True)
     assert pa_csv.read_csv(tmp_path / "t.csv", *read).num_rows == 2
-    with pytest.raises(BadInput, match="give -o FILE"):
+    with pytest.raises(BadInput, match="-o FILE"):
         render(table, "parquet")
     with pytest.raises(BadInput, match="expected one of table"):
         render(table, "xml")  # type: ignore[arg-type]

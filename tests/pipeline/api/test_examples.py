@@ -11,7 +11,7 @@ import pytest
 
 import micropref
 from tests.conftest import preference_rows
-from tests.pipeline.api.test_store import COMMANDS
+from tests.pipeline.api.test_store import METHODS
 from tests.support.snippets import docstring_examples, run_snippets
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +34,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_has_an_example() -> None:
-    assert set(COMMANDS) | {"micropref", "Store", "Run"} <= set(EXAMPLES)
+    assert set(METHODS) | {"micropref", "Store", "Run"} <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

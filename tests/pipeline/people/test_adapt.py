@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from micropref import cli
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features

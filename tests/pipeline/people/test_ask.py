@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from micropref import cli
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.people import person_path, read_person
-from micropref.cache.runs import open_run
+from micropref.cache.runs.people import person_path, read_person
+from micropref.cache.runs.records import open_run
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.people.adapt import AdaptOptions, adapt
 from micropref.pipeline.people.ask import Asked, AskOptions, Question, Reply, ask

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from micropref.cache.datasets import open_dataset
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features

@@ -20,7 +20,7 @@ from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.listing import list_store
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.runs import open_run, save_run
+from micropref.cache.runs.records import open_run, save_run
 from micropref.cache.sql.query import run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features

@@ -360,14 +360,17 @@ def test_what_a_store_holds_fits() -> None:
         assert value in text
     assert f"training data changed since: {RUN}" in text
     assert "next:" not in text
-    empty = show_listing(Listing([], [], []))
+    empty = show_listing(Listing([], [], [], []))
     assert empty.endswith("next: micropref embed pairs.jsonl --name mine\n")
-    assert show_listing(Listing([features], [source], [])).endswith(f"next: micropref train {DATA}\n")
+    assert show_listing(Listing([features], [source], [], [])).endswith(f"next: micropref train {DATA}\n")
 
 
 def test_what_was_checked_and_removed_fits() -> None:
-    text = fits(show_verification(Verification(1, MANY, 0, ["a shard is damaged: " + "its digest differs " * 8])))
-    assert text.endswith("1 file, 12,345,678 vectors, 0 stored twice")
+    problem = "a shard is damaged: " + "its digest differs " * 8
+    assert show_verification(Verification(1, MANY, 0, [problem])).splitlines() == [
+        problem,
+        "1 file, 12,345,678 vectors, 0 stored twice",
+    ]
     gone = Collection(MANY, MANY, MANY, 10**13)
     assert fits(show_collection(gone, dry_run=True)).startswith("would remove 12,345,678 vectors in 12,345,678 shards")
     assert "removed 1 vector in 1 shard and 1 file:" in fits(show_collection(Collection(1, 1, 1, 1), dry_run=False))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from micropref.cache.errors import BadInput
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import SqlLimits, run_query
 from micropref.cache.store import StoreFolder
 from micropref.cli import app

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from micropref.cache.errors import BadInput
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors import pair_stream
 from micropref.heads.fitting.settings import FitPlan, FitSetting

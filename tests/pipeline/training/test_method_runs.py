@@ -20,7 +20,7 @@ from micropref import cli
 from micropref.cache.commits import commit, write_table
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.schemas import KEY_COLUMNS, LINK_SCHEMA
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features

@@ -15,7 +15,7 @@ import torch
 from micropref.cache.commits import read_commits
 from micropref.cache.errors import BadInput, Interrupted
 from micropref.cache.maintenance.verify import verify
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import SqlLimits, run_query
 from micropref.cache.store import StoreFolder
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting

@@ -15,7 +15,7 @@ import torch
 
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput, Failure
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import planned_features
 from micropref.cache.vectors.pair_features import load_pairs

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from micropref.cache.errors import BadInput, Damaged
-from micropref.cache.run_names import (
+from micropref.cache.runs.names import (
     check_run_name,
     claim_name,
     drop_name,
@@ -26,7 +26,7 @@ from micropref.cache.run_names import (
     rename,
     write_note,
 )
-from micropref.cache.runs import open_run
+from micropref.cache.runs.records import open_run
 from micropref.cache.store import StoreFolder
 
 FIRST, SECOND, ADAPTED = "mixture-00e03508", "mixture-0bf27c74", "adapt-hedge-8303f41b"
@@ -108,7 +108,7 @@ def test_a_name_that_a_run_lacks_cannot_be_taken_from_it(runs: StoreFolder) -> N
 RACE = """
 import sys, time
 from pathlib import Path
-from micropref.cache.run_names import claim_name
+from micropref.cache.runs.names import claim_name
 from micropref.cache.store import StoreFolder
 root, run, start = sys.argv[1:]
 print("ready", flush=True)

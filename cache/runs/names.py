@@ -17,7 +17,7 @@ from micropref.cache.atomic import publish_new, staged_file
 from micropref.cache.commits import Commit, commit, commit_new, commit_paths, read_commit
 from micropref.cache.errors import BadInput, Damaged, Failure, MicroprefError
 from micropref.cache.keys import short_id
-from micropref.cache.runs import Run, open_run, unfinished_runs
+from micropref.cache.runs.records import Run, open_run, unfinished_runs
 from micropref.cache.store import StoreFolder
 
 NOTE = "note"
@@ -206,9 +206,9 @@ def find_run(store: StoreFolder, word: str, usable: Callable[[Run], bool] = lamb
         raise BadInput(f"run {word!r}: {len(found)} ids begin so ({listed}); give more of the id, or a name")
     fitting = _usable(store, ids, usable)
     others = len(ids) - len(fitting)
-    beside = f", and {others} that this command cannot use" if others else ""
+    more = f", and {others} that this command cannot use" if others else ""
     gone = f"; the run of that name, {named.run}, is gone" if named is not None and named.name == word else ""
-    raise BadInput(f"unknown run {word!r} in store {store.root} (there: {_listed(fitting, names)}{beside}){gone}")
+    raise BadInput(f"unknown run {word!r} in store {store.root} (there: {_listed(fitting, names)}{more}){gone}")
 
 
 def holds_heads(run: Run) -> bool:
