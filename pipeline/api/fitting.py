@@ -25,6 +25,7 @@ from micropref.pipeline.options import (
 )
 
 if TYPE_CHECKING:
+    from micropref.pipeline.training.choose_width import Width
     from micropref.pipeline.training.method_runs import TrainedMethod
     from micropref.pipeline.training.sweep import Swept
     from micropref.pipeline.training.train import Trained
@@ -131,7 +132,7 @@ class Fitting(OpenedStore):
         setting = FitSetting(cast("FitMethod", method), heads, lam, prior, hidden, lr, wd, l2, seed, latent, weight)
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=solver, anneal=anneal)
         options = stage.TrainOptions(
-            router_input, reward_input, restarts, features, str(projection), prune, size(memory)
+            router_input, reward_input, restarts, features, cast("Width", projection), prune, size(memory)
         )
         with training_progress() as progress:
             trained = stage.train(self._store, name, setting, plan, options, progress)
@@ -222,7 +223,9 @@ class Fitting(OpenedStore):
         grid = stage.Grid(tuple(several(k)), tuple(float(value) for value in several(lam)))
         base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
-        options = TrainOptions(router_input, reward_input, seeds, features, str(projection), prune, size(memory))
+        options = TrainOptions(
+            router_input, reward_input, seeds, features, cast("Width", projection), prune, size(memory)
+        )
         with training_progress() as progress:
             swept = stage.sweep(self._store, name, grid, base, plan, options, progress)
         self._give_name(run_name, swept.run)

@@ -161,8 +161,7 @@ class Using(OpenedStore):
         from micropref.pipeline.show.adapt import show_adaptation
 
         self._check_name(run_name)
-        counts = ",".join(str(count) for count in several(shots))
-        options = stage.AdaptOptions(by, counts, method, tau, shots_from, seed)
+        options = stage.AdaptOptions(by, tuple(several(shots)), method, tau, shots_from, seed)
         adapted = stage.adapt(self._store, run_id(run), data, options, None if out is None else Path(out))
         self._give_name(run_name, adapted.run)
         return readable(adapted, show_adaptation(adapted, self.folder))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from micropref.cache.errors import BadInput
 from micropref.pipeline.api.run import Run
+
+UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def run_id(run: str | Run) -> str:
@@ -24,9 +28,18 @@ def words(value: str | Sequence[str]) -> list[str]:
     return [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
 
 
-def size(memory: str | int | None) -> str | None:
-    """Return a size as the option `--memory` has it."""
-    return f"{memory / 10**6}MB" if isinstance(memory, int) else memory
+def size(memory: str | int | None) -> int | None:
+    """Return bytes given as such, or as a text such as 6GB. Raises BadInput for other texts, and for nothing."""
+    if memory is None:
+        return None
+    if isinstance(memory, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]B)", memory.strip().upper())
+        count = int(float(found[1]) * UNITS[found[2]]) if found else 0
+    else:
+        count = memory
+    if count <= 0:
+        raise BadInput(f"memory is {memory!r}: expected bytes, or a size such as 6GB or 800MB")
+    return count
 
 
 def changed(method: Callable[..., Any], values: dict[str, Any]) -> list[str]:

@@ -38,8 +38,8 @@ class AdaptOptions:
 
     by: GroupedBy
     """What a group is: the pairs of one user, attribute or context."""
-    shots: str = "16"
-    """A number, for 0 and the powers of two up to it, or numbers separated by commas."""
+    shots: tuple[int, ...] = (16,)
+    """Numbers of shots; a single one also stands for 0 and the powers of two below it."""
     method: AdaptMethod = "hedge"
     tau: float | None = None
     """Temperature of `hedge`, 1 by default: Bayes' rule."""
@@ -49,6 +49,11 @@ class AdaptOptions:
     """Of the sampling of shots."""
 
     def __post_init__(self) -> None:
+        if not self.shots or min(self.shots) < 0 or max(self.shots) < 1:
+            listed = ",".join(map(str, self.shots))
+            raise BadInput(f"shots is {listed!r}: expected a number such as 16, or numbers such as 1,2,4,8,16")
+        if self.seed < 0:
+            raise BadInput(f"seed is {self.seed}: expected at least 0")
         if self.tau is not None and self.method != "hedge":
             raise BadInput(f"tau is {self.tau}: method {self.method} has no temperature, only hedge has")
         if self.tau is not None and not 0 < self.tau < math.inf:
@@ -57,10 +62,7 @@ class AdaptOptions:
     @property
     def counts(self) -> tuple[int, ...]:
         """Return the numbers of shots, 0 first: every curve begins at the cold start."""
-        words = self.shots.split(",")
-        if not all(word.strip().isdecimal() for word in words) or not any(int(word) for word in words):
-            raise BadInput(f"shots is {self.shots!r}: expected a number such as 16, or numbers such as 1,2,4,8,16")
-        asked = [int(word) for word in words]
+        asked = list(self.shots)
         if len(asked) == 1:
             asked += [2**power for power in range(asked[0].bit_length()) if 2**power < asked[0]]
         return tuple(sorted({0, *asked}))
@@ -120,7 +122,7 @@ def adapt(
     by_count = [episode.scored.scores, *(episode.rescored(one) for one in adapted)]
     clusters = episode.group if options.by == "user" else prompt_clusters(episode.scored.table)
     learned = {"strength": strength, "routed": adapted[-1].routed, "combine": by_count[-1].combine}
-    settings = asdict(options) | learned
+    settings = asdict(options) | {"shots": ",".join(map(str, options.shots))} | learned
     run = frozen.save(store, options.method, settings, options.shots_from, episode.names, adapted[-1].state())
     place = {
         "run": run.id,

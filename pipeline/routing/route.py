@@ -51,22 +51,6 @@ class RouteOptions:
             raise BadInput(f"tau is {self.tau}: expected auto or a number above 0")
 
 
-def parse_budgets(text: str) -> tuple[int, ...]:
-    """Read a text as `budget`. Raises BadInput for anything but whole numbers separated by commas."""
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
-        raise BadInput(f"budget is {text!r}: expected a number such as 50, or numbers such as 5,10,20,50,100")
-    return tuple(int(word) for word in words)
-
-
-def parse_tau(text: str) -> float | None:
-    """Read a text as `tau`. Raises BadInput for anything but auto or a number."""
-    try:
-        return None if text == "auto" else float(text)
-    except ValueError:
-        raise BadInput(f"tau is {text!r}: expected auto or a number above 0") from None
-
-
 @dataclass(frozen=True)
 class Fit:
     """The router after one size of the budget."""

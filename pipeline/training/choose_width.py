@@ -57,18 +57,14 @@ class Projected:
         }
 
 
-def parse_width(text: str) -> Width:
-    """Read a text as `projection`. Raises BadInput for anything but none, auto or a positive number."""
-    if text in ("none", "auto"):
-        return "none" if text == "none" else "auto"
-    if not text.isdecimal() or int(text) == 0:
-        raise BadInput(f"projection is {text!r}: expected none, auto, or a number of components such as 256")
-    return int(text)
+def check_width(wanted: Width) -> None:
+    """Raise BadInput for anything but none, auto or a positive number."""
+    if wanted not in ("none", "auto") and not (isinstance(wanted, int) and wanted > 0):
+        raise BadInput(f"projection is {wanted!r}: expected none, auto, or a number of components such as 256")
 
 
-def most_components(text: str) -> int:
+def most_components(wanted: Width) -> int:
     """Return how many components `projection` asks to hold at most; 0 where it asks for none."""
-    wanted = parse_width(text)
     return {"none": 0, "auto": PROBED[-1]}[wanted] if isinstance(wanted, str) else wanted
 
 

@@ -6,7 +6,6 @@ Letters: N pairs, D embedding width, G settings fitted together, K heads, h hidd
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from micropref.cache.vectors.pair_stream import BLOCK_BYTES, WINDOW_BYTES
 from micropref.heads.fitting.fit import CHUNK_SETTINGS
 from micropref.heads.fitting.settings import FitPlan, FitSetting
 
-UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 DEFAULT_SHARE = 0.6
 """Share of the machine's memory that is used by default."""
 BASE = 700 * 10**6
@@ -27,15 +25,6 @@ VECTOR_BYTES = 200
 """A stored vector's entry in the index of keys while it is made."""
 COPIES = 8
 """Of the weights: master, gradient, two moments, the best ones, in the compute dtype, and temporary copies."""
-
-
-def parse_memory(text: str) -> int:
-    """Read a text as `memory`, in bytes. Raises BadInput for anything but a number of MB, GB or TB."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]B)", text.strip().upper())
-    size = float(found[1]) * UNITS[found[2]] if found else 0.0
-    if not size:
-        raise BadInput(f"memory is {text!r}: expected a size such as 6GB or 800MB")
-    return int(size)
 
 
 def default_memory() -> int:
@@ -99,4 +88,4 @@ def _inputs(rows: int, width: int) -> int:
 
 def _size(count: int) -> str:
     """Return bytes as the option takes them, rounded up."""
-    return f"{-(-count // 10**8) / 10:g}GB" if count >= UNITS["GB"] else f"{-(-count // UNITS['MB'])}MB"
+    return f"{-(-count // 10**8) / 10:g}GB" if count >= 10**9 else f"{-(-count // 10**6)}MB"

@@ -18,7 +18,7 @@ from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.selection import Candidate, compare_sizes, smallest_within_one_error
 from micropref.heads.fitting.fit import fit_in_chunks
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
-from micropref.pipeline.training.choose_width import parse_width, project
+from micropref.pipeline.training.choose_width import project
 from micropref.pipeline.training.data import FitData
 from micropref.pipeline.training.results import Outcome, restarts_agreeing, save_outcome
 from micropref.pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
@@ -68,18 +68,6 @@ class Swept:
     """Splits that the data set has: what the run can be scored on."""
 
 
-def parse_values(name: str, text: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
-    """Read numbers separated by commas. Raises BadInput naming the option and the value that is none."""
-    values = []
-    for word in text.split(","):
-        try:
-            values.append(kind(word))
-        except ValueError:
-            example = "1,2,5" if kind is int else "0,0.1,0.3"
-            raise BadInput(f"{name} has the value {word.strip()!r}: expected numbers such as {example}") from None
-    return tuple(values)
-
-
 @holds(data="name")
 def sweep(
     store: StoreFolder,
@@ -102,7 +90,7 @@ def sweep(
     asked = {"parent": None, "settings": _asked(grid, base, plan, options, data), **data.record()}
     sweep_id = f"sweep-{short_id(asked, 8)}"
     folder = store.run(sweep_id)
-    projected = project(data, parse_width(options.projection), grid.middle(base), plan, progress)
+    projected = project(data, options.projection, grid.middle(base), plan, progress)
     outcomes = load_chunks(folder, settings)
     try:
         pairs = projected.train, projected.validation

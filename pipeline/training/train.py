@@ -14,9 +14,9 @@ from micropref.cache.store import StoreFolder
 from micropref.heads.fitting.fit import fit
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.pipeline.options import WantedRouterInput
-from micropref.pipeline.training.choose_width import most_components, parse_width, project
+from micropref.pipeline.training.choose_width import Width, check_width, most_components, project
 from micropref.pipeline.training.data import FitData, open_within
-from micropref.pipeline.training.memory_budget import Budget, parse_memory
+from micropref.pipeline.training.memory_budget import Budget
 from micropref.pipeline.training.results import restarts_agreeing, save_outcome
 
 
@@ -32,27 +32,24 @@ class TrainOptions:
     """Initialisations fitted together, seeds counting up from the setting's; the best by validation NLL is kept."""
     features: str | None = None
     """Features id; None: the only one the data set is embedded with."""
-    projection: str = "none"
+    projection: Width = "none"
     """Principal components the fit works on: none (all), a number, or auto (as few as validation allows)."""
     prune: float | None = None
     """Correlation of two heads' validation predictions above which one of them is removed; None: never."""
-    memory: str | None = None
-    """Most memory of the process, such as 6GB: pairs that need more are streamed; None: a share of the machine's."""
+    memory: int | None = None
+    """Most memory of the process in bytes: pairs that need more are streamed; None: a share of the machine's."""
 
     def __post_init__(self) -> None:
         if self.restarts < 1:
             raise BadInput(f"restarts is {self.restarts}: expected at least 1")
         if self.prune is not None and not 0 < self.prune < 1:
             raise BadInput(f"prune is {self.prune}: expected a correlation between 0 and 1, for example 0.95")
-        parse_width(self.projection)
-        if self.memory is not None:
-            parse_memory(self.memory)
+        check_width(self.projection)
 
     def open(self, store: StoreFolder, name: str, setting: FitSetting, plan: FitPlan) -> FitData:
         """Load or stream the pairs that a setting, the largest of several, is fitted and validated on."""
-        limit = None if self.memory is None else parse_memory(self.memory)
         return open_within(
-            Budget(limit, setting, plan, most_components(self.projection)),
+            Budget(self.memory, setting, plan, most_components(self.projection)),
             store,
             name,
             features=self.features,
@@ -71,7 +68,7 @@ class TrainOptions:
             "restarts": self.restarts,
             "router_input": data.router_input,
             "reward_input": data.reward_input,
-            "projection": self.projection,
+            "projection": str(self.projection),
             "prune": self.prune,
         }
 
@@ -106,7 +103,7 @@ def train(
     Raises BadInput where the data set lacks what the options ask for or has no validation prompt.
     """
     data = options.open(store, name, setting, plan)
-    projected = project(data, parse_width(options.projection), setting, plan, progress)
+    projected = project(data, options.projection, setting, plan, progress)
     settings = options.restarted(setting)
     fitted = fit(projected.train, projected.validation, projected.scaled(settings), plan, progress)
     outcomes = [projected.outcome(one, asked, data) for one, asked in zip(fitted, settings, strict=True)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,6 +146,33 @@ def test_names_in_the_store_are_completed(tmp_path: Path) -> None:
     assert completion("runs")(context, "") == []
 
 
-def test_a_number_that_is_none_is_named() -> None:
-    with pytest.raises(BadInput, match="k is '1,x': expected a number, or numbers such as 1,2,5"):
-        cli._numbers("k", int)("1,x")
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (cli._numbers("k", int), "1,2", [1, 2]),
+        (cli._numbers("lam", float), "0, .5", [0, 0.5]),
+        (cli._tau, "auto", None),
+        (cli._tau, "2", 2.0),
+        (cli._projection, "64", 64),
+        (cli._projection, "auto", "auto"),
+        (cli._settings, ["a=b=c", "d="], {"a": "b=c", "d": ""}),
+    ],
+)
+def test_text_is_read_as_values(parse: Callable[[Any], Any], text: Any, value: Any) -> None:
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "message"),
+    [
+        (cli._numbers("k", int), "1,x", "k is '1,x': expected a number, or numbers such as 1,2,5"),
+        (cli._numbers("lam", float), "", "lam is '': expected a number, or numbers such as 0,0.1,0.3"),
+        (cli._numbers("budget", int), "5.5", "budget is '5.5'"),
+        (cli._tau, "hot", "tau is 'hot': expected auto or a number above 0"),
+        (cli._settings, ["pooling"], "settings is 'pooling': expected KEY=VALUE"),
+        (cli._settings, ["a=1", "a=2"], "twice"),
+    ],
+)
+def test_text_that_cannot_be_read_is_named(parse: Callable[[Any], Any], text: Any, message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        parse(text)

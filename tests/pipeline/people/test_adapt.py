@@ -78,7 +78,7 @@ def test_no_prompt_of_a_persons_shots_is_scored_for_them(
 ) -> None:
     run = planted_run(store, synthetic(store, prompts=300, users=5))
     seen = spied(monkeypatch)
-    adapted = adapt(store, run, None, AdaptOptions("user", "1,3", method, shots_from=shots_from, seed=4))
+    adapted = adapt(store, run, None, AdaptOptions("user", (1, 3), method, shots_from=shots_from, seed=4))
     (learned_split, learned), (scored_split, scored), *chosen_on = seen
     assert (learned_split, scored_split) == (shots_from, "test")
     frozen = open_frozen(store, run, None)
@@ -103,12 +103,12 @@ def test_every_method_and_count_is_scored_on_the_same_pairs(
     read, tables = [], []
     for method in ADAPT_METHODS:
         seen.clear()
-        tables.append(adapt(store, run, None, AdaptOptions("user", "4", method)).adaptation)
+        tables.append(adapt(store, run, None, AdaptOptions("user", (4,), method)).adaptation)
         read.append(seen[:2])
     assert all(one == read[0] for one in read)
     cold = [table.filter(pl.col("shots") == 0).drop("run", "method") for table in tables]
     assert all(one.equals(cold[0]) for one in cold)
-    fewer = adapt(store, run, None, AdaptOptions("user", "1,4")).adaptation
+    fewer = adapt(store, run, None, AdaptOptions("user", (1, 4))).adaptation
     both = tables[0].filter(pl.col("shots").is_in([0, 1, 4])).drop("run")
     assert fewer.drop("run").equals(both)
 
@@ -116,7 +116,7 @@ def test_every_method_and_count_is_scored_on_the_same_pairs(
 def test_figures_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     features = synthetic(store, prompts=80, users=3)
     run = planted_run(store, features)
-    adapted = adapt(store, run, None, AdaptOptions("user", "2", tau=2.0))
+    adapted = adapt(store, run, None, AdaptOptions("user", (2,), tau=2.0))
     pairs = load_pairs(open_dataset(store, "toy"), open_features(store, features), "test", router_input="prompt")
     sample = sample_shots(pairs.table, "user", 2, 0, shared=False)
     heads = open_run(store, run).tensors()["heads"].double().numpy()
@@ -139,7 +139,7 @@ def test_figures_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Synthet
 
 def test_no_shots_are_the_runs_own_prediction(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     run = planted_run(store, synthetic(store))
-    scored = adapt(store, run, None, AdaptOptions("attribute", "3"))
+    scored = adapt(store, run, None, AdaptOptions("attribute", (3,)))
     evaluate(store, run)
     query = (
         "SELECT avg((probability > 0.5)::INT) AS accuracy, count(*) AS n FROM (SELECT pair_id, "
@@ -155,7 +155,7 @@ def test_the_views_have_what_was_reported_and_the_scores_give_it_again(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store))
-    adapted = adapt(store, run, None, AdaptOptions("attribute", "4", "drm"))
+    adapted = adapt(store, run, None, AdaptOptions("attribute", (4,), "drm"))
     rows = run_query(store.root, "SELECT * FROM adaptation ORDER BY shots").to_pylist()
     assert rows == [{name: row[name] for name in rows[0]} for row in adapted.adaptation.to_dicts()]
     query = (
@@ -169,8 +169,8 @@ def test_the_same_adaptation_is_the_same_run_and_another_seed_is_not(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store))
-    first, again = (adapt(store, run, None, AdaptOptions("attribute", "4")) for _ in range(2))
-    other = adapt(store, run, None, AdaptOptions("attribute", "4", seed=1))
+    first, again = (adapt(store, run, None, AdaptOptions("attribute", (4,))) for _ in range(2))
+    other = adapt(store, run, None, AdaptOptions("attribute", (4,), seed=1))
     assert first.run == again.run != other.run
     assert first.adaptation.equals(again.adaptation)
     assert first.adaptation["nll"][-1] != other.adaptation["nll"][-1]
@@ -196,7 +196,7 @@ def test_the_strength_is_the_best_on_validation_pairs(
         return replace(scored, scores=scores)
 
     monkeypatch.setattr(Frozen, "score", score)
-    adapted = adapt(store, run, None, AdaptOptions("user", "4", "tempered"))
+    adapted = adapt(store, run, None, AdaptOptions("user", (4,), "tempered"))
     assert adapted.strength == expected(GRIDS["tempered"])
     assert open_run(store, adapted.run).record["settings"]["strength"] == adapted.strength
 
@@ -207,7 +207,7 @@ def test_people_with_too_few_pairs_are_left_out_and_counted(
     run = planted_run(store, synthetic(store, prompts=84, users=5))
     counts = open_frozen(store, run, None).pairs_of("test", "user").drop_nulls("user")["user"].value_counts()["count"]
     most = int(counts.max()) - 1  # type: ignore[arg-type]
-    adapted = adapt(store, run, None, AdaptOptions("user", str(most)))
+    adapted = adapt(store, run, None, AdaptOptions("user", (most,)))
     assert adapted.groups == (counts > most).sum() > 0
     assert adapted.left_out == (counts <= most).sum() > 0
 
@@ -216,7 +216,7 @@ def test_intervals_are_over_users_or_over_prompts(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted
 ) -> None:
     run = planted_run(store, synthetic(store, users=5))
-    by_user, by_attribute = (adapt(store, run, None, AdaptOptions(by, "4")) for by in ("user", "attribute"))  # type: ignore[arg-type]
+    by_user, by_attribute = (adapt(store, run, None, AdaptOptions(by, (4,))) for by in ("user", "attribute"))  # type: ignore[arg-type]
     assert (by_user.resampled, by_attribute.resampled) == ("users", "prompts")
     table = by_user.adaptation
     assert ((table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])).all()
@@ -226,17 +226,17 @@ def test_intervals_are_over_users_or_over_prompts(
 
 
 @pytest.mark.parametrize(
-    ("text", "counts"),
+    ("shots", "counts"),
     [
-        ("16", (0, 1, 2, 4, 8, 16)),
-        ("20", (0, 1, 2, 4, 8, 16, 20)),
-        ("1", (0, 1)),
-        ("8,0,3", (0, 3, 8)),
-        ("5,5", (0, 5)),
+        ((16,), (0, 1, 2, 4, 8, 16)),
+        ((20,), (0, 1, 2, 4, 8, 16, 20)),
+        ((1,), (0, 1)),
+        ((8, 0, 3), (0, 3, 8)),
+        ((5, 5), (0, 5)),
     ],
 )
-def test_numbers_of_shots(text: str, counts: tuple[int, ...]) -> None:
-    assert AdaptOptions("user", text).counts == counts
+def test_numbers_of_shots(shots: tuple[int, ...], counts: tuple[int, ...]) -> None:
+    assert AdaptOptions("user", shots).counts == counts
 
 
 @pytest.mark.parametrize(
@@ -244,11 +244,12 @@ def test_numbers_of_shots(text: str, counts: tuple[int, ...]) -> None:
     [
         ({"by": "user"}, "split 'test': no pair has a user; embed rows that do"),
         ({"by": "context"}, "no pair has a context; embed rows that do"),
-        ({"shots": "1000"}, r"none of the 2 groups by attribute .* has 1000 pairs .* \(the most pairs: 100\)"),
-        ({"shots": "100"}, "one of another prompt in 'test'"),
-        ({"shots": "four"}, "shots is 'four': expected a number such as 16"),
-        ({"shots": "0"}, "shots is '0'"),
-        ({"shots": "-4"}, "shots is '-4'"),
+        ({"shots": (1000,)}, r"none of the 2 groups by attribute .* has 1000 pairs .* \(the most pairs: 100\)"),
+        ({"shots": (100,)}, "one of another prompt in 'test'"),
+        ({"shots": ()}, "shots is '': expected a number such as 16"),
+        ({"shots": (0,)}, "shots is '0'"),
+        ({"shots": (-4, 2)}, "shots is '-4,2'"),
+        ({"seed": -1}, "seed is -1: expected at least 0"),
         ({"tau": 0.0}, "tau is 0.0: expected a number above 0"),
         ({"tau": math.nan}, "tau is nan"),
         ({"tau": 2.0, "method": "fit"}, "method fit has no temperature"),
@@ -266,7 +267,7 @@ def test_bad_requests(
 def test_runs_that_cannot_be_adapted(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     features = synthetic(store, context=False)
     settings = {"router_input": "context", "reward_input": "plain"}
-    options = AdaptOptions("attribute", "4")
+    options = AdaptOptions("attribute", (4,))
     child = adapt(store, planted_run(store, features), None, options).run
     for call in (lambda: adapt(store, child, None, options), lambda: evaluate(store, child)):
         with pytest.raises(BadInput, match=r"holds the weights of 2 groups over the heads of run planted"):
@@ -320,7 +321,7 @@ def test_drm_wants_heads_that_reward_a_response(
     opened = replace(frozen, fitted=replace(frozen.fitted, model=Margins()))
     monkeypatch.setattr("micropref.pipeline.people.adapt.open_frozen", lambda *_: opened)
     with pytest.raises(BadInput, match=r"run planted \(static\): its heads give no reward to a response alone"):
-        adapt(store, run, None, AdaptOptions("attribute", "4", "drm"))
+        adapt(store, run, None, AdaptOptions("attribute", (4,), "drm"))
 
 
 def test_the_command_prints_curves_and_refuses_what_have_no_effect_online(

@@ -129,13 +129,13 @@ def test_an_answer_counts_what_validation_people_want(
     distinct_texts(monkeypatch)
     planted_run(store, synthetic(store, users=4))
     asked, _ = interview(store, "1")
-    adapted = adapt(store, "planted", None, AdaptOptions("user", "1", "tempered"))
+    adapted = adapt(store, "planted", None, AdaptOptions("user", (1,), "tempered"))
     assert (asked.beta, asked.beta_chosen_by) == (adapted.strength, "chosen on validation users of toy")
     person = read_person(Path(str(asked.file)))
     assert person is not None
     assert person.strength == asked.beta
     replayed = replay_policies(store, "planted", None, ReplayOptions("attribute", n=4, candidates=8))
-    by_attribute = adapt(store, "planted", None, AdaptOptions("attribute", "4", "tempered"))
+    by_attribute = adapt(store, "planted", None, AdaptOptions("attribute", (4,), "tempered"))
     assert (replayed.beta, replayed.beta_chosen_by) == (by_attribute.strength, "chosen on validation attributes of toy")
 
 
@@ -196,7 +196,7 @@ def test_a_damaged_person_is_reported_by_ask_and_verify(pool: StoreFolder) -> No
 
 
 def test_adapt_writes_a_file_for_each_person(pool: StoreFolder, tmp_path: Path) -> None:
-    adapted = adapt(pool, "planted", None, AdaptOptions("attribute", "2,4"), tmp_path / "people")
+    adapted = adapt(pool, "planted", None, AdaptOptions("attribute", (2, 4)), tmp_path / "people")
     run = open_run(pool, adapted.run)
     assert len(list((tmp_path / "people").iterdir())) == len(run.record["groups"]) == 2
     for place, name in enumerate(run.record["groups"]):
@@ -211,7 +211,7 @@ def test_adapt_writes_a_file_for_each_person(pool: StoreFolder, tmp_path: Path) 
 
 
 def test_people_of_two_runs_are_not_mixed(pool: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = AdaptOptions("attribute", "2")
+    options = AdaptOptions("attribute", (2,))
     (tmp_path / "empty").mkdir()
     adapt(pool, "planted", None, options, tmp_path / "empty")
     with pytest.raises(BadInput, match="empty': it holds files already; give a new folder"):
@@ -253,7 +253,7 @@ def test_all_candidates_asked_are_what_adapt_learns_from(pool: StoreFolder) -> N
     """After all candidates every policy knows the same, and what `adapt` knows from those as shots."""
     found = replay_policies(pool, "planted", None, ReplayOptions("attribute", n=6, candidates=6, beta=1.0, seed=3))
     last = found.curve.filter(found.curve["answers"] == 6)
-    adapted = adapt(pool, "planted", None, AdaptOptions("attribute", "6", "bayes", seed=3)).adaptation.row(
+    adapted = adapt(pool, "planted", None, AdaptOptions("attribute", (6,), "bayes", seed=3)).adaptation.row(
         -1, named=True
     )
     for row in last.iter_rows(named=True):

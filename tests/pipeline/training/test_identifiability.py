@@ -119,7 +119,7 @@ def test_users_tell_groups_that_prompts_do_not(store: StoreFolder, synthetic: Sy
 
 def test_figures_of_known_users_are_those_of_the_saved_weights(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=200, users=20)
-    trained = train(store, "toy", SETTING, PLAN, replace(PROMPTS, projection="12"))
+    trained = train(store, "toy", SETTING, PLAN, replace(PROMPTS, projection=12))
     record = trained.record
     mixture = Mixture.from_state(open_run(store, trained.run).tensors())
     data = open_fit_data(store, "toy", routed=True, router_input="prompt")
