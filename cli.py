@@ -22,7 +22,7 @@ from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefErro
 from micropref.cache.keys import finite
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.api.store import Store
-from micropref.pipeline.command_options import CommandOptions, Form, with_flags
+from micropref.pipeline.command_options import CommandOptions, Form, completion, with_flags
 from micropref.pipeline.options import DEFAULT_STORE, MINILM, GroupedBy, ShotsFrom, TableFormat
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ MEMORY = Form(
     metavar="8GB",
     help="Most memory of the process; pairs that need more are streamed.  [default: 60 % of the machine's]",
 )
+RUNS, DATASETS = completion("runs"), completion("datasets")
 THRESHOLD_HELP = "Stop when the expected information falls below NATS."
 MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while no other command runs."
 
@@ -374,9 +375,12 @@ def adapt(
 @app.command()
 def ask(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(help="Run whose heads are weighed.")],
+    run: Annotated[str, typer.Argument(help="Run whose heads are weighed.", autocompletion=RUNS)],
     user: Annotated[str | None, typer.Option("--user", help="User to interview; resumes earlier answers.")] = None,
-    pool: Annotated[str | None, typer.Option("--pool", help="Data set to ask about.  [default: the run's own]")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", autocompletion=DATASETS, help="Data set to ask about.  [default: the run's own]"),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split of the pool.")] = TEST,
     n: Annotated[int, typer.Option("--n", help="Questions at most.")] = 10,
     answers: Annotated[Path | None, typer.Option(help="File of 1, 2, s or q, a line each, in place of you.")] = None,
@@ -563,7 +567,10 @@ def demo(
 
 @app.command()
 def show(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN]", help="Name, id or start of an id; one or two.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN [RUN]", help="Name, id or start of an id; one or two.", autocompletion=RUNS),
+    ],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -585,7 +592,7 @@ def show(
 
 @app.command("name")
 def name_run(
-    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.")],
+    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.", autocompletion=RUNS)],
     name: Annotated[str | None, typer.Argument(help="Name to give it; without, its names are printed.")] = None,
     remove: Annotated[str | None, typer.Option("--remove", metavar="NAME", help="Name to take from it.")] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -608,7 +615,7 @@ def name_run(
 
 @app.command()
 def note(
-    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.")],
+    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.", autocompletion=RUNS)],
     text: Annotated[str | None, typer.Argument(help="The note; '' removes it, without TEXT it is printed.")] = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,

@@ -24,10 +24,8 @@ _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n        .*)*)$", re.MULTILINE)
 """A line of a docstring's Args, with those that continue it."""
 _NAMES_OF = {
     "run": "runs",
-    "other": "runs",
     "name": "datasets",
     "data": "datasets",
-    "pool": "datasets",
     "route_on": "datasets",
     "features": "features",
 }
@@ -151,8 +149,14 @@ def completion(kind: str) -> Callable[[typer.Context, str], list[str]]:
     """Return what completes names of `runs`, `datasets` or `features` in the store that the command line names."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        root = ctx.params.get("store") or DEFAULT_STORE
-        return [name for name in StoreFolder(Path(root)).names(kind) if name.startswith(incomplete)]
+        before = ctx.parent.params.get("store") if ctx.parent else None
+        store = StoreFolder(Path(ctx.params.get("store") or before or DEFAULT_STORE))
+        found = store.names(kind)
+        if kind == "runs":
+            from micropref.cache.runs.names import read_names
+
+            found = [one.name for one in read_names(store).entries] + found
+        return [name for name in found if name.startswith(incomplete)]
 
     return complete
 

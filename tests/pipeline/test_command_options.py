@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,10 @@ from typer.testing import CliRunner
 
 from micropref import cli
 from micropref.cache.errors import BadInput
+from micropref.cache.store import StoreFolder
 from micropref.pipeline.command_options import CommandOptions, Form, completion, with_flags
+
+FIRST_RELEASE = Path(__file__).parents[1] / "data" / "store-0.1.0.tar.gz"
 
 
 class Machine:
@@ -144,6 +148,26 @@ def test_names_in_the_store_are_completed(tmp_path: Path) -> None:
     context.params = {"store": tmp_path}
     assert completion("datasets")(context, "min") == ["mine", "minor"]
     assert completion("runs")(context, "") == []
+    context.params = {"store": None}
+    context.parent = typer.Context(click.Command("micropref"))
+    context.parent.params = {"store": tmp_path}
+    assert completion("datasets")(context, "o") == ["other"]
+
+
+def test_a_shell_completes_runs_by_name_and_id(tmp_path: Path) -> None:
+    shutil.unpack_archive(FIRST_RELEASE, tmp_path)
+    (store,) = (path.parent for path in tmp_path.rglob("runs"))
+    (run, *_) = StoreFolder(store).names("runs")
+    done = CliRunner().invoke(cli.app, ["name", run, "best", "--store", str(store)])
+    assert done.exit_code == 0, done.output
+
+    def completed(word: str) -> list[str]:
+        typed = f"micropref --store {store} eval {word}"
+        environment = {"_MICROPREF_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": "4"}
+        return CliRunner().invoke(cli.app, [], prog_name="micropref", env=environment).output.split()
+
+    assert completed("be") == ["best"]
+    assert run in completed(run[:4])
 
 
 @pytest.mark.parametrize(
