@@ -37,8 +37,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except MicroprefError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            options = [one for one in command.params if one.param_type_name == "option"] if command else []
-            typer.echo(f"micropref: {with_flags(str(error), {one.name: one.opts[0] for one in options})}", err=True)
+            typer.echo(f"micropref: {with_flags(str(error), _flags(command) if command else {})}", err=True)
             raise typer.Exit(error.exit_code) from None
         except typer.TyperException as error:
             problem: Any = error  # with words of the command line, which typer tells in three lines
@@ -123,6 +122,17 @@ def _announce(line: str) -> None:
     typer.echo(line, err=True)
 
 
+def _announcer(ctx: typer.Context) -> Callable[[str], None]:
+    """Return what prints lines of the Python API with options in place of arguments."""
+    flags = _flags(ctx.command)
+    return lambda line: _announce(with_flags(line, flags))
+
+
+def _flags(command: Any) -> dict[str, str]:
+    """Return the option of each argument of a command."""
+    return {one.name: one.opts[0] for one in command.params if one.param_type_name == "option"}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Call:
     """A command of the Python API as it was typed in."""
@@ -152,7 +162,7 @@ def _command(
 
         def command(ctx: typer.Context, *, store: Path, as_json: bool = False, **typed: Any) -> None:
             given = frozenset(option for option in ctx.params if _is_given(ctx, option))
-            call = _Call(Store(store, _announce), options.values(typed, given), given, as_json)
+            call = _Call(Store(store, _announcer(ctx)), options.values(typed, given), given, as_json)
             report = run(call, **{one.name: typed[one.name] for one in own})
             if report is not None:
                 _print(report, f"{report!r}\n", as_json=as_json)
@@ -216,7 +226,7 @@ MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while
 
 @_command(
     Store.embed,
-    source=Form(metavar="SOURCE...", kind=list[Path], help=".jsonl, .csv, .parquet, folder."),
+    source=Form(metavar="SOURCE", kind=list[Path], help=".jsonl, .csv, .parquet, folder."),
     name=Form("--name"),
     split_by_prompt=Form(metavar="SHARE"),
     pass_=Form("--pass"),
@@ -237,7 +247,7 @@ def embed(call: _Call) -> Any:
 @_command(
     Store.import_vectors,
     "import-vectors",
-    source=Form(metavar="FILE...", kind=list[Path], help=".parquet, or a folder of these."),
+    source=Form(metavar="FILE", kind=list[Path], help=".parquet, or a folder of these."),
     name=Form("--name"),
     backbone_name=Form(metavar="TEXT"),
     settings=Form(metavar="KEY=VALUE", kind=list[str], parse=_settings),
@@ -375,7 +385,7 @@ def adapt(
 @app.command()
 def ask(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(help="Run whose heads are weighed.", autocompletion=RUNS)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run whose heads are weighed.", autocompletion=RUNS)],
     user: Annotated[str | None, typer.Option("--user", help="User to interview; resumes earlier answers.")] = None,
     pool: Annotated[
         str | None,
@@ -513,7 +523,9 @@ def verify(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> N
     _print(found, show_verification(found), as_json=as_json)
     if found.problems:
         count = f"{len(found.problems)} problem" + ("s" if len(found.problems) > 1 else "")
-        way_out = "embed the sources again to repair vectors and pairs, train again to repair a run"
+        way_out = (
+            "embed the sources again to repair vectors and pairs, train again to repair a run, gc removes leftovers"
+        )
         typer.echo(f"micropref: {count}; {way_out}", err=True)
         raise typer.Exit(1)
 
@@ -569,12 +581,12 @@ def demo(
 def show(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN [RUN]", help="Name, id or start of an id; one or two.", autocompletion=RUNS),
+        typer.Argument(metavar="RUN", help="Name, id or start of an id; one or two.", autocompletion=RUNS),
     ],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Print all that is known of a run, or only what sets two runs apart.
+    """Print what is known of a run, or how two differ.
 
     \b
     Example:
@@ -592,13 +604,19 @@ def show(
 
 @app.command("name")
 def name_run(
-    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.", autocompletion=RUNS)],
-    name: Annotated[str | None, typer.Argument(help="Name to give it; without, its names are printed.")] = None,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Its name, its id, or the start of its id.", autocompletion=RUNS)
+    ],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name to give; without, names are printed.")
+    ] = None,
     remove: Annotated[str | None, typer.Option("--remove", metavar="NAME", help="Name to take from it.")] = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a run a name that every command takes in place of its id; a run may have several.
+    """Give a run a name, which commands take for its id.
+
+    A run may have several names.
 
     \b
     Example:
@@ -615,8 +633,10 @@ def name_run(
 
 @app.command()
 def note(
-    run: Annotated[str, typer.Argument(help="Run: a name, its id, or the start of its id.", autocompletion=RUNS)],
-    text: Annotated[str | None, typer.Argument(help="The note; '' removes it, without TEXT it is printed.")] = None,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Its name, its id, or the start of its id.", autocompletion=RUNS)
+    ],
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="'' removes it; without, it is printed.")] = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -652,7 +672,9 @@ def remove(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a run or a data set, after saying what goes. Vectors are left to `gc`.
+    """Remove a run or a data set, after saying what goes.
+
+    Vectors are left to `gc`.
 
     \b
     Example:
@@ -676,7 +698,9 @@ def remove(
 
 @app.command()
 def doctor(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
-    """Print versions, machine, store and environment, as a bug report needs them.
+    """Print what a bug report needs.
+
+    Versions, machine, store and environment; tokens are never shown.
 
     \b
     Example:

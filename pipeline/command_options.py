@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -63,11 +63,8 @@ class CommandOptions:
 
     @cached_property
     def arguments(self) -> dict[str, inspect.Parameter]:
-        """Return the method's parameters by name, annotations resolved, without `self`."""
-        signature = inspect.signature(self.method)
-        told = {name: one.annotation for name, one in signature.parameters.items() if name != "self"}
-        hints = get_type_hints(types.SimpleNamespace(__annotations__=told), vars(inspect.getmodule(self.method)))
-        return {name: signature.parameters[name].replace(annotation=hint) for name, hint in hints.items()}
+        """Return the method's parameters by name."""
+        return resolved_parameters(self.method)
 
     @cached_property
     def flags(self) -> dict[str, str]:
@@ -126,6 +123,15 @@ class CommandOptions:
         if text.partition(" ")[0].rstrip(",") not in ("λ", *get_args(self.arguments[name].annotation)):
             text = text[0].upper() + text[1:]
         return re.sub(r"`([^`]*)`", lambda word: self.flags.get(word[1], word[1]), text)
+
+
+@cache
+def resolved_parameters(method: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return a method's parameters by name, annotations resolved, without `self`; its result is left unresolved."""
+    signature = inspect.signature(method)
+    texts = {name: one.annotation for name, one in signature.parameters.items() if name != "self"}
+    hints = get_type_hints(types.SimpleNamespace(__annotations__=texts), vars(inspect.getmodule(method)))
+    return {name: signature.parameters[name].replace(annotation=hint) for name, hint in hints.items()}
 
 
 def documented(method: Callable[..., Any]) -> dict[str, str]:

@@ -15,8 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from micropref.cache.errors import MicroprefError
-from micropref.cache.maintenance.listing import list_store
 from micropref.cache.store import StoreFolder
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -193,8 +191,10 @@ def _store(store: StoreFolder) -> Entries:
         return found | {"holds": "no store there"}
     found["writable"] = os.access(root, os.W_OK)
     try:
+        from micropref.cache.maintenance.listing import list_store  # it needs packages that may be broken
+
         listing = list_store(store)
-    except (MicroprefError, OSError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a package that is broken is what this is about
         return found | {"holds": f"cannot be listed: {error}"}
     names = sum(len(row["names"]) for row in listing.runs)
     damaged = [row["damage"] for row in listing.runs if row["damage"]] + listing.damaged_names

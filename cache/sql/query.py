@@ -23,7 +23,7 @@ from micropref.cache.sql.sandbox import SqlLimits, open_sandbox
 from micropref.cache.sql.views import create_views, read_views
 
 __all__ = ["SqlLimits", "TableFormat", "ViewExample", "render", "run_query", "view_examples", "view_table"]
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "PYTHONPATH")
 """What the query's process gets of the user's environment: enough to start Python, nothing to read there."""
 
 
@@ -106,7 +106,7 @@ def _run_worker(stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes], limits: 
     """Run the worker to its end or to the deadline. Files, not pipes: a result may be of any size."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     own = {
-        "PYTHONPATH": str(Path(__file__).parents[3]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [kept.get("PYTHONPATH")])]),
         "PYTHONUTF8": "1",
         # Fewer reserved arenas and idle threads: address space is what the memory limit counts.
         "MALLOC_ARENA_MAX": "2",

@@ -73,9 +73,9 @@ class RouteSetting:
         for name, choices in (("target", get_args(Target)), ("anchor", get_args(Anchor))):
             if getattr(self, name) not in choices:
                 raise BadInput(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} is {getattr(self, name)}: expected at least 1")
+        for name, least in (("epochs", 1), ("batch", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} is {getattr(self, name)}: expected at least {least}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise BadInput(f"lr is {self.lr}: expected a finite number above 0, for example 0.001")
 

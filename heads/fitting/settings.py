@@ -54,8 +54,8 @@ class FitSetting:
         _at_least("k", self.k, 1)
         _at_least("hidden", self.hidden, 0)
         _at_least("seed", self.seed, 0)
-        for name in ("lam", "weight_decay", "l2"):
-            _at_least(name, getattr(self, name), 0)
+        for name, value in (("lam", self.lam), ("wd", self.weight_decay), ("l2", self.l2)):
+            _at_least(name, value, 0)
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise BadInput(f"lr is {self.lr}: expected a finite number above 0, for example 0.002")
         _one_of("latent", self.latent, get_args(Latent))
@@ -249,4 +249,5 @@ def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def _at_least(name: str, value: float, least: int) -> None:
     if not (math.isfinite(value) and value >= least):
-        raise BadInput(f"{name} is {value}: expected a finite number of at least {least}")
+        kind = "" if isinstance(value, int) else "a finite number of "
+        raise BadInput(f"{name} is {value}: expected {kind}at least {least}")

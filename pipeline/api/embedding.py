@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from micropref.pipeline.api.checks import checked
 from micropref.pipeline.api.opened import OpenedStore
 from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.rows import as_paths
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 class Embedding(OpenedStore):
     """Preference data becomes vectors."""
 
+    @checked
     def embed(
         self,
         source: Any,

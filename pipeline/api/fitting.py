@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from micropref.cache.errors import BadInput
+from micropref.pipeline.api.checks import checked
 from micropref.pipeline.api.opened import OpenedStore
 from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.values import changed, several, size
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 class Fitting(OpenedStore):
     """Fits on cached vectors."""
 
+    @checked
     def train(
         self,
         name: str,
@@ -139,6 +141,7 @@ class Fitting(OpenedStore):
         self._give_name(run_name, trained.run)
         return readable(trained, show_training(trained, self.folder))
 
+    @checked
     def sweep(
         self,
         name: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from micropref.pipeline.api.checks import checked
 from micropref.pipeline.api.opened import OpenedStore
 from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.vector_tables import as_vector_paths
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 class Importing(OpenedStore):
     """Vectors that were made elsewhere."""
 
+    @checked
     def import_vectors(
         self,
         source: Any,

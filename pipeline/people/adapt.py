@@ -162,10 +162,12 @@ def _sample(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFr
     table, pool = frozen.shot_pool(options.shots_from, options.by)
     sample = sample_shots(table, options.by, most, options.seed, shared=False, pool=pool)
     if not sample.group:
+        asked = ",".join(map(str, options.shots))
         raise BadInput(
-            f"shots is {options.shots!r}: none of the {len(sample.left_out)} groups by {options.by} of data set "
+            f"shots is {asked}: none of the {len(sample.left_out)} groups by {options.by} of data set "
             f"{frozen.dataset.name!r} has {most} pairs in split {options.shots_from!r} and one of another prompt in "
-            f"{TEST!r} (the most pairs: {max(sample.left_out.values())}); ask for fewer"
+            f"{TEST!r} (the most pairs: {max(sample.left_out.values())}); ask for fewer, or give "
+            "another `shots_from`"
         )
     return table, sample
 

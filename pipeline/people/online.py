@@ -13,6 +13,7 @@ import torch
 
 from micropref.cache.choices import TEST
 from micropref.cache.commits import commit, write_table
+from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
@@ -62,6 +63,8 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
     from uniform weights, which its bound presumes. Nothing is learned from a pair before it is predicted, so all pairs
     are scored. Raises BadInput where no pair names a group.
     """
+    if switches < 1:
+        raise BadInput(f"switches is {switches}: expected at least 1")
     frozen = open_frozen(store, run_id, data)
     table = frozen.pairs_of(TEST, by).drop_nulls(by)
     scored = frozen.score(TEST, table["pair_id"])

@@ -46,7 +46,7 @@ class RouteOptions:
 
     def __post_init__(self) -> None:
         if not self.budgets or min(self.budgets) < 1:
-            raise BadInput(f"budget is {','.join(map(str, self.budgets))}: expected numbers of at least 1")
+            raise BadInput(f"budget is {','.join(map(str, self.budgets)) or 'empty'}: expected numbers of at least 1")
         if self.tau is not None and not 0 < self.tau < math.inf:
             raise BadInput(f"tau is {self.tau}: expected auto or a number above 0")
 

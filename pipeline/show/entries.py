@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 WIDTH = 80
-NAME_WIDTH = 22
+NAME_WIDTH = 26
 MOST_LISTED = 12
 """Values of a list that are shown; the others are counted."""
 
@@ -43,7 +43,8 @@ def as_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         apart = "; " if any(isinstance(one, dict) for one in value) else ", "
         more = [f"{len(value) - MOST_LISTED:,} more"] if len(value) > MOST_LISTED else []
-        return apart.join([*map(as_text, value[:MOST_LISTED]), *more]) or "none"
+        shown = [f"({as_text(one)})" if isinstance(one, list | tuple) else as_text(one) for one in value[:MOST_LISTED]]
+        return apart.join([*shown, *more]) or "none"
     return str(value)
 
 

@@ -26,7 +26,11 @@ def show_listing(listing: Listing, store: Path | None = None) -> str:
         ("runs", runs, 1),
     )
     blocks = [f"{title}\n{show_rows(rows, keys)}" if rows else f"{title}: none yet\n" for title, rows, keys in tables]
-    changed = [row["run"] for row in listing.runs if row["data_changed"]]
+    there = {row["data"] for row in listing.datasets}
+    gone = [row["run"] for row in listing.runs if row["data_changed"] and row["data"] not in there]
+    if gone:
+        blocks.append(paragraphs([f"their data set is gone: {', '.join(gone)}; embed its sources again to use them"]))
+    changed = [row["run"] for row in listing.runs if row["data_changed"] and row["data"] in there]
     if changed:
         blocks.append(paragraphs([f"training data changed since: {', '.join(changed)}; train again to use it"]))
     damaged = [row["damage"] for row in listing.runs if row["damage"]] + listing.damaged_names
@@ -43,7 +47,7 @@ def _features(row: dict[str, Any]) -> dict[str, Any]:
     shown = {name: value for name, value in row.items() if name != "bytes"}
     return shown | {
         "width": str(row["width"]),
-        "max_length": str(row["max_length"]),
+        "max_length": "" if row["max_length"] is None else str(row["max_length"]),
         "MB": f"{row['bytes'] / 1e6:,.1f}",
     }
 
