@@ -23,6 +23,8 @@ class SourceCounts:
     """The same by split."""
     all_splits: list[str]
     """Splits that the data set has now, those of other sources among them."""
+    all_features: list[str]
+    """Features ids that the data set has vectors of now."""
     dropped: dict[str, int]
     """Rows and pairs left out, by reason; `overlong` are those that do not fit this backbone."""
     empty_responses: int
@@ -71,6 +73,7 @@ def count_sources(
         pairs=sum(splits.values()),
         splits=dict(splits),
         all_splits=sorted({*dataset.splits(), *splits}),
+        all_features=sorted(dataset.linked_features()),
         dropped=dict(dropped),
         empty_responses=empty,
         without_context=sum(pair.context is None for pair in pairs_now) + without_context,

@@ -42,6 +42,8 @@ SKETCH = 16
 EXPECTED = "FLOAT[D]: lists of equally many floating-point numbers"
 
 Vector: TypeAlias = npt.NDArray[Any]
+LARGEST = 1e15
+"""Size of a value beyond which sums of squares may leave float32."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +170,13 @@ class VectorReader:
         if len(vector) != self._files.width:
             raise RowError(name, f"{len(vector)} numbers", f"{self._files.width}, as in the first row")
         with np.errstate(over="ignore"):
-            bad = np.flatnonzero(~np.isfinite(vector.astype(self._features.dtype)))
+            stored = vector.astype(self._features.dtype)
+            bad = np.flatnonzero(~np.isfinite(stored) | (np.abs(vector) > LARGEST))
         if len(bad):
             raise RowError(
                 name,
                 f"{vector[bad[0]]} at place {bad[0] + 1} of {len(vector)}",
-                f"finite numbers that {self._features.dtype} can hold",
+                f"finite numbers that {self._features.dtype} can hold, and whose squares float32 can",
             )
         return vector.astype(np.float32)
 

@@ -38,7 +38,7 @@ def show_embedding(report: EmbedReport, *, planned: bool, store: Path | None = N
     )
     if planned:
         return paragraphs([*lines, "nothing was embedded: the same command without --plan does that"])
-    return paragraphs(lines) + next_step("train", report.data, store=store)
+    return paragraphs(lines) + _next(report, store)
 
 
 def show_import(report: ImportReport, store: Path | None = None) -> str:
@@ -51,7 +51,13 @@ def show_import(report: ImportReport, store: Path | None = None) -> str:
         f"{report.texts_reused:,} already stored ({report.store_bytes / 1e6:,.1f} MB in all)",
     ]
     lines += _notes(report, {"pairs whose two responses have the same vector": report.indistinguishable})
-    return paragraphs(lines) + next_step("train", report.data, store=store)
+    return paragraphs(lines) + _next(report, store)
+
+
+def _next(report: EmbedReport | ImportReport, store: Path | None) -> str:
+    """Return the line that trains on what was stored now, which is named where there is more than one."""
+    features = ("--features", report.features) if set(report.all_features) - {report.features} else ()
+    return next_step("train", report.data, *features, store=store)
 
 
 def _notes(report: EmbedReport | ImportReport, more: dict[str, int]) -> list[str]:

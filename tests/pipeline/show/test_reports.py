@@ -309,6 +309,7 @@ def test_embedding_and_its_plan_fit() -> None:
         "pairs": MANY,
         "splits": {f"split-{n}": MANY for n in range(5)},
         "all_splits": ["train"],
+        "all_features": ["d2f468910a5c"],
         "texts": MANY,
         "texts_embedded": MANY,
         "texts_reused": MANY,
