@@ -12,7 +12,8 @@ side adds nothing and is dropped. Limits are those of t, its degrees of freedom 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +24,6 @@ from micropref.heads.evaluation.cluster_variance import ClusterVariance, Residua
 
 RULE = "two-way t"
 """How intervals are made, recorded with the figures."""
-FEW = 30
-"""Clusters of a side below which limits are rough."""
 LEVEL = 0.95
 Z = 1.959963984540054
 """The normal quantile of LEVEL."""
@@ -47,7 +46,21 @@ class Intervals:
     p_value: torch.Tensor
     """Two-sided, of the hypothesis that the mean is 0."""
     clusters: dict[str, int]
-    """Clusters of each side that the intervals are over."""
+    """Clusters of each side that the intervals are over, and of those that have a single one."""
+
+
+def fewest(found: Iterable[Intervals]) -> dict[str, int]:
+    """Return how many clusters each side has where it has the fewest."""
+    least: dict[str, int] = {}
+    for one in found:
+        for name, count in one.clusters.items():
+            least[name] = min(count, least.get(name, count))
+    return least
+
+
+def limits(found: torch.Tensor) -> list[float | None]:
+    """Return limits as tables have them, None where there is none."""
+    return [limit if math.isfinite(limit) else None for limit in found.tolist()]
 
 
 def mean_intervals(
@@ -68,23 +81,25 @@ def mean_intervals(
     margin = torch.as_tensor(special.stdtrit(freedom.numpy(), (1 + LEVEL) / 2)) * error
     p_value = 2 * torch.as_tensor(special.stdtr(freedom.numpy(), -(mean / error).abs().numpy()))
     low, high = mean - margin, mean + margin
-    constant = residuals.weighed.abs().amax(0) <= 1e-12 * values.abs().amax(0).clamp_min(1.0)
+    constant = residuals.weighed.abs().amax(0) <= 1e-12
     if scale != "free":
-        alone = constant | error.isinf()
+        alone = constant | error.isinf() | (error <= 1e-9)
         size = effective_size(residuals, list(clusters.values()))
         wilson_low, wilson_high, wilson_p = _wilson(mean, size, scale)
         low, high = torch.where(alone, wilson_low, low), torch.where(alone, wilson_high, high)
         p_value = torch.where(alone, wilson_p, p_value)
         least = 0.0 if scale == "share" else -1.0
         low, high = low.clamp(least, 1.0), high.clamp(least, 1.0)
-    return Intervals(mean, low, high, error, p_value, {name: _count(clusters[name]) for name in kept})
+    counted = {name: _count(ids) for name, ids in clusters.items() if name in kept or _count(ids) == 1}
+    return Intervals(mean, low, high, error, p_value, counted)
 
 
 def independent_sides(clusters: Sides) -> list[str]:
     """Return the names of the sides of two clusters or more that lie in no other side; else that with the most."""
     kept = [name for name, ids in clusters.items() if _count(ids) > 1]
     for name in list(kept):
-        if any(_count(_crossed(clusters[name], clusters[other])) == _count(clusters[name]) for other in kept if other != name):
+        others = (clusters[other] for other in kept if other != name)
+        if any(_count(_crossed(clusters[name], other)) == _count(clusters[name]) for other in others):
             kept.remove(name)
     return kept or [max(clusters, key=lambda name: _count(clusters[name]))]
 
@@ -155,11 +170,13 @@ def _wilson(mean: torch.Tensor, size: float, scale: Scale) -> tuple[torch.Tensor
         # Pairs that all agree are a share of differing ones of 0, whose Wilson limit bounds the difference either way.
         agree, most = mean == 0, Z**2 / (size + Z**2)
         low, high = torch.where(agree, -most, 2 * low - 1), torch.where(agree, most, 2 * high - 1)
-    return low, high, torch.special.erfc(mean.abs() * (size / 2) ** 0.5)
+    p_value: torch.Tensor = torch.special.erfc(mean.abs() * (size / 2) ** 0.5)
+    return low, high, p_value
 
 
 def _numbered(ids: torch.Tensor) -> torch.Tensor:
-    return torch.unique(ids, return_inverse=True)[1]
+    numbers: torch.Tensor = torch.unique(ids, return_inverse=True)[1]
+    return numbers
 
 
 def _crossed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -73,10 +73,10 @@ def test_shuffled_people_are_not_worth_knowing(store: StoreFolder, synthetic: Sy
 
 
 @pytest.mark.slow
-def test_at_most_one_in_twenty_shuffles_is_taken_for_groups(store: StoreFolder, synthetic: Synthetic) -> None:
+def test_few_of_a_hundred_shuffles_are_taken_for_groups(store: StoreFolder, synthetic: Synthetic) -> None:
     parts = parts_of(store, synthetic, prompts=200)
     answers = [found(shuffled(parts, seed)).worth_it for seed in range(100, 200)]
-    assert answers.count("yes") <= 5
+    assert answers.count("yes") <= 10  # of 100 tables at a nominal 5 %
 
 
 def test_few_pairs_say_how_many_more_would_settle_it(store: StoreFolder, synthetic: Synthetic) -> None:
@@ -119,7 +119,7 @@ def test_people_whose_taste_is_the_contexts_are_worth_knowing_with_it(store: Sto
     assert both is not None
     assert (alone.units, alone.worth_it) == (10, "no")
     assert (both.units, both.worth_it, both.scored) == (20, "yes", alone.scored)
-    assert both.resampled == alone.resampled == "users or prompts, whichever is wider"
+    assert both.resampled == alone.resampled == "users × prompts"
     without = parts[0].take(parts[0].table["context"] == "a")
     assert diagnose_kind(without, *parts[1:], "user and context", CHEAP) is None
 
