@@ -27,6 +27,8 @@ class Cell:
     """0: nobody is named, prompts alone have several pairs."""
     share: float = 0.1
     """Of the prompts that a person chooses on."""
+    wordings: int = 0
+    """Texts that a person's context may have; 0: there are no contexts."""
     heavy: bool = False
     """Whether numbers of choices, of a person or else of a prompt, have a heavy tail."""
     spread: float = 0.25
@@ -35,7 +37,7 @@ class Cell:
     @property
     def target(self) -> float:
         """Return the coverage that is asked for."""
-        least = min(self.prompts, self.people or self.prompts)
+        least = min(self.prompts, self.people or self.prompts, self.wordings or self.prompts)
         return 0.93 if least >= 20 else 0.90
 
 
@@ -50,6 +52,8 @@ TWO_WAY = [
     Cell("20 × 100", 100, 20),
     Cell("200 × 50", 50, 200),
     Cell("100 × 500, heavy tail", 500, 100, heavy=True),
+    Cell("300 × 100, 12 wordings", 100, 300, share=0.04, wordings=12),
+    Cell("300 × 100, 30 wordings", 100, 300, share=0.04, wordings=30),
 ]
 
 
@@ -84,7 +88,8 @@ def design(cell: Cell, generator: torch.Generator) -> dict[str, torch.Tensor]:
         return {"prompts": unit}
     drawn = torch.rand(units, cell.prompts, generator=generator).argsort(1)
     prompt = torch.cat([row[:size] for row, size in zip(drawn, sizes.tolist(), strict=True)])
-    return {"users": unit, "prompts": prompt}
+    sides = {"users": unit, "prompts": prompt}
+    return sides | ({"wordings": unit % cell.wordings} if cell.wordings else {})
 
 
 def choices(cell: Cell, sides: Sides, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -215,10 +215,8 @@ def test_people_with_too_few_pairs_are_left_out_and_counted(
 def test_intervals_are_over_users_and_prompts(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     run = planted_run(store, synthetic(store, users=5))
     by_user, by_attribute = (adapt(store, run, None, AdaptOptions(by, (4,))) for by in ("user", "attribute"))  # type: ignore[arg-type]
-    # Each user of these pairs has prompts of their own, so prompts add nothing to users.
-    assert by_user.resampled == "users"
-    assert by_user.clusters == {"users": by_user.groups}
-    assert by_attribute.resampled == "users"
+    assert by_user.resampled == by_attribute.resampled == "users × prompts"
+    assert by_user.clusters["users"] == by_user.groups
     table = by_user.adaptation
     assert ((table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])).all()
     assert ((table["nll_low"] <= table["nll"]) & (table["nll"] <= table["nll_high"])).all()
