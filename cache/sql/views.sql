@@ -79,8 +79,8 @@ FROM stored.budget_curve;
 
 -- How well a run's heads predict people (users, attributes or contexts) once weighted for each by a few of their choices:
 -- accuracy, NLL (nats per pair), overconfidence (mean probability of the likelier response less accuracy) and gain in
--- accuracy over no choices (shots 0), with 95 % intervals over users and prompts. The same pairs are
--- scored for every number of shots.
+-- accuracy over no choices (shots 0), with 95 % intervals over users and prompts. The same pairs are scored for every
+-- number of shots.
 -- Example: SELECT method, shots, groups, accuracy, gain, gain_low, gain_high FROM adaptation ORDER BY run, shots
 CREATE VIEW adaptation AS
 SELECT run, parent, data, split, grouped_by, method, shots, groups, n, accuracy, low, high, nll, nll_low, nll_high,
