@@ -45,7 +45,7 @@ FROM stored.scores UNPIVOT INCLUDE NULLS ((margin, weight) FOR head IN ($heads))
 -- A run with fewer heads than the widest has NULL margins there: no such head.
 WHERE margin IS NOT NULL;
 
--- Accuracy of one head on one attribute; low and high bound a 95 % bootstrap interval over prompts.
+-- Accuracy of one head on one attribute; low and high bound its 95 % interval.
 -- Example: SELECT attribute, head, accuracy, low, high FROM head_accuracy WHERE part = 'test' ORDER BY ALL
 CREATE VIEW head_accuracy AS
 SELECT run, data, split, part, attribute, head, n, accuracy, low, high
@@ -79,8 +79,8 @@ FROM stored.budget_curve;
 
 -- How well a run's heads predict people (users, attributes or contexts) once weighted for each by a few of their choices:
 -- accuracy, NLL (nats per pair), overconfidence (mean probability of the likelier response less accuracy) and gain in
--- accuracy over no choices (shots 0), with 95 % intervals over users, or over prompts where groups are no users. The same
--- pairs are scored for every number of shots.
+-- accuracy over no choices (shots 0), with 95 % intervals over users and prompts. The same pairs are scored for every
+-- number of shots.
 -- Example: SELECT method, shots, groups, accuracy, gain, gain_low, gain_high FROM adaptation ORDER BY run, shots
 CREATE VIEW adaptation AS
 SELECT run, parent, data, split, grouped_by, method, shots, groups, n, accuracy, low, high, nll, nll_low, nll_high,

@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import GRIDS
-from micropref.heads.evaluation.metrics import cluster_intervals, nll
+from micropref.heads.evaluation.metrics import nll
 from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
 from micropref.heads.fitting.segments import run_places
 from micropref.heads.mixture import pair_log_probability
@@ -115,20 +115,6 @@ def predict_units(
         by_count={count: log_probability(scored, count, chosen(count)) for count in counts},
         beta=beta,
     )
-
-
-def widest_intervals(
-    values: torch.Tensor, clusterings: list[torch.Tensor], seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return low and high [C] of values [N, C], for each column by the clusters [N] that give the widest interval.
-
-    Where people and prompts both repeat, pairs that share either are alike.
-    """
-    found = [torch.stack(cluster_intervals(values, clusters, seed)) for clusters in clusterings]
-    edges = torch.stack(found)
-    widest = (edges[:, 1] - edges[:, 0]).argmax(0)
-    low, high = edges[widest, :, torch.arange(values.shape[1])].T
-    return low, high
 
 
 def _other_units(sizes: torch.Tensor) -> list[torch.Tensor]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from micropref.heads.evaluation.metrics import nll, permutation_agreement, standard_error
+from micropref.heads.evaluation.intervals import standard_error
+from micropref.heads.evaluation.metrics import nll, permutation_agreement
 
 SAME = 0.8
 """Share of pairs on which two restarts have the same favourite head, heads renamed, for them to agree."""

@@ -1,4 +1,4 @@
-"""Every method of the paper side by side: the same cached features, the same scored pairs, the same resampled prompts.
+"""Every method of the paper side by side: the same cached features, the same scored pairs.
 
 Letters: S seeds, n scored pairs, A groups (attributes).
 """
@@ -15,7 +15,6 @@ from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.comparison import Comparison, compare, group_means
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED
 from micropref.pipeline.comparison.entries import REFERENCE, Entry, entries
 from micropref.pipeline.comparison.experiment import Experiment, ExperimentOptions
 from micropref.pipeline.comparison.published import published
@@ -39,13 +38,15 @@ class ComparedRow:
     deviation: dict[str, float | None]
     """Standard deviation over seeds; None for a single one."""
     low: dict[str, float]
-    """Lower end of the 95 % interval over prompts, seeds averaged."""
+    """Lower end of the 95 % interval, seeds averaged."""
     high: dict[str, float]
     difference: dict[str, float]
     """Accuracy less that of the single reward."""
     difference_low: dict[str, float]
-    """Lower end of its interval: both methods see the same resampled prompts."""
+    """Lower end of its interval, of paired differences; a single one, not adjusted for the number of rows."""
     difference_high: dict[str, float]
+    difference_p: float
+    """Of no difference in the average, adjusted for the number of rows (Holm); 1 for the single reward itself."""
     published: dict[str, float]
     """The paper's figures for the same attributes, where they were asked for and there are any."""
     seconds: float
@@ -74,6 +75,9 @@ class Compared:
     """Scored pairs of each attribute."""
     prompts: int
     """Prompts they belong to."""
+    clusters: dict[str, int]
+    """Users, prompts and wordings of contexts that intervals are over, the fewest of any figure; wordings for methods
+    that read contexts."""
     rows: list[ComparedRow]
     skipped: dict[str, str]
     """Methods that the data does not allow, and why."""
@@ -112,9 +116,8 @@ def run_comparison(
     found = compare(
         torch.stack([one.double().mean(0) for one in right.values()]),
         experiment.scored_group,
-        experiment.scored_prompts,
+        [experiment.sides(reads_contexts=entry.reads_contexts) for entry in chosen if entry.name in right],
         list(right).index(REFERENCE),
-        BOOTSTRAP_SEED,
     )
     table = published(options.paper) if options.paper else None
     rows = []
@@ -136,6 +139,7 @@ def run_comparison(
         budget_from=experiment.budget_from,
         scored=dict(zip(experiment.groups, counts, strict=True)),
         prompts=experiment.table[experiment.rows.numpy()]["prompt_id"].n_unique(),
+        clusters=found.clusters,
         rows=rows,
         skipped=skipped,
         groups_left_out=experiment.left_out,
@@ -179,6 +183,7 @@ def _row(
         difference=named(found.difference),
         difference_low=named(found.difference_low),
         difference_high=named(found.difference_high),
+        difference_p=found.p_value[place],
         published=theirs,
         seconds=seconds,
     )

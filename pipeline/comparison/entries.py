@@ -44,6 +44,8 @@ class Entry:
     """What it learns from; oracles and ceilings say so."""
     right: Callable[[Experiment], torch.Tensor]
     """[S, n] for each seed, 1 where a scored pair is right, ½ on ties. Raises BadInput where the data is lacking."""
+    reads_contexts: bool = False
+    """Whether a router or a gate reads contexts, so that the figures are about further wordings too."""
 
     def learns_from(self, experiment: Experiment) -> str:
         """Return `supervision`, with what takes the place of users where the data has none."""
@@ -84,7 +86,7 @@ def _variants(name: str) -> list[Entry]:
             _best_head("mixture", "mixture-best", "MiCRo best head", oracle=False),
             _best_head("mixture", "mixture-oracle", "MiCRo best head: oracle (test)", oracle=True),
             Entry("micro-hyre", "MiCRo-HyRe", shots, lambda experiment: _few_shot(experiment, "mixture")),
-            Entry("micro", "MiCRo", "pairs + contexts of a budget", _routed),
+            Entry("micro", "MiCRo", "pairs + contexts of a budget", _routed, reads_contexts=True),
             _reading_contexts("mixture", "micro-contexts", "MiCRo, contexts in stage 1", "pairs + contexts of all"),
         ],
         "mixture-user": [
@@ -226,7 +228,7 @@ def _reading_contexts(method: str, name: str, title: str, supervision: str) -> E
         pairs = experiment.scored(methods()[method].needs, _contexts(experiment))
         return torch.stack([_right(model, pairs) for model in experiment.models(method, "context")])
 
-    return Entry(name, title, supervision, right)
+    return Entry(name, title, supervision, right, reads_contexts=True)
 
 
 def _contexts(experiment: Experiment) -> RouterInput:

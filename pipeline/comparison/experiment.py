@@ -18,7 +18,7 @@ from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
-from micropref.cache.vectors.groups import prompt_clusters
+from micropref.cache.vectors.groups import sides_of
 from micropref.cache.vectors.opening import only_features
 from micropref.cache.vectors.pair_features import has_contexts
 from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs
@@ -86,7 +86,7 @@ class Experiment:
         """All test pairs as such a method reads them."""
         self.models: Callable[[str, RouterInput], Sequence[Model]] = cache(self._models)
         """A method's fitted model for each seed. Raises BadInput where the data lacks what it needs."""
-        trained = open_dataset(store, name)
+        trained = self._trained = open_dataset(store, name)
         self.features: Features = only_features(store, options.features, trained.linked_features())
         self.target: Dataset = trained if options.route_on is None else open_dataset(store, options.route_on)
         self.table = _grouped(self.target, self.features, options.split)
@@ -101,7 +101,7 @@ class Experiment:
             )
         self.groups = tuple(sorted(set(sample.group)))
         self._sample = sample
-        seen = self._prompts_seen(trained)
+        seen = self._seen("prompt_id")
         scored = pl.Series(sample.scored) & self.table["attribute"].is_in(self.groups)
         overlap = scored & self.table["prompt_id"].is_in(seen.implode())
         if overlap.any():
@@ -122,10 +122,17 @@ class Experiment:
         """Return the group [n] of each scored pair, its place in `groups`."""
         return self._group_of(self.table)[self.rows]
 
+    def sides(self, *, reads_contexts: bool) -> dict[str, torch.Tensor]:
+        """Return what scored pairs [n] may share that makes a method's answers to them alike."""
+        return sides_of(self.table[self.rows.numpy()], self._fitted_contexts if reads_contexts else None)
+
     @cached_property
-    def scored_prompts(self) -> torch.Tensor:
-        """Return the number of each scored pair's prompt [n]."""
-        return prompt_clusters(self.table)[self.rows]
+    def _fitted_contexts(self) -> pl.Series:
+        """Return the contexts that a method may have been fitted on."""
+        seen = self._seen("context")
+        if self._budget_in_train:
+            return seen
+        return pl.concat([seen, self.table[self.budget_rows.flatten().numpy()]["context"]])
 
     @cached_property
     def shots(self) -> torch.Tensor:
@@ -213,11 +220,11 @@ class Experiment:
         codes = table["attribute"].replace_strict(places, default=-1, return_dtype=pl.Int64)
         return codes.to_torch()
 
-    def _prompts_seen(self, trained: Dataset) -> pl.Series:
-        """Return the prompts of all pairs that something was learned from."""
-        sources = [trained] if self.target.name == trained.name else [trained, self.target]
-        tables = [one.linked_pairs(self.features.id, TRAIN, ["prompt_id"]) for one in sources if TRAIN in one.splits()]
-        return pl.concat(tables)["prompt_id"].unique()
+    def _seen(self, column: str) -> pl.Series:
+        """Return what all pairs that something was learned from have in a column."""
+        sources = [self._trained] if self.target.name == self._trained.name else [self._trained, self.target]
+        tables = [one.linked_pairs(self.features.id, TRAIN, [column]) for one in sources if TRAIN in one.splits()]
+        return pl.concat(tables)[column].unique()
 
 
 def _first_of(sample: ShotSample, group: str, count: int) -> torch.Tensor:
@@ -228,5 +235,15 @@ def _first_of(sample: ShotSample, group: str, count: int) -> torch.Tensor:
 
 def _grouped(dataset: Dataset, features: Features, split: str) -> pl.DataFrame:
     """Return a split's embedded pairs as shots are sampled from them, a missing attribute being one of its own."""
-    columns = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "chosen_key", "chosen_context_key"]
+    columns = [
+        "split",
+        "part",
+        "pair_id",
+        "prompt_id",
+        "attribute",
+        "context",
+        "user",
+        "chosen_key",
+        "chosen_context_key",
+    ]
     return dataset.linked_pairs(features.id, split, columns).with_columns(pl.col("attribute").fill_null(NO_ATTRIBUTE))

@@ -14,10 +14,11 @@ from micropref.cache.datasets import open_dataset
 from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import render, run_query
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.groups import prompt_clusters
+from micropref.cache.vectors.groups import sides_of
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import load_pairs
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
+from micropref.heads.evaluation.intervals import Intervals, fewest, mean_intervals
+from micropref.heads.evaluation.metrics import correct
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.comparison.ceiling import ceiling
@@ -28,6 +29,7 @@ from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions
 from micropref.pipeline.training.data import load_parts
+from micropref.pipeline.training.method_runs import fitted_contexts
 from micropref.pipeline.training.train import TrainOptions, train
 
 NAME = "demo"
@@ -55,7 +57,9 @@ class Demo:
     """The result of the demo."""
 
     rows: list[dict[str, object]]
-    """One row a model: accuracy on held-out prompts, its interval over prompts, accuracy in each group."""
+    """One row a model: accuracy on held-out prompts, its 95 % interval, accuracy in each group."""
+    clusters: dict[str, int]
+    """Users, prompts and wordings of contexts that intervals are over; wordings for the model that reads contexts."""
     runs: dict[str, str]
     """Model -> run id."""
     queries: list[str]
@@ -94,38 +98,43 @@ def run_demo(
         evaluate(store, trained.run)
         runs[model] = trained.run
         announce(f"{model}: run {trained.run}, validation NLL {trained.record['validation_nll']:.4f}")
-    rows = _compare(store, runs)
+    rows, clusters = _compare(store, runs)
     queries = [query.format(run=runs["mixture, router reads context"]) for query in QUERIES]
-    return Demo(rows, runs, queries, render(run_query(store.root, queries[0]), "table", width=80))
+    return Demo(rows, clusters, runs, queries, render(run_query(store.root, queries[0]), "table", width=80))
 
 
-def _compare(store: StoreFolder, runs: dict[str, str]) -> list[dict[str, object]]:
-    """Return a row for each run and the label-trained ceiling, all on the same held-out pairs."""
+def _compare(store: StoreFolder, runs: dict[str, str]) -> tuple[list[dict[str, object]], dict[str, int]]:
+    """Return a row for each run and the label-trained ceiling, all on the same held-out pairs, and their clusters."""
     dataset = open_dataset(store, NAME)
     features = open_features(store, open_run(store, next(iter(runs.values()))).record["features"])
     rows = []
     for model, run_id in runs.items():
         run = open_run(store, run_id)
-        test = load_pairs(dataset, features, TEST, router_input=run.record["settings"]["router_input"])
+        reads = run.record["settings"]["router_input"]
+        test = load_pairs(dataset, features, TEST, router_input=reads)
         mixture = Mixture.from_state(run.tensors())
-        rows.append(_row(model, test.table, correct(mixture.log_probability(test.delta, test.router))))
+        right = correct(mixture.log_probability(test.delta, test.router))
+        rows.append(_row(model, test.table, right, fitted_contexts(store, run) if reads != "prompt" else None))
     test = load_pairs(dataset, features, TEST, router_input="prompt")
     right = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
-    rows.append(_row(CEILING, test.table, right))
-    return rows
+    rows.append(_row(CEILING, test.table, right, None))
+    return [row for row, _ in rows], fewest([found for _, found in rows])
 
 
-def _row(model: str, table: pl.DataFrame, right: torch.Tensor) -> dict[str, object]:
-    low, high = cluster_intervals(right[:, None], prompt_clusters(table), seed=BOOTSTRAP_SEED)
+def _row(
+    model: str, table: pl.DataFrame, right: torch.Tensor, known: pl.Series | None
+) -> tuple[dict[str, object], Intervals]:
+    found = mean_intervals(right[:, None], sides_of(table, known), "share")
     groups = table.select("attribute").with_columns(right=pl.Series(right.numpy()))
     means = groups.group_by("attribute").agg(pl.col("right").mean()).sort("attribute")
-    return {
+    row: dict[str, object] = {
         "held-out prompts": model,
         "accuracy": float(right.mean()),
-        "low": float(low[0]),
-        "high": float(high[0]),
+        "low": float(found.low[0]),
+        "high": float(found.high[0]),
         **dict(means.iter_rows()),
     }
+    return row, found
 
 
 def source_folder(store: StoreFolder) -> Path:

@@ -21,11 +21,12 @@ from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.names import find_run, holds_heads
 from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.groups import prompt_clusters
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
+from micropref.cache.vectors.groups import sides_of
+from micropref.heads.evaluation.intervals import RULE, Intervals, fewest, mean_intervals
+from micropref.heads.evaluation.metrics import correct
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
-from micropref.pipeline.training.method_runs import open_fitted
+from micropref.pipeline.training.method_runs import FittedRun, fitted_contexts, open_fitted
 
 KEYS = ["run", "data", "split", "part", "attribute"]
 
@@ -47,6 +48,9 @@ class Evaluation:
     """Of the mixture, over all pairs of the split."""
     lowest_accuracy: float
     """Of the mixture, on the attribute where it is lowest: that of the worst-off group."""
+    clusters: dict[str, int]
+    """Users, prompts and wordings that intervals are over, the fewest of any row; wordings of contexts that are
+    new to a run that reads them."""
     head_accuracy: pl.DataFrame
     mixture_accuracy: pl.DataFrame
     best_head: pl.DataFrame
@@ -75,33 +79,44 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
             "evaluate; embed with a larger `max_length`"
         )
     validation = current_scores(run, dataset, TRAIN).filter(pl.col("part") == "validation")
-    tables = _tables(run, frame, validation)
+    tables, clusters = _tables(fitted, fitted_contexts(store, run), frame, validation)
     accuracy = float(correct(as_scores(run, frame).log_probability()).mean())
     _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})
     evaluated = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
     lowest = float(evaluated["accuracy"].to_numpy().min())
-    return Evaluation(run.id, dataset.name, split, frame.height, scored, missing, accuracy, lowest, **tables)
+    return Evaluation(run.id, dataset.name, split, frame.height, scored, missing, accuracy, lowest, clusters, **tables)
 
 
-def _tables(run: Run, frame: pl.DataFrame, validation: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Return the four tables of a split's scores; heads are chosen on those of validation pairs."""
+def _tables(
+    fitted: FittedRun, known: pl.Series, frame: pl.DataFrame, validation: pl.DataFrame
+) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
+    """Return the four tables of a split's scores, and the clusters that their intervals are over.
+
+    Heads are chosen on the scores of validation pairs. `known` are the contexts that the run was fitted on.
+    """
+    run, reading = fitted.run, fitted.reading
+    of_heads = known if reading.heads_read_contexts else None
+    of_mixture = known if reading.reads_contexts else None
     groups = [(part, as_scores(run, part)) for part in _groups(frame)]
-    heads = pl.concat([_head_accuracy(*group) for group in groups])
-    validated = _groups(validation) if validation.height else ()
-    on_validation = [_head_accuracy(part, as_scores(run, part)) for part in validated]
+    heads = [_head_accuracy(*group, known=of_heads) for group in groups]
+    mixtures = [_mixture_accuracy(*group, known=of_mixture) for group in groups]
+    by_head = pl.concat([rows for rows, _ in heads])
+    validated = [(part, as_scores(run, part)) for part in _groups(validation)] if validation.height else []
+    on_validation = [_head_accuracy(*group, known=of_heads)[0] for group in validated]
     chosen_by = pl.concat(on_validation) if on_validation else None
-    return {
-        "head_accuracy": heads,
-        "mixture_accuracy": pl.concat([_mixture_accuracy(*group) for group in groups]),
-        "best_head": _best_heads(heads.filter(pl.col("part") != "validation"), chosen_by),
+    tables = {
+        "head_accuracy": by_head,
+        "mixture_accuracy": pl.concat([rows for rows, _ in mixtures]),
+        "best_head": _best_heads(by_head.filter(pl.col("part") != "validation"), chosen_by),
         "router_weights": pl.concat([_router_weights(*group) for group in groups]),
     }
+    return tables, fewest([found for _, found in (*heads, *mixtures)])
 
 
 def _keep(run: Run, data: str, split: str, tables: dict[str, pl.DataFrame], record: dict[str, Any]) -> None:
     folder, stem = run.eval_folder(data), f"tables-{split}"
     files = {role: write_table(folder, stem, role, table.to_arrow()) for role, table in tables.items()}
-    commit(folder, stem, files, {**record, "bootstrap_seed": BOOTSTRAP_SEED})
+    commit(folder, stem, files, {**record, "intervals": RULE})
 
 
 def _groups(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -110,25 +125,29 @@ def _groups(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     yield from sorted(ordered, key=lambda part: (part["part"][0], part["attribute"][0] or ""))
 
 
-def _accuracy_rows(frame: pl.DataFrame, right: torch.Tensor, heads: list[int] | None) -> pl.DataFrame:
-    """Return one row for each column of `right` [n, C], with bootstrap intervals over prompts."""
-    low, high = cluster_intervals(right, prompt_clusters(frame), seed=BOOTSTRAP_SEED)
+def _accuracy_rows(
+    frame: pl.DataFrame, right: torch.Tensor, heads: list[int] | None, *, known: pl.Series | None
+) -> tuple[pl.DataFrame, Intervals]:
+    """Return one row for each column of `right` [n, C], and the intervals in it."""
+    found = mean_intervals(right, sides_of(frame, known), "share")
     count = right.shape[1]
     columns: dict[str, Any] = {name: [frame[name][0]] * count for name in KEYS}
     if heads is not None:
         columns["head"] = heads
-    columns |= {"n": [frame.height] * count, "accuracy": right.mean(0).tolist()}
-    columns |= {"low": low.tolist(), "high": high.tolist()}
-    return _typed(columns)
+    columns |= {"n": [frame.height] * count, "accuracy": found.mean.tolist()}
+    columns |= {"low": found.low.tolist(), "high": found.high.tolist()}
+    return _typed(columns), found
 
 
-def _head_accuracy(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+def _head_accuracy(frame: pl.DataFrame, scores: Scores, *, known: pl.Series | None) -> tuple[pl.DataFrame, Intervals]:
     right = correct(F.logsigmoid(scores.margins))
-    return _accuracy_rows(frame, right, list(range(right.shape[1])))
+    return _accuracy_rows(frame, right, list(range(right.shape[1])), known=known)
 
 
-def _mixture_accuracy(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
-    return _accuracy_rows(frame, correct(scores.log_probability())[:, None], None)
+def _mixture_accuracy(
+    frame: pl.DataFrame, scores: Scores, *, known: pl.Series | None
+) -> tuple[pl.DataFrame, Intervals]:
+    return _accuracy_rows(frame, correct(scores.log_probability())[:, None], None, known=known)
 
 
 def _router_weights(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:

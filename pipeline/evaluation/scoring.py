@@ -19,6 +19,8 @@ from micropref.pipeline.training.method_runs import FittedRun
 
 CHUNK = 1 << 14
 """Pairs scored and committed at a time: bounds memory, and what an interruption loses."""
+PAIR_COLUMNS = ["pair_id", "prompt_id", "user", "context"]
+"""What intervals need to know of a scored pair."""
 
 
 def score_missing(fitted: FittedRun, dataset: Dataset, split: str, part: str | None) -> tuple[int, int]:
@@ -47,11 +49,11 @@ def unspent(run: Run) -> pl.Expr:
 
 
 def current_scores(run: Run, dataset: Dataset, split: str) -> pl.DataFrame:
-    """Return the stored scores of pairs the data set still has, with their prompt, in source order."""
+    """Return the stored scores of pairs the data set still has, with prompt, user and context, in source order."""
     stored = _stored_scores(run, dataset, split) if split in dataset.splits() else None
     if stored is None:
         return pl.DataFrame({"part": []}, schema={"part": pl.String})
-    pairs = pl.concat([read_table(part, "pairs", ["pair_id", "prompt_id"]) for part in dataset.of_split(split)])
+    pairs = pl.concat([read_table(part, "pairs", PAIR_COLUMNS) for part in dataset.of_split(split)])
     return pairs.join(stored, on="pair_id", how="inner", maintain_order="left")
 
 

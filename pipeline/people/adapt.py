@@ -19,10 +19,11 @@ from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.groups import prompt_clusters
+from micropref.cache.vectors.groups import sides_of
 from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
 from micropref.heads.choices import AdaptMethod
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
+from micropref.heads.evaluation.intervals import RULE, Intervals, Scale, Sides, limits, mean_intervals
+from micropref.heads.evaluation.metrics import correct
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.options import GroupedBy, ShotsFrom
 from micropref.pipeline.people.episodes import read_episode
@@ -92,7 +93,9 @@ class Adaptation:
     without_context: int
     """Of these, pairs that the context router read by their prompt alone."""
     resampled: str
-    """What intervals are over: users, or prompts where groups are attributes or contexts."""
+    """What intervals are over: users where named, and prompts."""
+    clusters: dict[str, int]
+    """How many there are of each."""
     adaptation: pl.DataFrame
     """One row for each number of shots, as the view of its name has it."""
     people: str | None
@@ -120,7 +123,7 @@ def adapt(
         strength = choose_strength(frozen, options.by, options.method, counts[1:], options.seed)
     adapted = [adapt_groups(options.method, episode.shots.first(count), strength) for count in counts[1:]]
     by_count = [episode.scored.scores, *(episode.rescored(one) for one in adapted)]
-    clusters = episode.group if options.by == "user" else prompt_clusters(episode.scored.table)
+    sides = sides_of(episode.scored.table)
     learned = {"strength": strength, "routed": adapted[-1].routed, "combine": by_count[-1].combine}
     settings = asdict(options) | {"shots": ",".join(map(str, options.shots))} | learned
     run = frozen.save(store, options.method, settings, options.shots_from, episode.names, adapted[-1].state())
@@ -134,7 +137,8 @@ def adapt(
         "groups": len(episode.names),
         "n": episode.scored.table.height,
     }
-    curve = _curve(counts, by_count, clusters).with_columns(pl.lit(value).alias(name) for name, value in place.items())
+    curve, found = _curve(counts, by_count, sides)
+    curve = curve.with_columns(pl.lit(value).alias(name) for name, value in place.items())
     _keep(run, episode.scored, by_count[-1], curve)
     if people is not None:
         write_people(people, run, table[sample.row])
@@ -151,7 +155,8 @@ def adapt(
         left_out=len(sample.left_out),
         pairs=episode.scored.table.height,
         without_context=episode.scored.without_context,
-        resampled="users" if options.by == "user" else "prompts",
+        resampled=" × ".join(found.clusters),
+        clusters=found.clusters,
         adaptation=curve,
         people=None if people is None else str(people),
     )
@@ -172,29 +177,31 @@ def _sample(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFr
     return table, sample
 
 
-def _curve(counts: tuple[int, ...], by_count: list[Scores], clusters: torch.Tensor) -> pl.DataFrame:
-    """Return accuracy, NLL, calibration and the gain over no shots for every number of shots, with 95 % intervals.
+def _curve(counts: tuple[int, ...], by_count: list[Scores], sides: Sides) -> tuple[pl.DataFrame, Intervals]:
+    """Return the curve with its 95 % intervals, and those of the accuracies.
 
-    All columns see the same resampled clusters, so a gain is a paired difference. Overconfidence is the probability
-    given to the likelier response, on average, less the accuracy.
+    It has accuracy, NLL, calibration and the gain over no shots for every number of shots. A gain is a paired
+    difference. Overconfidence is the probability given to the likelier response, on average, less the accuracy.
     """
     log_probability = torch.stack([scores.log_probability() for scores in by_count], 1)
     right = correct(log_probability)
     probability = log_probability.exp()
     surer = torch.maximum(probability, 1 - probability)
-    figures = {
-        "accuracy": right,
-        "nll": -log_probability,
-        "overconfidence": surer - right,
-        "gain": right - right[:, :1],
+    figures: dict[str, tuple[torch.Tensor, Scale]] = {
+        "accuracy": (right, "share"),
+        "nll": (-log_probability, "free"),
+        "overconfidence": (surer - right, "difference"),
+        "gain": (right - right[:, :1], "difference"),
     }
-    low, high = cluster_intervals(torch.cat(list(figures.values()), 1), clusters, seed=BOOTSTRAP_SEED)
+    found = {name: mean_intervals(values, sides, scale) for name, (values, scale) in figures.items()}
     columns: dict[str, Any] = {"shots": list(counts)}
-    for name, below, above in zip(figures, low.view(len(figures), -1), high.view(len(figures), -1), strict=True):
+    for name, one in found.items():
         prefix = "" if name == "accuracy" else f"{name}_"
-        columns[name] = figures[name].mean(0).tolist()
-        columns |= {f"{prefix}low": below.tolist(), f"{prefix}high": above.tolist()}
-    return pl.DataFrame(columns, schema_overrides={"shots": pl.Int64})
+        columns |= {name: one.mean.tolist(), f"{prefix}low": limits(one.low), f"{prefix}high": limits(one.high)}
+    # No shots are what gains are over: of their own gain nothing is in doubt.
+    columns["gain_low"][0] = columns["gain_high"][0] = 0.0
+    ends = {name: pl.Float64 for name in columns if name.endswith(("low", "high"))}
+    return pl.DataFrame(columns, schema_overrides={"shots": pl.Int64, **ends}), found["accuracy"]
 
 
 def _keep(run: Run, scored: ScoredPairs, scores: Scores, curve: pl.DataFrame) -> None:
@@ -211,4 +218,4 @@ def _keep(run: Run, scored: ScoredPairs, scores: Scores, curve: pl.DataFrame) ->
     }
     tables = {"scores": pl.DataFrame(columns), "adaptation": curve}
     files = {role: write_table(folder, f"adapt-{TEST}", role, part.to_arrow()) for role, part in tables.items()}
-    commit(folder, f"adapt-{TEST}", files, {"split": TEST, "bootstrap_seed": BOOTSTRAP_SEED})
+    commit(folder, f"adapt-{TEST}", files, {"split": TEST, "intervals": RULE})

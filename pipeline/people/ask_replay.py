@@ -17,10 +17,11 @@ from micropref.cache.choices import TEST
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.groups import clusters_of, prompt_clusters
+from micropref.cache.vectors.groups import sides_of
 from micropref.heads.adaptation.acquisition import POLICIES, asked_in_order
 from micropref.heads.adaptation.few_shot import Adapted
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
+from micropref.heads.evaluation.intervals import Intervals, Sides, mean_intervals
+from micropref.heads.evaluation.metrics import correct
 from micropref.pipeline.options import GroupedBy, ShotsFrom
 from micropref.pipeline.people.episodes import Episode, read_episode
 from micropref.pipeline.people.frozen_run import Frozen, open_frozen
@@ -79,7 +80,9 @@ class ReplayedPolicies:
     pairs: int
     """Scored, all samples together; the same for every policy and number of answers."""
     resampled: str
-    """What intervals are over."""
+    """What intervals are over: users where named, and prompts."""
+    clusters: dict[str, int]
+    """How many there are of each."""
     curve: pl.DataFrame
     """One row for each policy and number of answers: accuracy with its interval, NLL, lead on random questions."""
     worth: dict[int, int | None]
@@ -106,8 +109,7 @@ def replay_policies(store: StoreFolder, run_id: str, data: str | None, options: 
         found.append(_log_probabilities(episode, options.n, counted.beta, seed))
         tables.append(episode.scored.table)
     scored, log_probability = pl.concat(tables), torch.cat(found, 1)
-    who = clusters_of(scored[options.by])
-    curve = _curve(log_probability, who if options.by == "user" else prompt_clusters(scored))
+    curve, intervals = _curve(log_probability, sides_of(scored))
     return ReplayedPolicies(
         run=frozen.run.id,
         data=frozen.dataset.name,
@@ -119,7 +121,8 @@ def replay_policies(store: StoreFolder, run_id: str, data: str | None, options: 
         beta=counted.beta,
         beta_chosen_by=counted.chosen_by,
         pairs=scored.height,
-        resampled="users" if options.by == "user" else "prompts",
+        resampled=" × ".join(intervals.clusters),
+        clusters=intervals.clusters,
         curve=curve,
         worth=_worth(curve),
     )
@@ -147,13 +150,21 @@ def _log_probabilities(episode: Episode, answers: int, beta: float, seed: int) -
     return torch.stack(by_policy)
 
 
-def _curve(log_probability: torch.Tensor, clusters: torch.Tensor) -> pl.DataFrame:
-    """Return the rows of all policies from log P [P, N, T + 1]; `ahead` is the accuracy beyond random questions'."""
+def _curve(log_probability: torch.Tensor, sides: Sides) -> tuple[pl.DataFrame, Intervals]:
+    """Return the rows of all policies from log P [P, N, T + 1], and the intervals of their accuracies.
+
+    `ahead` is the accuracy beyond random questions'.
+    """
     right = correct(log_probability)
-    ahead = right - right[POLICIES.index("random")]
+    random = POLICIES.index("random")
+    ahead = right - right[random]
     counts = log_probability.shape[2]
-    columns = torch.cat([*right, *ahead], 1)
-    low, high = (part.view(2, len(POLICIES), counts) for part in cluster_intervals(columns, clusters, BOOTSTRAP_SEED))
+    accuracy = mean_intervals(torch.cat([*right], 1), sides, "share")
+    lead = mean_intervals(torch.cat([*ahead], 1), sides, "difference")
+    shape = (2, len(POLICIES), counts)
+    low, high = (torch.stack(ends).view(shape) for ends in ((accuracy.low, lead.low), (accuracy.high, lead.high)))
+    # Nobody is ahead of themselves, nor of others before the first answer.
+    low[1, random] = high[1, random] = low[1, :, 0] = high[1, :, 0] = 0.0
     rows: list[dict[str, Any]] = [
         {
             "policy": policy,
@@ -169,7 +180,7 @@ def _curve(log_probability: torch.Tensor, clusters: torch.Tensor) -> pl.DataFram
         for place, policy in enumerate(POLICIES)
         for count in range(counts)
     ]
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows), accuracy
 
 
 def _worth(curve: pl.DataFrame) -> dict[int, int | None]:

@@ -17,10 +17,11 @@ from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.groups import clusters_of, prompt_clusters
+from micropref.cache.vectors.groups import sides_of
 from micropref.cache.vectors.pair_features import PairFeatures, load_pairs
-from micropref.heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units, widest_intervals
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, nll
+from micropref.heads.adaptation.diagnosis import DiagnosisPlan, Predictions, predict_units
+from micropref.heads.evaluation.intervals import limits, mean_intervals
+from micropref.heads.evaluation.metrics import nll
 from micropref.heads.fitting.settings import PairTensors
 from micropref.pipeline.options import GroupedBy
 from micropref.pipeline.training.data import open_fit_data
@@ -46,8 +47,9 @@ class Gain:
     """Nats per pair that a prediction is better by, with its 95 % interval."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    """None: not known, as all pairs share a prompt or a user."""
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class UnitDiagnosis:
     unknown: int
     """Held-out pairs of units without pairs to fit, not scored."""
     resampled: str
-    """What intervals are over."""
+    """What intervals are over: users where named, and prompts."""
+    clusters: dict[str, int]
+    """How many there are of each."""
     single_nll: float
     """One reward for everybody."""
     nobody_nll: float
@@ -168,22 +172,19 @@ def diagnose_kind(
     counts = tuple(count for count in COUNTS if count < int(sizes.max()))  # type: ignore[arg-type]
     tensors = [_tensors(pairs, unit_of, names) for pairs in (fitting, validation, scored)]
     found = predict_units(tensors[0], tensors[1], tensors[2], counts, plan)
-    clusters, resampled = [prompt_clusters(scored.table)], "prompts"
-    if kind.startswith("user"):
-        clusters.append(clusters_of(scored.table["user"]))
-        resampled = "users or prompts, whichever is wider"
-    low, high = widest_intervals(found.gains, clusters, BOOTSTRAP_SEED)
-    edges = zip(found.gains.mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
+    gains = mean_intervals(found.gains, sides_of(scored.table))
+    edges = zip(gains.mean.tolist(), limits(gains.low), limits(gains.high), strict=True)
     over_single, over_nobody, over_stranger = (Gain(*three) for three in edges)
     unknown = max(float(found.single.mean()), float(found.nobody.mean()))
-    answer, more = _settle(found, low, sizes)
+    answer, more = _settle(found, gains.low, sizes)
     return UnitDiagnosis(
         kind=kind,
         units=len(names),
         pairs_per_unit=float(sizes.median()),  # type: ignore[arg-type]
         scored=len(scored),
         unknown=total - len(scored),
-        resampled=resampled,
+        resampled=" × ".join(gains.clusters),
+        clusters=gains.clusters,
         single_nll=nll(found.single),
         nobody_nll=nll(found.nobody),
         unit_nll=nll(found.unit),

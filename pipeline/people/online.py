@@ -16,9 +16,10 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.groups import prompt_clusters
+from micropref.cache.vectors.groups import sides_of
 from micropref.heads.adaptation.online import Forecaster, Replay, replay, unlearned
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
+from micropref.heads.evaluation.intervals import RULE, Intervals, Sides, mean_intervals
+from micropref.heads.evaluation.metrics import correct
 from micropref.pipeline.options import GroupedBy
 from micropref.pipeline.people.frozen_run import open_frozen
 
@@ -45,7 +46,9 @@ class Online:
     without_context: int
     """Pairs that the context router read by their prompt alone."""
     resampled: str
-    """What intervals are over: users, or prompts where groups are attributes or contexts."""
+    """What intervals are over: users where named, and prompts."""
+    clusters: dict[str, int]
+    """How many there are of each."""
     switches: int
     """Changes of a group's taste that fixed-share is made for."""
     forecasters: pl.DataFrame
@@ -86,10 +89,11 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
     regret = pl.DataFrame(rows, schema_overrides={"best_head": pl.Int32, "bound": pl.Float64})
     folder = run.eval_folder(frozen.dataset.name)
     file = write_table(folder, f"online-{TEST}", "regret", regret.to_arrow())
-    commit(folder, f"online-{TEST}", {"regret": file}, {"split": TEST, "bootstrap_seed": BOOTSTRAP_SEED})
+    commit(folder, f"online-{TEST}", {"regret": file}, {"split": TEST, "intervals": RULE})
     order = torch.cat(rounds)
-    clusters = (group if by == "user" else prompt_clusters(scored.table))[order]
+    sides = {name: ids[order] for name, ids in sides_of(scored.table).items()}
     met_first = scored.table.select(pl.struct(by, "prompt_id").is_first_distinct()).to_series().to_torch()[order]
+    forecasters, found = _summary(replays, regret, sides, met_first)
     return Online(
         run=run.id,
         parent=frozen.run.id,
@@ -99,9 +103,10 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
         groups=len(names),
         pairs=table.height,
         without_context=scored.without_context,
-        resampled="users" if by == "user" else "prompts",
+        resampled=" × ".join(found.clusters),
+        clusters=found.clusters,
         switches=switches,
-        forecasters=_summary(replays, regret, clusters, met_first),
+        forecasters=forecasters,
         regret=regret,
     )
 
@@ -122,16 +127,16 @@ def _figures(one: Replay) -> dict[str, Any]:
 
 
 def _summary(
-    replays: dict[str, list[Replay]], regret: pl.DataFrame, clusters: torch.Tensor, met_first: torch.Tensor
-) -> pl.DataFrame:
-    """Return a row for each forecaster over all groups.
+    replays: dict[str, list[Replay]], regret: pl.DataFrame, sides: Sides, met_first: torch.Tensor
+) -> tuple[pl.DataFrame, Intervals]:
+    """Return a row for each forecaster over all groups, and the intervals in it.
 
-    `clusters` [N] are those of the rounds, group after group. `met_first` [N] are rounds whose prompt is new to their
+    `sides` [N] are those of the rounds, group after group. `met_first` [N] are rounds whose prompt is new to their
     group: elsewhere a choice may have been given away by an earlier one between the same responses.
     """
     right = torch.stack([torch.cat([correct(one.log_probability) for one in many]) for many in replays.values()], 1)
-    low, high = cluster_intervals(right, clusters, seed=BOOTSTRAP_SEED)
-    accuracy = {"accuracy": right.mean(0).tolist(), "low": low.tolist(), "high": high.tolist()}
+    found = mean_intervals(right, sides, "share")
+    accuracy = {"accuracy": found.mean.tolist(), "low": found.low.tolist(), "high": found.high.tolist()}
     accuracy["new_prompt_accuracy"] = right[met_first].mean(0).tolist()
     sums = regret.group_by("forecaster", maintain_order=True).agg(
         nll=(pl.col("nll") * pl.col("rounds")).sum() / pl.col("rounds").sum(),
@@ -140,4 +145,4 @@ def _summary(
         regret=pl.col("regret").sum(),
         bound=pl.when(pl.col("bound").is_not_null().all()).then(pl.col("bound").sum()),
     )
-    return sums.select("forecaster").hstack(pl.DataFrame(accuracy)).hstack(sums.drop("forecaster"))
+    return sums.select("forecaster").hstack(pl.DataFrame(accuracy)).hstack(sums.drop("forecaster")), found

@@ -1,4 +1,4 @@
-"""What routing gained: accuracies for every size of a budget, in all and by attribute, with intervals over prompts.
+"""What routing gained: accuracies for every size of a budget, in all and by attribute, with intervals.
 
 N scored pairs, n of one attribute, S sizes of which the first is 0, the run as it was; K heads.
 """
@@ -11,37 +11,41 @@ from typing import Any
 import polars as pl
 import torch
 
-from micropref.cache.vectors.groups import prompt_clusters
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals
+from micropref.cache.vectors.groups import sides_of
+from micropref.heads.evaluation.intervals import Intervals, mean_intervals
 
 Taus = Mapping[int, float | None]
 """Size -> temperature; None where the router was left as it was."""
 
 
-def totals(table: pl.DataFrame, right: torch.Tensor, taus: Taus) -> pl.DataFrame:
-    """Return accuracy and gain over size 0 on all pairs, from which are right [N, S].
+def totals(table: pl.DataFrame, known: pl.Series, right: torch.Tensor, taus: Taus) -> tuple[pl.DataFrame, Intervals]:
+    """Return accuracy and gain over size 0 on all pairs, from which are right [N, S]; and the accuracies' intervals.
 
-    All columns see the same resampled prompts, so a gain is a paired difference.
+    A gain is a paired difference. Intervals are over wordings too that are not among the `known` ones of the budget.
     """
-    gain = right - right[:, :1]
-    low, high = cluster_intervals(torch.cat([right, gain], 1), prompt_clusters(table), seed=BOOTSTRAP_SEED)
-    sizes = right.shape[1]
-    columns = {"n": [table.height] * sizes, "accuracy": right.mean(0).tolist()}
-    columns |= {"low": low[:sizes].tolist(), "high": high[:sizes].tolist(), "gain": gain.mean(0).tolist()}
-    return _sized(columns | {"gain_low": low[sizes:].tolist(), "gain_high": high[sizes:].tolist()}, taus)
+    sides = sides_of(table, known)
+    found, gains = mean_intervals(right, sides, "share"), mean_intervals(right - right[:, :1], sides, "difference")
+    columns = {"n": [table.height] * right.shape[1], "accuracy": found.mean.tolist()}
+    columns |= {"low": found.low.tolist(), "high": found.high.tolist(), "gain": gains.mean.tolist()}
+    # Size 0 is what is compared with: of its gain nothing is in doubt.
+    ends = {"gain_low": [0.0, *gains.low.tolist()[1:]], "gain_high": [0.0, *gains.high.tolist()[1:]]}
+    return _sized(columns | ends, taus), found
 
 
-def curve(table: pl.DataFrame, right: torch.Tensor, taus: Taus) -> pl.DataFrame:
-    """Return accuracy by attribute, NULL being one of its own, from which are right [N, S]."""
-    parts = []
+def curve(
+    table: pl.DataFrame, known: pl.Series, right: torch.Tensor, taus: Taus
+) -> tuple[pl.DataFrame, list[Intervals]]:
+    """Return accuracy by attribute, NULL being one of its own, from which are right [N, S]; and all intervals."""
+    parts, intervals = [], []
     for name in sorted(table["attribute"].unique(), key=lambda name: name or ""):
         mask = table["attribute"].eq_missing(name)
-        own, found = table.filter(mask), right[mask.to_torch()]
-        low, high = cluster_intervals(found, prompt_clusters(own), seed=BOOTSTRAP_SEED)
+        own = table.filter(mask)
+        found = mean_intervals(right[mask.to_torch()], sides_of(own, known), "share")
+        intervals.append(found)
         columns: dict[str, Any] = {"attribute": [name] * len(taus), "n": [own.height] * len(taus)}
-        columns |= {"accuracy": found.mean(0).tolist(), "low": low.tolist(), "high": high.tolist()}
+        columns |= {"accuracy": found.mean.tolist(), "low": found.low.tolist(), "high": found.high.tolist()}
         parts.append(_sized(columns, taus))
-    return pl.concat(parts)
+    return pl.concat(parts), intervals
 
 
 def oracle(table: pl.DataFrame, right: torch.Tensor) -> float:

@@ -20,11 +20,13 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, correct
+from micropref.heads.evaluation.intervals import RULE, fewest
+from micropref.heads.evaluation.metrics import correct
 from micropref.heads.mixture import Mixture, Router, pair_log_probability
 from micropref.pipeline.options import RoutedBy
 from micropref.pipeline.routing import curves as route_tables
 from micropref.pipeline.routing.data import RouteData, open_route_data
+from micropref.pipeline.training.method_runs import fitted_contexts
 from micropref.pipeline.training.results import Figures, figures_of, provenance
 
 HIDDEN = 128
@@ -88,6 +90,8 @@ class Routed:
     """Of these, pairs that the router reads by their prompt alone."""
     oracle: float
     """Accuracy of the frozen heads where each attribute has the head that is best on the scored pairs themselves."""
+    clusters: dict[str, int]
+    """Users, prompts and new wordings of contexts that intervals are over, the fewest of any row."""
     totals: pl.DataFrame
     """One row a size: accuracy over all scored pairs, and the gain over the run as it is, with 95 % intervals."""
     budget_curve: pl.DataFrame
@@ -115,9 +119,10 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
         "split": TEST,
         "seed": options.setting.seed,
     }
-    by_attribute = route_tables.curve(table, right, taus).select(
-        *(pl.lit(value).alias(name) for name, value in place.items()), pl.all()
-    )
+    known = fitted_contexts(store, run)
+    totals, total = route_tables.totals(table, known, right, taus)
+    curve, parts = route_tables.curve(table, known, right, taus)
+    by_attribute = curve.select(*(pl.lit(value).alias(name) for name, value in place.items()), pl.all())
     _keep(run, found, by_attribute)
     return Routed(
         run=run.id,
@@ -130,7 +135,8 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
         pairs=len(found.scored),
         without_context=found.scored.without_context,
         oracle=route_tables.oracle(table, correct(F.logsigmoid(margins))),
-        totals=route_tables.totals(table, right, taus),
+        clusters=fewest([total, *parts]),
+        totals=totals,
         budget_curve=by_attribute,
     )
 
@@ -199,4 +205,4 @@ def _keep(run: Run, found: RouteData, curve: pl.DataFrame) -> None:
     """Keep the curve where the view finds it."""
     folder, stem = run.eval_folder(found.dataset.name), f"route-{TEST}"
     file = write_table(folder, stem, "budget_curve", curve.to_arrow())
-    commit(folder, stem, {"budget_curve": file}, {"split": TEST, "bootstrap_seed": BOOTSTRAP_SEED})
+    commit(folder, stem, {"budget_curve": file}, {"split": TEST, "intervals": RULE})

@@ -8,7 +8,7 @@ import polars as pl
 
 from micropref.pipeline.people.adapt import Adaptation
 from micropref.pipeline.people.online import Online
-from micropref.pipeline.show.figures import accuracy, counted, gain_with_interval, with_interval
+from micropref.pipeline.show.figures import accuracy, counted, few_clusters, gain_with_interval, with_interval
 from micropref.pipeline.show.lines import next_step, paragraphs, rows_of
 from micropref.pipeline.show.tables import show_rows
 
@@ -42,6 +42,7 @@ def show_adaptation(adaptation: Adaptation, store: Path | None = None) -> str:
         f"{adaptation.by}'s shots (from {adaptation.shots_from})",
         *([f"{missing:,} of them read by their prompt alone"] if missing else []),
         f"gain over no shots, the run's own weights; intervals over {adaptation.resampled}",
+        *few_clusters(adaptation.clusters),
         *([f"weights of each {adaptation.by} in {adaptation.people}"] if adaptation.people else []),
     ]
     ending = next_step(*rows_of("adaptation", adaptation.run), store=store)
@@ -73,5 +74,6 @@ def show_online(online: Online, store: Path | None = None) -> str:
         f"fixed-share has to match the best sequence of heads that changes at most "
         f"{counted(online.switches, 'time')} in each {online.by}, the others the best head; "
         f"intervals over {online.resampled}",
+        *few_clusters(online.clusters),
     ]
     return f"{paragraphs(lines)}\n{show_rows(rows)}\n{next_step(*rows_of('regret', online.run), store=store)}"

@@ -11,7 +11,14 @@ import polars as pl
 from micropref.cache.errors import BadInput
 from micropref.pipeline.people.ask import REPLIES, Asked, Question, Reply
 from micropref.pipeline.people.ask_replay import ReplayedPolicies
-from micropref.pipeline.show.figures import accuracy, counted, gain_with_interval, weights_of, with_interval
+from micropref.pipeline.show.figures import (
+    accuracy,
+    counted,
+    few_clusters,
+    gain_with_interval,
+    weights_of,
+    with_interval,
+)
 from micropref.pipeline.show.lines import paragraph, paragraphs
 from micropref.pipeline.show.tables import show_rows
 
@@ -125,5 +132,6 @@ def show_replayed(replayed: ReplayedPolicies) -> str:
         f"{replayed.resampled}; an answer counts {replayed.beta:g} ({replayed.beta_chosen_by})",
         "closest to ½: asks where the weighed heads are least sure; worth random: randomly chosen answers that reach "
         "the same accuracy",
+        *few_clusters(replayed.clusters),
     ]
     return f"{paragraphs(lines)}\n{show_rows(rows)}"

@@ -8,11 +8,21 @@ from typing import Any
 from micropref.heads.methods.registry import methods
 from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
 from micropref.pipeline.comparison.published import published
-from micropref.pipeline.show.figures import accuracy, counted, gain_with_interval, with_error, with_interval
+from micropref.pipeline.show.figures import (
+    accuracy,
+    counted,
+    few_clusters,
+    gain_with_interval,
+    over,
+    with_error,
+    with_interval,
+)
 from micropref.pipeline.show.lines import next_step, paragraph, paragraphs
 from micropref.pipeline.show.tables import show_rows
 from micropref.pipeline.training.method_options import accepted_options
 
+FALSE_ALARMS = 0.05
+"""How often at most a table may mark any difference where there is none."""
 ROUTED = "micro"
 """The one method that learns from a budget; without its row, none was drawn from train."""
 
@@ -33,10 +43,14 @@ def show_compared(compared: Compared, store: Path | None = None) -> str:
         if compared.seeds > 1
         else "accuracy by attribute",
         show_rows(_accuracies(compared)),
-        paragraph("95 % intervals over prompts, and differences to the single reward on the same resampled prompts"),
+        paragraph(
+            f"95 % intervals over {over(compared.clusters)}, and paired differences to the single reward; each "
+            "interval is for itself; * marks differences that hold at 5 % when all rows are judged together (Holm)"
+        ),
         show_rows(_interval(row) for row in compared.rows),
     ]
-    notes = [f"{name}: left out, {reason}" for name, reason in compared.skipped.items()]
+    notes = few_clusters(compared.clusters)
+    notes += [f"{name}: left out, {reason}" for name, reason in compared.skipped.items()]
     notes += [
         f"{group}: not scored, it has {counted(count, 'pair')}" for group, count in compared.groups_left_out.items()
     ]
@@ -84,6 +98,6 @@ def _interval(row: ComparedRow) -> dict[str, Any]:
     return {
         "method": row.title,
         "average (95 %)": with_interval(row.accuracy[AVERAGE], row.low[AVERAGE], row.high[AVERAGE]),
-        "Δ vs. single (95 %)": gain_with_interval(*difference),
+        "Δ vs. single (95 %)": gain_with_interval(*difference) + (" *" if row.difference_p <= FALSE_ALARMS else "  "),
         "seconds": f"{row.seconds:,.1f}",
     }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from micropref.pipeline.show.figures import with_interval
-from micropref.pipeline.show.lines import folded_query
+from micropref.pipeline.show.figures import few_clusters, over, with_interval
+from micropref.pipeline.show.lines import folded_query, paragraphs
 from micropref.pipeline.show.tables import show_rows
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
@@ -24,4 +24,5 @@ def show_demo(demo: Demo) -> str:
     ]
     by_group = [{"accuracy by group": total["held-out prompts"], **row} for total, row in zip(whole, rows, strict=True)]
     queries = "\n".join(folded_query(query) for query in demo.queries)
-    return f"\n{show_rows(whole)}\n{show_rows(by_group)}\nTry:\n{queries}\n\nThe first of them:\n{demo.answer}"
+    about = paragraphs([f"intervals over {over(demo.clusters)}", *few_clusters(demo.clusters)])
+    return f"\n{show_rows(whole)}{about}\n{show_rows(by_group)}\nTry:\n{queries}\n\nThe first of them:\n{demo.answer}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from micropref.pipeline.people.diagnose import Diagnosis, Gain, UnitDiagnosis
-from micropref.pipeline.show.figures import accuracy, counted, gain_with_interval
+from micropref.pipeline.show.figures import accuracy, counted, few_clusters, gain_with_interval
 from micropref.pipeline.show.lines import next_step, paragraphs
 from micropref.pipeline.show.tables import show_rows
 
@@ -38,6 +38,7 @@ def show_diagnosis(diagnosis: Diagnosis, store: Path | None = None) -> str:
         f"K = {diagnosis.k}",
         f"gains in nats per pair on test prompts, worth is the least of the three; 95 % intervals over "
         f"{'; '.join(_resampled(diagnosis))}",
+        *dict.fromkeys(line for one in diagnosis.units for line in few_clusters(one.clusters)),
         *(_curve(one) for one in diagnosis.units if one.by_count),
     ]
     gains = show_rows([row for one in diagnosis.units for row in _gains(one)], keys=2)

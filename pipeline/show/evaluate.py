@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from micropref.pipeline.show.figures import accuracy, counted, with_interval
+from micropref.pipeline.show.figures import accuracy, counted, few_clusters, over, with_interval
 from micropref.pipeline.show.lines import next_step, paragraphs, rows_of
 from micropref.pipeline.show.tables import show_rows
 
@@ -27,15 +27,17 @@ def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
         f"run {evaluation.run} on {evaluation.data}/{evaluation.split}: {counted(evaluation.pairs, 'pair')}{note}, "
         f"{of_what} {accuracy(evaluation.accuracy)}{lowest}"
     ]
+    intervals = f"95 % intervals over {over(evaluation.clusters)}"
     if heads == 1:
-        lines.append("the run has one head, which is its best head and the oracle as well; 95 % intervals over prompts")
+        lines.append(f"the run has one head, which is its best head and the oracle as well; {intervals}")
         by_head = ""
     else:
         lines.append(
             "best head: the one of the K heads that is best on the attribute's validation pairs; oracle: the one that "
-            f"is best on these {evaluation.split} pairs themselves, an upper bound; 95 % intervals over prompts"
+            f"is best on these {evaluation.split} pairs themselves, an upper bound; {intervals}"
         )
         by_head = "\n" + show_rows([_heads(evaluation, row, keys) for row in rows], keys)
+    lines += few_clusters(evaluation.clusters)
     ending = next_step(*rows_of("head_accuracy", evaluation.run), store=store)
     return f"{paragraphs(lines)}\n{show_rows(rows, keys)}{by_head}\n{ending}"
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+FEW = 30
+"""Clusters below which an interval over them is rough."""
 
 
 def accuracy(value: float) -> str:
@@ -11,14 +14,28 @@ def accuracy(value: float) -> str:
     return f"{value:.4f}"
 
 
-def with_interval(value: float, low: float, high: float) -> str:
-    """Return a figure and its 95 % interval: 0.810 (0.789-0.829)."""
-    return f"{value:.3f} ({low:.3f}-{high:.3f})"
+def with_interval(value: float, low: float | None, high: float | None) -> str:
+    """Return a figure and its 95 % interval, where that is known: 0.810 (0.789-0.829)."""
+    return f"{value:.3f}" + ("" if low is None or high is None else f" ({low:.3f}-{high:.3f})")
 
 
-def gain_with_interval(value: float, low: float, high: float) -> str:
-    """Return a difference and its 95 % interval, all signed: +0.012 (-0.003 to +0.027)."""
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+def gain_with_interval(value: float, low: float | None, high: float | None) -> str:
+    """Return a difference and its 95 % interval, where that is known, all signed: +0.012 (-0.003 to +0.027)."""
+    return f"{value:+.3f}" + ("" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})")
+
+
+def over(clusters: Mapping[str, int]) -> str:
+    """Return what intervals are over: users × prompts."""
+    return " × ".join(clusters)
+
+
+def few_clusters(clusters: Mapping[str, int]) -> list[str]:
+    """Return the warning, if any, that there are too few users, prompts or wordings to trust intervals fully."""
+    few = [counted(count, name.removesuffix("s")) for name, count in clusters.items() if 1 < count < FEW]
+    single = [name.removesuffix("s") for name, count in clusters.items() if count == 1]
+    rough = f"some intervals rest on {' and '.join(few)}: below {FEW} they are rough"
+    silent = f"some rows have one {' and one '.join(single)}: their intervals say nothing about others"
+    return [f"warning: {line}" for line, told in ((rough, few), (silent, single)) if told]
 
 
 def with_error(value: float, error: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from micropref.pipeline.routing.route import Routed
-from micropref.pipeline.show.figures import accuracy, counted, gain_with_interval, with_interval
+from micropref.pipeline.show.figures import accuracy, counted, few_clusters, gain_with_interval, over, with_interval
 from micropref.pipeline.show.lines import next_evaluation, paragraphs
 from micropref.pipeline.show.tables import show_rows
 
@@ -37,6 +37,8 @@ def show_routed(routed: Routed, store: Path | None = None) -> str:
         f"{counted(last['budget'], 'pair')} for each of {counted(len(routed.groups), routed.by)}",
         f"{routed.pairs:,} {routed.split} pairs scored at every budget{missing}; none has a prompt of the budget",
         f"oracle, the frozen head best on these pairs for each attribute: {accuracy(routed.oracle)}",
+        f"95 % intervals over {over(routed.clusters)}",
+        *few_clusters(routed.clusters),
     ]
     if last["tau"] is None:
         lines.append("the router was left as it is: no temperature did better on pairs held out of the budget")

@@ -55,6 +55,16 @@ class Reading:
     units: Units | None = None
     """Codes of the annotators, where the method needs units."""
 
+    @property
+    def heads_read_contexts(self) -> bool:
+        """Say whether heads see contexts, which may come in wordings that are new to them."""
+        return self.reward_input == "context"
+
+    @property
+    def reads_contexts(self) -> bool:
+        """Say the same of the whole model: heads, router or gate."""
+        return self.heads_read_contexts or ("router" in self.needs and self.router_input != "prompt")
+
     def pairs(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> tuple[PairFeatures, Pairs]:
         """Load a split's pairs where `only` holds, with their table and as a method reads them."""
         return self.read(self.locate(dataset, features, split, only))

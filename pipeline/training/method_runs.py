@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from micropref.cache.choices import RewardInput
+import polars as pl
+
+from micropref.cache.choices import TRAIN, RewardInput
+from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.maintenance.uses import holds
-from micropref.cache.runs.records import Run, save_run
+from micropref.cache.runs.records import Run, open_run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features
@@ -60,6 +63,22 @@ def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
     named = None if units is None else Units(units["kind"], tuple(units["names"]))
     reading = Reading(settings["router_input"], settings["reward_input"], method.needs, named)
     return FittedRun(run, open_features(store, record["features"]), reading, method.restore(run.tensors()))
+
+
+def fitted_contexts(store: StoreFolder, run: Run) -> pl.Series:
+    """Return the contexts that a run was fitted on; those of a data set that is gone are not known."""
+    budget, name = run.budget(), run.record["data"]
+    if budget is not None:
+        before = fitted_contexts(store, open_run(store, run.record["parent"]))
+        return pl.concat([before, read_table(budget, "budget", ["context"])["context"]])
+    settings = run.record["settings"]
+    if (settings["router_input"], settings["reward_input"]) == ("prompt", "plain") or name not in store.names(
+        "datasets"
+    ):
+        return pl.Series(dtype=pl.String)
+    dataset = open_dataset(store, name)
+    parts = dataset.of_split(TRAIN) if TRAIN in dataset.splits() else []
+    return pl.concat([pl.Series(dtype=pl.String), *(read_table(one, "pairs", ["context"])["context"] for one in parts)])
 
 
 @holds(data="name")

@@ -17,7 +17,8 @@ import torch
 
 from micropref.cache.runs.records import Run, save_run
 from micropref.cache.store import StoreFolder
-from micropref.heads.evaluation.metrics import accuracy, effective_heads, nll, standard_error
+from micropref.heads.evaluation.intervals import standard_error
+from micropref.heads.evaluation.metrics import accuracy, effective_heads, nll
 from micropref.heads.evaluation.selection import agreeing_share
 from micropref.heads.fitting.head_pruning import inspect_heads, prune
 from micropref.heads.fitting.pair_source import Source, score

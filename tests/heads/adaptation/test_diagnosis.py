@@ -1,4 +1,4 @@
-"""Predictions with the unit known and unknown: what they are made of, and intervals over who leaves most doubt."""
+"""Predictions with the unit known and unknown, and what they are made of."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 
-from micropref.heads.adaptation.diagnosis import DiagnosisPlan, predict_units, widest_intervals
+from micropref.heads.adaptation.diagnosis import DiagnosisPlan, predict_units
 from micropref.heads.adaptation.few_shot import GRIDS
-from micropref.heads.evaluation.metrics import cluster_intervals
 from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
 
 PLAN = DiagnosisPlan(k=2, restarts=2, device="cpu")
@@ -75,17 +74,3 @@ def test_one_unit_has_no_other() -> None:
     parts = [PairTensors(one.delta, None, one.units * 0) for one in (pairs(40, seed, 1) for seed in range(3))]  # type: ignore[operator]
     with pytest.raises(ValueError, match="1 units: expected two or more"):
         predict_units(*parts, (), PLAN)
-
-
-def test_the_widest_interval_of_each_column_is_taken() -> None:
-    """Values that differ between people leave more doubt over people, those of prompts over prompts."""
-    generator = torch.Generator().manual_seed(0)
-    people, prompts = torch.arange(400) % 20, torch.arange(400) // 20
-    values = torch.stack(
-        [torch.randn(20, generator=generator)[people], torch.randn(20, generator=generator)[prompts]], 1
-    )
-    low, high = widest_intervals(values, [people, prompts], 0)
-    over = [cluster_intervals(values, clusters, 0) for clusters in (people, prompts)]
-    assert low.tolist() == [float(over[0][0][0]), float(over[1][0][1])]
-    assert high.tolist() == [float(over[0][1][0]), float(over[1][1][1])]
-    assert (high - low > 2 * torch.stack([over[1][1][0] - over[1][0][0], over[0][1][1] - over[0][0][1]])).all()

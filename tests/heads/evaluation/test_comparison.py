@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from micropref.heads.evaluation.comparison import compare, group_means
+from micropref.heads.evaluation.intervals import holm, mean_intervals
 
 
 @pytest.fixture
@@ -28,46 +29,62 @@ def slow_accuracy(right: torch.Tensor, groups: torch.Tensor) -> list[float]:
 
 def test_accuracies_and_differences_equal_a_slow_loop(answers: tuple[torch.Tensor, ...]) -> None:
     right, groups, clusters = answers
-    found = compare(right, groups, clusters, reference=0, seed=0)
+    found = compare(right, groups, [{"prompts": clusters}] * 3, reference=0)
     for method in range(3):
         assert found.accuracy[method].tolist() == pytest.approx(slow_accuracy(right[method], groups))
     assert torch.allclose(found.difference, found.accuracy - found.accuracy[0])
     assert torch.allclose(group_means(right, groups), found.accuracy)
 
 
-def test_intervals_equal_those_of_resampling_clusters_one_by_one(answers: tuple[torch.Tensor, ...]) -> None:
+def test_intervals_are_those_of_each_group_and_of_the_mean_over_groups(answers: tuple[torch.Tensor, ...]) -> None:
     right, groups, clusters = answers
-    found = compare(right, groups, clusters, reference=0, seed=0, resamples=4000)
-    generator = torch.Generator().manual_seed(99)
-    names = clusters.unique()
-    drawn = []
-    for _ in range(400):
-        sample = names[torch.randint(len(names), (len(names),), generator=generator)]
-        rows = torch.cat([(clusters == name).nonzero().flatten() for name in sample])
-        one, two = (slow_accuracy(right[method][rows], groups[rows]) for method in (0, 1))
-        drawn.append([one[0], one[3], two[3] - one[3]])
-    ends = torch.quantile(torch.tensor(drawn), torch.tensor([0.025, 0.975]), dim=0)
-    mine = torch.stack(
-        [
-            torch.stack([low[0, 0], low[0, 3], difference[1, 3]])
-            for low, difference in ((found.low, found.difference_low), (found.high, found.difference_high))
-        ]
-    )
-    assert torch.allclose(mine.float(), ends, atol=0.02)
+    wordings = clusters % 20
+    sides = [{"prompts": clusters}, {"prompts": clusters}, {"prompts": clusters, "wordings": wordings}]
+    found = compare(right, groups, sides, reference=0)
+    for method in range(3):
+        for group in (0, 1, 2, None):
+            rows = torch.ones(400, dtype=torch.bool) if group is None else groups == group
+            column = 3 if group is None else group
+            within = groups if group is None else None
+            own = {name: ids[rows] for name, ids in sides[method].items()}
+            one = mean_intervals(right[method][rows][:, None], own, "share", within)
+            assert found.low[method, column].item() == pytest.approx(one.low[0].item())
+            assert found.high[method, column].item() == pytest.approx(one.high[0].item())
+            if method:
+                gain = (right[method] - right[0])[rows][:, None]
+                one = mean_intervals(gain, own, "difference", within)
+                assert found.difference_low[method, column].item() == pytest.approx(one.low[0].item())
+                assert found.difference_high[method, column].item() == pytest.approx(one.high[0].item())
+    assert found.clusters["wordings"] <= 20
+    assert found.clusters["prompts"] <= 60
 
 
 def test_differences_are_paired(answers: tuple[torch.Tensor, ...]) -> None:
     right, groups, clusters = answers
-    found = compare(right, groups, clusters, reference=0, seed=0)
+    found = compare(right, groups, [{"prompts": clusters}] * 3, reference=0)
     assert (found.difference_low[0] == 0).all()
     assert (found.difference_high[0] == 0).all()
     assert (found.difference_low[1] >= 0).all()  # never wrong where the reference is right
     assert found.low[1, 3] < found.high[0, 3]  # while the intervals of the two accuracies overlap
 
 
-def test_a_group_in_few_clusters_may_be_missed_by_a_resample() -> None:
+def test_p_values_are_adjusted_for_all_methods_but_the_reference(answers: tuple[torch.Tensor, ...]) -> None:
+    right, groups, clusters = answers
+    found = compare(right, groups, [{"prompts": clusters}] * 3, reference=0)
+    alone = [
+        mean_intervals((right[method] - right[0])[:, None], {"prompts": clusters}, "difference", groups).p_value[0]
+        for method in (1, 2)
+    ]
+    assert found.p_value == [1.0, *holm([float(value) for value in alone])]
+    assert found.p_value[1] < 0.001
+
+
+def test_a_group_of_one_pair_is_uncertain_by_itself() -> None:
     right = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
-    found = compare(right, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 3]), reference=0, seed=0)
+    sides = [{"prompts": torch.tensor([0, 1, 2, 3])}]
+    found = compare(right, torch.tensor([0, 0, 0, 1]), sides, reference=0)
     assert found.accuracy[0].tolist() == [1.0, 0.0, 0.5]
-    assert found.low[0].tolist() == [1.0, 0.0, 0.5]
-    assert found.high[0].tolist() == [1.0, 0.0, 1.0]  # only the first group was drawn
+    assert found.low[0, 0].item() == pytest.approx(3 / (3 + 1.96**2), abs=1e-3)
+    assert found.high[0, 1].item() == pytest.approx(1.96**2 / (1 + 1.96**2), abs=1e-3)
+    assert found.low[0, 2] < 0.2
+    assert found.high[0, 2] > 0.8

@@ -212,17 +212,19 @@ def test_people_with_too_few_pairs_are_left_out_and_counted(
     assert adapted.left_out == (counts <= most).sum() > 0
 
 
-def test_intervals_are_over_users_or_over_prompts(
-    store: StoreFolder, synthetic: Synthetic, planted_run: Planted
-) -> None:
+def test_intervals_are_over_users_and_prompts(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     run = planted_run(store, synthetic(store, users=5))
     by_user, by_attribute = (adapt(store, run, None, AdaptOptions(by, (4,))) for by in ("user", "attribute"))  # type: ignore[arg-type]
-    assert (by_user.resampled, by_attribute.resampled) == ("users", "prompts")
+    assert by_user.resampled == by_attribute.resampled == "users × prompts"
+    assert by_user.clusters["users"] == by_user.groups
     table = by_user.adaptation
     assert ((table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])).all()
     assert ((table["nll_low"] <= table["nll"]) & (table["nll"] <= table["nll_high"])).all()
     assert ((table["gain_low"] <= table["gain"]) & (table["gain"] <= table["gain_high"])).all()
     assert table.row(0, named=True)["gain_high"] == 0
+    again = adapt(store, run, None, AdaptOptions("user", (4,)))
+    folder = open_run(store, again.run).eval_folder("toy")
+    assert json.loads((folder / "adapt-test.json").read_text())["record"]["intervals"] == "two-way t"
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from micropref.pipeline.training.train import Trained
 RUN = "dpl-mean-variance-12345678"
 DATA = "preferences-of-many-people-2026"
 ATTRIBUTES = [f"attribute number {n} with a rather long name" for n in range(12)]
+CLUSTERS = {"users": 12, "prompts": 345}
 MANY = 12_345_678
 HEADS = 10
 
@@ -81,13 +82,15 @@ def evaluation(heads: int) -> Evaluation:
     ]
     mixture = [{"attribute": name, "accuracy": value} for name, value in zip(ATTRIBUTES, figures(50, 12), strict=True)]
     tables = (accuracies(by_head), accuracies(mixture), accuracies(best), pl.DataFrame())
-    return Evaluation(RUN, DATA, "test", MANY, MANY, 1, 0.6543, 0.1111, *tables)
+    return Evaluation(RUN, DATA, "test", MANY, MANY, 1, 0.6543, 0.1111, CLUSTERS, *tables)
 
 
 def test_an_evaluation_has_every_head_and_attribute() -> None:
     found = evaluation(HEADS)
     text = fits(show_evaluation(found))
     assert "mixture accuracy 0.6543, lowest of any attribute 0.1111" in text
+    assert "95 % intervals over users × prompts" in " ".join(text.split())
+    assert " ".join(text.split()).count("warning: some intervals rest on 12 users: below 30 they are rough") == 1
     for value in found.head_accuracy["accuracy"]:
         assert f" {value:.4f}" in text
     for value in found.mixture_accuracy["accuracy"]:
@@ -201,12 +204,22 @@ def test_a_comparison_has_every_system_and_attribute() -> None:
         spread = dict.fromkeys(columns, 0.0123)
         ends = (dict.fromkeys(columns, value) for value in (0.1, 0.9, -0.0123, -0.1, 0.1))
         title = f"System {system} of a long title, few-shot"
-        return ComparedRow(system, title, "pairs with users + labelled test pairs", accuracy, spread, *ends, {}, 1234.5)
+        return ComparedRow(
+            system,
+            title,
+            "pairs with users + labelled test pairs",
+            accuracy,
+            spread,
+            *ends,
+            0.04 if at else 1.0,
+            {},
+            1234.5,
+        )
 
     rows = [row(at, name) for at, name in enumerate(("single", "lore", "mixture", "micro", "ceiling"))]
     scored = dict.fromkeys(ATTRIBUTES, MANY)
     compared = Compared(
-        DATA, DATA, "test", "d2f468910a5c", HEADS, 5, 16, "test", 50, "train", scored, MANY, rows,
+        DATA, DATA, "test", "d2f468910a5c", HEADS, 5, 16, "test", 50, "train", scored, MANY, CLUSTERS, rows,
         {"pal-a": "the data names no users " * 5}, {"tiny": 1}, "helpsteer2", [],
     )  # fmt: skip
     text = fits(show_compared(compared))
@@ -215,7 +228,9 @@ def test_a_comparison_has_every_system_and_attribute() -> None:
         assert all(f"{value:.4f} ± 0.0123" in text for value in one.accuracy.values())
         assert f"{one.accuracy[AVERAGE]:.3f} (0.100-0.900)" in text
     assert text.count("-0.012 (-0.100 to +0.100)") == text.count("1,234.5") == 5
+    assert text.count("-0.012 (-0.100 to +0.100) *") == 4  # all but the reference
     assert "tiny: not scored, it has 1 pair" in text
+    assert "intervals over users × prompts" in text
     best = max(
         (one for one in rows if one.system in ("single", "lore", "mixture")), key=lambda one: one.accuracy[AVERAGE]
     )
@@ -228,7 +243,22 @@ def test_adaptation_and_forecasters_fit() -> None:
     curve = pl.DataFrame([{"shots": shots, **interval, **gain} for shots in (0, 1, MANY)])
     people = "/people/of/this/run"
     adapted = Adaptation(
-        RUN, RUN, DATA, "test", "attribute", "tempered", "test", 0.25, MANY, 0, MANY, 1, "prompts", curve, people
+        RUN,
+        RUN,
+        DATA,
+        "test",
+        "attribute",
+        "tempered",
+        "test",
+        0.25,
+        MANY,
+        0,
+        MANY,
+        1,
+        "prompts",
+        CLUSTERS,
+        curve,
+        people,
     )
     text = fits(show_adaptation(adapted))
     assert text.count("0.800 (0.701-0.900)") == text.count("0.500 (0.451-0.600)") == text.count("-0.081") == 3
@@ -237,7 +267,8 @@ def test_adaptation_and_forecasters_fit() -> None:
     assert text.endswith(f"next: micropref sql \"FROM adaptation WHERE run = '{RUN}'\"")
     sums = {"loss": MANY / 7, "best_head_loss": MANY / 9, "regret": MANY / 11, "bound": MANY / 13}
     rows = [{"forecaster": name, **interval, "new_prompt_accuracy": 0.7654, **sums} for name in ("linear-anytime", "x")]
-    online = Online(RUN, RUN, DATA, "test", "user", MANY, MANY, 0, "users", 1, pl.DataFrame(rows), pl.DataFrame(rows))
+    table = pl.DataFrame(rows)
+    online = Online(RUN, RUN, DATA, "test", "user", MANY, MANY, 0, "users", CLUSTERS, 1, table, table)
     text = fits(show_online(online))
     assert all(text.count(f"{value:,.1f}") == 2 for value in sums.values())
     assert text.count("0.7654") == 2
@@ -251,7 +282,8 @@ def test_routes_fit() -> None:
     curve = [
         {"attribute": name, "budget": budget, "n": MANY, **interval} for name in ATTRIBUTES for budget in (0, MANY)
     ]
-    routed = Routed(RUN, RUN, DATA, "train", "test", "attribute", ATTRIBUTES, MANY, 3, 0.9, totals, pl.DataFrame(curve))
+    about = (RUN, RUN, DATA, "train", "test", "attribute", ATTRIBUTES, MANY, 3, 0.9, CLUSTERS)
+    routed = Routed(*about, totals, pl.DataFrame(curve))
     text = fits(show_routed(routed))
     assert text.count("0.800 (0.701-0.900)") == 2 + 24
     assert text.count("+0.023 (-0.011 to +0.050)") == 1
@@ -270,7 +302,7 @@ def test_questions_and_replays_fit() -> None:
     one = {"accuracy": 0.8012, "low": 0.7, "high": 0.9, "ahead": 0.01, "ahead_low": -0.0112, "ahead_high": 0.05}
     curve = [{"policy": policy, "answers": n, **one} for n in (0, 1, 16) for policy in ("ask", "uncertainty", "random")]
     replayed = ReplayedPolicies(
-        RUN, DATA, "attribute", MANY, 1, 20, 1, 0.5, "chosen on validation attributes", MANY, "prompts",
+        RUN, DATA, "attribute", MANY, 1, 20, 1, 0.5, "chosen on validation attributes", MANY, "prompts", CLUSTERS,
         pl.DataFrame(curve), {1: 4, 16: None},
     )  # fmt: skip
     text = fits(show_replayed(replayed))
@@ -286,7 +318,7 @@ def test_a_diagnosis_says_what_pays_and_what_could_not_be_told() -> None:
         curve = dict.fromkeys((1, 2, 4, 8, 16, 32), 0.1)
         nlls = (0.7, 0.71, 0.4, 0.9)
         return UnitDiagnosis(
-            kind, MANY, 7.0, MANY, 3, "users or prompts, whichever is wider", *nlls, *gains, 0.2, curve, 1.0, answer, 5
+            kind, MANY, 7.0, MANY, 3, "users × prompts", CLUSTERS, *nlls, *gains, 0.2, curve, 1.0, answer, 5
         )
 
     reason = {"attribute": "none of the 12 with pairs to fit has validation pairs too"}
@@ -381,7 +413,7 @@ def test_the_demo_fits() -> None:
     groups = dict(zip(("brevity", "depth", "formality", "playfulness"), figures(1, 4), strict=True))
     one = {"held-out prompts": "ceiling: one model per true group", "accuracy": 0.8, "low": 0.7, "high": 0.9, **groups}
     query = "SELECT attribute, head, round(accuracy, 3) AS accuracy FROM head_accuracy WHERE run = 'mixture-f9a8d820'"
-    text = fits(show_demo(Demo([one], {}, [query], "attribute\n---------\n")))
+    text = fits(show_demo(Demo([one], CLUSTERS, {}, [query], "attribute\n---------\n")))
     assert "0.800 (0.700-0.900)" in text
     assert all(f"{value:.4f}" in text for value in groups.values())
     assert query in text
