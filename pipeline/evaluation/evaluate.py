@@ -22,7 +22,8 @@ from micropref.cache.runs.names import find_run, holds_heads
 from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
-from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
+from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct, nll
+from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
 from micropref.pipeline.training.method_runs import open_fitted
@@ -45,6 +46,10 @@ class Evaluation:
     """Pairs that the context router read by their prompt alone."""
     accuracy: float
     """Of the mixture, over all pairs of the split."""
+    nll: float
+    """Of the same, its log-odds multiplied by `scale`, in nats per pair."""
+    scale: float
+    """The run's, chosen on validation pairs."""
     lowest_accuracy: float
     """Of the mixture, on the attribute where it is lowest: that of the worst-off group."""
     head_accuracy: pl.DataFrame
@@ -76,11 +81,15 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
         )
     validation = current_scores(run, dataset, TRAIN).filter(pl.col("part") == "validation")
     tables = _tables(run, frame, validation)
-    accuracy = float(correct(as_scores(run, frame).log_probability()).mean())
+    scores = as_scores(run, frame)
+    accuracy = float(correct(scores.log_probability()).mean())
+    loss = nll(scaled_log_probability(scores.log_odds(), run.scale))
     _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})
     evaluated = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
     lowest = float(evaluated["accuracy"].to_numpy().min())
-    return Evaluation(run.id, dataset.name, split, frame.height, scored, missing, accuracy, lowest, **tables)
+    return Evaluation(
+        run.id, dataset.name, split, frame.height, scored, missing, accuracy, loss, run.scale, lowest, **tables
+    )
 
 
 def _tables(run: Run, frame: pl.DataFrame, validation: pl.DataFrame) -> dict[str, pl.DataFrame]:
