@@ -32,6 +32,9 @@ REFERENCE = "single"
 LEARN_UNITS = ("lore", "pal-a", "pal-b")
 """Methods whose models are Adaptable."""
 
+FOLDS = 5
+"""Of validation prompts, where the scale is chosen for heads that validation pairs chose."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -143,14 +146,25 @@ def _of_best_head(experiment: Experiment, method: str, model: Model, *, oracle: 
     validation = model.scores(experiment.validation(needs, "prompt")).margins
     groups = experiment.scored_group, experiment.validation_group
     chosen_on, group = (scored, groups[0]) if oracle else (validation, groups[1])
-    right = correct(F.logsigmoid(chosen_on))
-    best = torch.empty(len(experiment.groups), dtype=torch.int64)
-    for number in range(len(best)):
-        own = right[group == number]
-        # An attribute without validation pairs takes the head that is best on all of them.
-        best[number] = (own if len(own) else right).mean(0).argmax()
-    of_heads = (_of_group(margins, best, own) for margins, own in zip((scored, validation), groups, strict=True))
-    return Prediction(*of_heads)
+    kinds = len(experiment.groups)
+    best = _best_of_groups(chosen_on, group, kinds)
+    of_scored = _of_group(scored, best, groups[0])
+    if oracle:
+        return Prediction(of_scored, _of_group(validation, best, groups[1]))
+    # The pairs that chose a head flatter it: each validation pair is predicted by the head that the other folds choose.
+    fold = experiment.validation(needs, "prompt").clusters % FOLDS
+    held_out = []
+    for number in range(FOLDS):
+        best = _best_of_groups(validation[fold != number], group[fold != number], kinds)
+        held_out.append(_of_group(validation[fold == number], best, group[fold == number]))
+    return Prediction(of_scored, torch.cat(held_out))
+
+
+def _best_of_groups(margins: torch.Tensor, group: torch.Tensor, kinds: int) -> torch.Tensor:
+    """Return the head of the highest accuracy on each group's pairs; a group without pairs takes that of all."""
+    right = correct(F.logsigmoid(margins))
+    accuracies = [(right[group == number] if (group == number).any() else right).mean(0) for number in range(kinds)]
+    return torch.stack(accuracies).argmax(1)
 
 
 def _of_group(margins: torch.Tensor, head: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
