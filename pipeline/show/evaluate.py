@@ -25,7 +25,7 @@ def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
     of_what = "mixture accuracy" if heads > 1 else "accuracy"
     lines = [
         f"run {evaluation.run} on {evaluation.data}/{evaluation.split}: {counted(evaluation.pairs, 'pair')}{note}, "
-        f"{of_what} {accuracy(evaluation.accuracy)}{lowest}"
+        f"{of_what} {accuracy(evaluation.accuracy)}{lowest}, NLL {accuracy(evaluation.nll)}"
     ]
     if heads == 1:
         lines.append("the run has one head, which is its best head and the oracle as well; 95 % intervals over prompts")

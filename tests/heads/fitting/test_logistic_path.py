@@ -55,7 +55,7 @@ def test_c_is_the_one_of_the_lowest_validation_nll() -> None:
     assert list(found.path) == pytest.approx(path[: len(found.path)])
     margins = [validation.delta.double() @ both_ways(train, c) for c in path]
     losses = [float(torch.nn.functional.softplus(-one).mean()) for one in margins]
-    assert found.validation_history == pytest.approx(losses[: len(found.path)], abs=1e-5)
+    assert found.validation_history == pytest.approx(losses[: len(found.path)], abs=1e-4)
     best = int(np.argmin(losses))
     assert 0 < best < len(path) - 1
     assert found.c == pytest.approx(path[best])

@@ -81,13 +81,13 @@ def evaluation(heads: int) -> Evaluation:
     ]
     mixture = [{"attribute": name, "accuracy": value} for name, value in zip(ATTRIBUTES, figures(50, 12), strict=True)]
     tables = (accuracies(by_head), accuracies(mixture), accuracies(best), pl.DataFrame())
-    return Evaluation(RUN, DATA, "test", MANY, MANY, 1, 0.6543, 0.1111, *tables)
+    return Evaluation(RUN, DATA, "test", MANY, MANY, 1, 0.6543, 0.5432, 0.87, 0.1111, *tables)
 
 
 def test_an_evaluation_has_every_head_and_attribute() -> None:
     found = evaluation(HEADS)
     text = fits(show_evaluation(found))
-    assert "mixture accuracy 0.6543, lowest of any attribute 0.1111" in text
+    assert "mixture accuracy 0.6543, lowest of any attribute 0.1111, NLL 0.5432" in text
     for value in found.head_accuracy["accuracy"]:
         assert f" {value:.4f}" in text
     for value in found.mixture_accuracy["accuracy"]:
@@ -201,7 +201,8 @@ def test_a_comparison_has_every_system_and_attribute() -> None:
         spread = dict.fromkeys(columns, 0.0123)
         ends = (dict.fromkeys(columns, value) for value in (0.1, 0.9, -0.0123, -0.1, 0.1))
         title = f"System {system} of a long title, few-shot"
-        return ComparedRow(system, title, "pairs with users + labelled test pairs", accuracy, spread, *ends, {}, 1234.5)
+        learns = "pairs with users + labelled test pairs"
+        return ComparedRow(system, title, learns, accuracy, spread, *ends, 0.6666, 0.87, {}, 1234.5)
 
     rows = [row(at, name) for at, name in enumerate(("single", "lore", "mixture", "micro", "ceiling"))]
     scored = dict.fromkeys(ATTRIBUTES, MANY)
@@ -214,7 +215,7 @@ def test_a_comparison_has_every_system_and_attribute() -> None:
         assert one.title in text
         assert all(f"{value:.4f} ± 0.0123" in text for value in one.accuracy.values())
         assert f"{one.accuracy[AVERAGE]:.3f} (0.100-0.900)" in text
-    assert text.count("-0.012 (-0.100 to +0.100)") == text.count("1,234.5") == 5
+    assert text.count("-0.012 (-0.100 to +0.100)") == text.count("1,234.5") == text.count("0.6666") == 5
     assert "tiny: not scored, it has 1 pair" in text
     best = max(
         (one for one in rows if one.system in ("single", "lore", "mixture")), key=lambda one: one.accuracy[AVERAGE]
@@ -228,7 +229,22 @@ def test_adaptation_and_forecasters_fit() -> None:
     curve = pl.DataFrame([{"shots": shots, **interval, **gain} for shots in (0, 1, MANY)])
     people = "/people/of/this/run"
     adapted = Adaptation(
-        RUN, RUN, DATA, "test", "attribute", "tempered", "test", 0.25, MANY, 0, MANY, 1, "prompts", curve, people
+        RUN,
+        RUN,
+        DATA,
+        "test",
+        "attribute",
+        "tempered",
+        "test",
+        [1.0, 0.9, 0.8],
+        0.25,
+        MANY,
+        0,
+        MANY,
+        1,
+        "prompts",
+        curve,
+        people,
     )
     text = fits(show_adaptation(adapted))
     assert text.count("0.800 (0.701-0.900)") == text.count("0.500 (0.451-0.600)") == text.count("-0.081") == 3
