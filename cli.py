@@ -277,7 +277,7 @@ def train(call: _Call) -> Any:
     """
     from micropref.pipeline.training.method_options import check_used
 
-    check_used(call.arguments["method"], call.given, call.arguments["latent"])
+    check_used(call.arguments["method"], call.given, call.arguments["latent"], call.arguments["solver"])
     return call.store.train(**call.arguments)
 
 

@@ -24,7 +24,8 @@ SweptMethod = Literal["mixture", "static", "ensemble"]
 """Methods of the batched fit that have more than one head."""
 Prior = Literal["example", "batch"]
 """What λ pulls to uniform: each pair's weights, or their mean over the minibatch."""
-Solver = Literal["adamw", "lbfgs"]
+Solver = Literal["scikit-learn", "adamw", "lbfgs"]
+"""scikit-learn: one head, its L2 chosen on validation; the others fit several settings of every kind."""
 Latent = Literal["pair", "user", "context"]
 """What has one group: every pair its own, or all pairs of a user or of a context the same."""
 Weight = Literal["pair", "user"]

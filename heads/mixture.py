@@ -139,6 +139,11 @@ def pair_log_probability(margins: torch.Tensor, log_weights: torch.Tensor) -> to
     return torch.logsumexp(log_weights + F.logsigmoid(margins), 1)
 
 
+def pair_log_odds(margins: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
+    """Return the logit of Σ_k π_k σ(m_k) [N] of margins and log-weights [N, K]; neither tail rounds to 0."""
+    return pair_log_probability(margins, log_weights) - pair_log_probability(-margins, log_weights)
+
+
 def linear_margin(margins: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
     """Return the margin [N] of the linear reward Σ_k π_k r_k, from margins and log-weights [N, K].
 

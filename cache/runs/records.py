@@ -36,6 +36,11 @@ class Run:
         """Return the run's name."""
         return self.folder.name
 
+    @property
+    def scale(self) -> float:
+        """Return what its log-odds are multiplied by for probabilities and NLL; runs made without one have 1."""
+        return float(self.record.get("scale", 1.0))
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the saved weights. Raises Damaged where their digest is not the recorded one."""
         from safetensors.torch import load

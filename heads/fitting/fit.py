@@ -18,6 +18,7 @@ from micropref.heads.evaluation.metrics import nll
 from micropref.heads.fitting.group_losses import ANNEALED_SHARE
 from micropref.heads.fitting.hardware import resolve_device, resolve_dtype
 from micropref.heads.fitting.initial_weights import Parts, as_mixture, initial_weights
+from micropref.heads.fitting.logistic_path import fit_path
 from micropref.heads.fitting.minibatches import Scales, batch_size
 from micropref.heads.fitting.pair_source import Source, open_feed, score, source_scales
 from micropref.heads.fitting.settings import Execution, FitPlan, FitProgress, FitSetting, Fitted, PairTensors
@@ -65,6 +66,10 @@ def fit_in_chunks(
     A chunk whose places are all in `done` is skipped; the others are those of a call without `done`.
     """
     _check(train, validation, settings, plan)
+    if plan.solver == "scikit-learn":
+        for place in (place for place in range(len(settings)) if place not in done):
+            yield {place: fit_path(train, validation, settings[place], progress)}
+        return
     device = resolve_device(plan.device)
     shared = _Shared(
         train, validation, plan, source_scales(train), device, resolve_dtype(plan.dtype, device, plan.solver)

@@ -40,7 +40,7 @@ class FitSetting:
     ensemble's prior: its heads decay towards it."""
     l2: float = 0.0
     """Adds l2 / (2 N) ||W||² of the returned heads to the loss, an ensemble's priors subtracted: scikit-learn's C is
-    1 / l2."""
+    1 / l2. With that solver 0 leaves it to validation."""
     seed: int = 0
     """Seed of the initial weights."""
     latent: Latent = "pair"
@@ -93,7 +93,8 @@ class FitPlan:
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises; it then falls along a cosine."""
     solver: Solver = "adamw"
-    """adamw: all settings at once, in minibatches; lbfgs: one after the other on all pairs, to convergence."""
+    """adamw: all settings at once, in minibatches; lbfgs: one after the other on all pairs, to convergence;
+    scikit-learn: one head by a path of L2 penalties, see logistic_path.py, which reads nothing else of a plan."""
     anneal: bool = True
     """Whether the evidence of users or contexts starts faint and has its weight after half the steps: restarts then
     find the same groups. Without effect on latent pair."""
@@ -213,8 +214,8 @@ class Execution:
     """Pairs per minibatch."""
     chunk: int
     """Settings fitted together with this one, itself included."""
-    lr: float
-    """Peak learning rate, the share that the width takes."""
+    lr: float | None
+    """Peak learning rate, the share that the width takes; None for scikit-learn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +227,9 @@ class Fitted:
     mixture: Mixture
     """float32 on the CPU, in the units of the features as they were given."""
     best_epoch: int
-    """Epoch whose state this is, from 1."""
+    """Epoch, or step of the path, whose state this is, from 1; 0: no training."""
     epochs_run: int
-    """Epochs before the setting stopped."""
+    """Epochs before the setting stopped, or steps of the path."""
     validation_nll: float
     """Of `mixture`, computed in float32; where users or contexts have groups, of known ones."""
     known: torch.Tensor | None
@@ -240,6 +241,10 @@ class Fitted:
     """After each epoch, in the compute dtype."""
     execution: Execution
     """How it ran."""
+    path: tuple[float, ...] = ()
+    """C of each step of scikit-learn's path; empty where there was none."""
+    c: float | None = None
+    """The C of `mixture`; 0: no training."""
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

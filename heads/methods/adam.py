@@ -25,8 +25,6 @@ DATA_SEED = 0
 ALL_PAIRS = 1 << 62
 """Batch of a recipe whose every step takes all pairs."""
 CHUNK = 8192
-CHECKS = 12
-"""Times a fit looks at the validation part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +41,8 @@ class Recipe:
     """Whether the learning rate falls to 0 along a cosine, or stays."""
     faster: Mapping[str, float] = field(default_factory=dict)
     """Learning rates at the start of the parts that have one of their own."""
+    checks: int = 12
+    """Times that a fit looks at the validation part."""
 
 
 def descend(
@@ -60,7 +60,7 @@ def descend(
     live = {name: part.detach().clone().requires_grad_() for name, part in parts.items()}
     rates = [recipe.faster.get(name, recipe.lr) for name in live]
     optimizer = torch.optim.Adam([{"params": [part], "lr": lr} for part, lr in zip(live.values(), rates, strict=True)])
-    every = max(1, recipe.steps // CHECKS)
+    every = max(1, recipe.steps // recipe.checks)
     best = None if validation is None else _Best(live, validation)
     for step, rows in enumerate(itertools.islice(_steps(pairs, recipe.batch), recipe.steps)):
         if recipe.cosine:

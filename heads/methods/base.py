@@ -14,7 +14,7 @@ import torch
 from micropref.cache.errors import BadInput
 from micropref.cache.vectors.pair_features import taken_inputs
 from micropref.heads.choices import ArmoGate
-from micropref.heads.mixture import linear_margin, pair_log_probability
+from micropref.heads.mixture import linear_margin, pair_log_odds, pair_log_probability
 
 Need = Literal["router", "responses", "units", "ratings", "reward_head"]
 """router: the embedded prompt; responses: e(x, chosen) and e(x, rejected) besides their difference;
@@ -122,6 +122,12 @@ class Scores:
         if self.combine == "probability":
             return pair_log_probability(self.margins, self.log_weights)
         return torch.nn.functional.logsigmoid(linear_margin(self.margins, self.log_weights))
+
+    def log_odds(self) -> torch.Tensor:
+        """Return log P(chosen ≻ rejected) − log P(rejected ≻ chosen) [N]: what a run's scale multiplies."""
+        if self.combine == "probability":
+            return pair_log_odds(self.margins, self.log_weights)
+        return linear_margin(self.margins, self.log_weights)
 
 
 class Model(Protocol):

@@ -1,4 +1,4 @@
-"""Reward heads fitted by `heads.fitting`: mixtures with a router or with static weights, one head, and the ensemble.
+"""Reward heads fitted by `heads.fitting`: one head, mixtures with a router or with static weights, and the ensemble.
 
 All are mixtures of Bradley-Terry models (method of the paper, section 3): P(chosen ≻ rejected) = Σ_k π_k σ(w_k · Δ).
 Departures: a mixture's likelihood has local optima, so every seed is the best of RESTARTS by validation NLL; where
@@ -14,7 +14,9 @@ from typing import ClassVar
 import torch
 
 from micropref.heads import choices
-from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
+from micropref.heads.evaluation.metrics import nll
+from micropref.heads.evaluation.scale import choose_scale, scaled_log_probability
+from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
 from micropref.heads.methods.annotator_weights import alone_where_unknown
 from micropref.heads.methods.base import NO_UNIT, Combine, MethodOptions, Need, Pairs, Scores, TrainingData
 from micropref.heads.mixture import Mixture
@@ -54,10 +56,9 @@ class _BradleyTerry:
 
     def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[MixtureModel]:
         """Fit every seed's restarts in one call; of each seed the best by validation NLL is returned."""
-        k = 1 if self.kind == "single" else options.k
         # One head, or heads that do not share a pair, are a convex problem.
-        restarts = RESTARTS if self.kind in ("mixture", "static") and k > 1 else 1
-        setting = FitSetting(self.kind, k, latent=self.latent)
+        restarts = RESTARTS if self.kind in ("mixture", "static") and options.k > 1 else 1
+        setting = FitSetting(self.kind, options.k, latent=self.latent)
         wanted = [replace(setting, seed=seed * restarts + run) for seed in seeds for run in range(restarts)]
         parts = data.fitting, data.validation
         units = unit_codes(*parts) if self.latent != "pair" else (None, None)
@@ -68,7 +69,13 @@ class _BradleyTerry:
         plan = FitPlan(device=options.device).reaching(LEAST_STEPS, len(data.fitting))
         fitted = fit(pairs[0], pairs[1], wanted, plan)
         groups = (fitted[start : start + restarts] for start in range(0, len(fitted), restarts))
-        return [MixtureModel(min(group, key=lambda one: one.validation_nll).mixture) for group in groups]
+        return [MixtureModel(min(group, key=lambda one: self._loss(one, data)).mixture) for group in groups]
+
+    def _loss(self, fitted: Fitted, data: TrainingData) -> tuple[float, float]:
+        """Return what restarts are compared by, as `train` compares them: the scaled NLL, then as it is."""
+        scores = MixtureModel(fitted.mixture).scores(data.validation)
+        odds = (scores if fitted.known is None else replace(scores, log_weights=fitted.known)).log_odds()
+        return nll(scaled_log_probability(odds, choose_scale(odds))), fitted.validation_nll
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> MixtureModel:
         """Return the model of a saved mixture."""
@@ -114,14 +121,27 @@ class StaticMixture(_BradleyTerry):
     kind = "static"
 
 
-class Single(_BradleyTerry):
-    """One Bradley-Terry reward head: logistic regression without intercept on Δ."""
+class Single:
+    """One Bradley-Terry reward head: logistic regression without intercept on Δ, its L2 chosen on validation pairs.
+
+    The problem is convex and has no seed; see heads/fitting/logistic_path.py.
+    """
 
     name: ClassVar[str] = "single"
     title: ClassVar[str] = "Single reward"
     supervision: ClassVar[str] = "pairs"
-    kind = "single"
-    options: ClassVar[frozenset[str]] = frozenset({"device"})
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    options: ClassVar[frozenset[str]] = frozenset()
+
+    def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[MixtureModel]:  # noqa: ARG002
+        """Return the same head for every seed."""
+        pairs = [PairTensors(part.delta, None) for part in (data.fitting, data.validation)]
+        (fitted,) = fit(pairs[0], pairs[1], [FitSetting("single", 1)], FitPlan(solver="scikit-learn"))
+        return [MixtureModel(fitted.mixture)] * len(seeds)
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> MixtureModel:
+        """Return the model of a saved head."""
+        return MixtureModel(Mixture.from_state(state))
 
 
 class Ensemble(_BradleyTerry):

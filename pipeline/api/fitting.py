@@ -56,7 +56,7 @@ class Fitting(OpenedStore):
         wd: float = 0.01,
         l2: float = 0.0,
         patience: int = 5,
-        solver: Solver = "adamw",
+        solver: Solver | None = None,
         projection: str | int = "none",
         prune: float | None = None,
         memory: str | int | None = None,
@@ -87,9 +87,10 @@ class Fitting(OpenedStore):
             lr: peak learning rate; vectors wider than 384 take 384 / width of it.
             batch: pairs in a minibatch.
             wd: weight decay.
-            l2: explicit L2 term; scikit-learn's C is 1 / l2.
+            l2: explicit L2 term; scikit-learn's C is 1 / l2; with solver scikit-learn 0 lets validation choose it.
             patience: stop after so many epochs without a better validation NLL; 0: never.
-            solver: adamw on minibatches, or lbfgs on all pairs to convergence.
+            solver: adamw on minibatches, lbfgs on all pairs to convergence, or scikit-learn for one head, its L2 chosen
+                on validation; None: scikit-learn for single, adamw for the others.
             projection: fit on N principal components; auto: as few as validation allows.
             prune: remove one of two heads whose predictions correlate above this, such as 0.95.
             memory: most memory of the process in bytes, or such as "6GB"; pairs that need more are streamed.
@@ -114,7 +115,7 @@ class Fitting(OpenedStore):
         """
         from micropref.pipeline.training.method_options import check_used
 
-        check_used(method, changed(Fitting.train, locals()), latent)
+        check_used(method, changed(Fitting.train, locals()), latent, solver)
         self._check_name(run_name)
         if method not in get_args(FitMethod):
             from micropref.heads.methods.base import MethodOptions
@@ -132,7 +133,8 @@ class Fitting(OpenedStore):
 
         heads = k if k is not None else 1 if method == "single" else 5
         setting = FitSetting(cast("FitMethod", method), heads, lam, prior, hidden, lr, wd, l2, seed, latent, weight)
-        plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=solver, anneal=anneal)
+        by = solver or ("scikit-learn" if method == "single" else "adamw")
+        plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=by, anneal=anneal)
         options = stage.TrainOptions(
             router_input, reward_input, restarts, features, cast("Width", projection), prune, size(memory)
         )

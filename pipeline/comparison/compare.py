@@ -5,6 +5,7 @@ Letters: S seeds, n scored pairs, A groups (attributes).
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.comparison import Comparison, compare, group_means
 from micropref.pipeline.comparison.entries import REFERENCE, Entry, entries
 from micropref.pipeline.comparison.experiment import Experiment, ExperimentOptions
+from micropref.pipeline.comparison.prediction import Prediction
 from micropref.pipeline.comparison.published import published
 from micropref.pipeline.options import Paper
 from micropref.pipeline.progress import Announce
@@ -47,6 +49,10 @@ class ComparedRow:
     difference_high: dict[str, float]
     difference_p: float
     """Of no difference in the average, adjusted for the number of rows (Holm); 1 for the single reward itself."""
+    nll: float
+    """Of all scored pairs, mean over seeds, in nats per pair; log-odds are multiplied by `scale` first."""
+    scale: float
+    """Chosen on validation pairs for each seed, their mean; 0: no signal there."""
     published: dict[str, float]
     """The paper's figures for the same attributes, where they were asked for and there are any."""
     seconds: float
@@ -99,22 +105,24 @@ def run_comparison(
     """
     chosen = _chosen(wanted)
     experiment = Experiment(store, name, options, announce)
-    right: dict[str, torch.Tensor] = {}
+    predicted: dict[str, list[Prediction]] = {}
     seconds: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for entry in chosen:
         start = time.monotonic()
         try:
-            right[entry.name] = entry.right(experiment)
+            predicted[entry.name] = entry.predict(experiment)
         except BadInput as error:
             if wanted is not None and entry.name in wanted:
                 raise
             skipped[entry.name] = str(error)
             continue
         seconds[entry.name] = time.monotonic() - start
-        announce(f"{entry.title}: {float(right[entry.name].mean()):.4f} of scored pairs")
+        hit = torch.stack([one.right() for one in predicted[entry.name]]).mean()
+        announce(f"{entry.title}: {float(hit):.4f} of scored pairs")
+    right = {name: torch.stack([one.right() for one in seeds]) for name, seeds in predicted.items()}
     found = compare(
-        torch.stack([one.double().mean(0) for one in right.values()]),
+        torch.stack([one.mean(0) for one in right.values()]),
         experiment.scored_group,
         [experiment.sides(reads_contexts=entry.reads_contexts) for entry in chosen if entry.name in right],
         list(right).index(REFERENCE),
@@ -124,7 +132,7 @@ def run_comparison(
     for place, entry in enumerate(one for one in chosen if one.name in right):
         paper = {} if table is None else {g: table.value(entry.name, g) for g in (*experiment.groups, AVERAGE)}
         theirs = {group: value for group, value in paper.items() if value is not None}
-        rows.append(_row(entry, right[entry.name], found, place, experiment, theirs, seconds[entry.name]))
+        rows.append(_row(entry, predicted[entry.name], found, place, experiment, theirs, seconds[entry.name]))
     counts = torch.bincount(experiment.scored_group, minlength=len(experiment.groups)).tolist()
     return Compared(
         data=name,
@@ -158,7 +166,7 @@ def _chosen(wanted: Sequence[str] | None) -> list[Entry]:
 
 def _row(
     entry: Entry,
-    right: torch.Tensor,
+    predicted: Sequence[Prediction],
     found: Comparison,
     place: int,
     experiment: Experiment,
@@ -166,7 +174,7 @@ def _row(
     seconds: float,
 ) -> ComparedRow:
     columns = (*experiment.groups, AVERAGE)
-    by_seed = group_means(right, experiment.scored_group)
+    by_seed = group_means(torch.stack([one.right() for one in predicted]), experiment.scored_group)
     deviations = by_seed.std(0).tolist() if len(by_seed) > 1 else [None] * len(columns)
 
     def named(figures: torch.Tensor) -> dict[str, float]:
@@ -184,6 +192,8 @@ def _row(
         difference_low=named(found.difference_low),
         difference_high=named(found.difference_high),
         difference_p=found.p_value[place],
+        nll=statistics.fmean(one.nll() for one in predicted),
+        scale=statistics.fmean(one.scale() for one in predicted),
         published=theirs,
         seconds=seconds,
     )

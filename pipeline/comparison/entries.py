@@ -1,4 +1,4 @@
-"""The rows of a comparison: each method with what it learns from, and which scored pairs it gets right.
+"""The rows of a comparison: each method with what it learns from, and what it predicts of scored pairs.
 
 Letters: S seeds, N test pairs, n scored ones, V validation pairs, A groups (attributes), K heads.
 """
@@ -23,6 +23,7 @@ from micropref.heads.methods.registry import methods
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.comparison.ceiling import ceiling
 from micropref.pipeline.comparison.experiment import Experiment
+from micropref.pipeline.comparison.prediction import Prediction
 from micropref.pipeline.routing.data import read_budget
 from micropref.pipeline.training.method_data import Reading
 
@@ -30,6 +31,9 @@ REFERENCE = "single"
 """The entry that differences are taken to."""
 LEARN_UNITS = ("lore", "pal-a", "pal-b")
 """Methods whose models are Adaptable."""
+
+FOLDS = 5
+"""Of validation prompts, where the scale is chosen for heads that validation pairs chose."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Entry:
     """As in the table."""
     supervision: str
     """What it learns from; oracles and ceilings say so."""
-    right: Callable[[Experiment], torch.Tensor]
-    """[S, n] for each seed, 1 where a scored pair is right, ½ on ties. Raises BadInput where the data is lacking."""
+    predict: Callable[[Experiment], list[Prediction]]
+    """What it says with each seed. Raises BadInput where the data is lacking."""
     reads_contexts: bool = False
     """Whether a router or a gate reads contexts, so that the figures are about further wordings too."""
 
@@ -65,12 +69,21 @@ def entries() -> dict[str, Entry]:
 
 def _plain(name: str) -> Entry:
     method = methods()[name]
+    return Entry(
+        name, method.title, method.supervision, lambda experiment: _of_models(experiment, name, method.needs, "prompt")
+    )
 
-    def right(experiment: Experiment) -> torch.Tensor:
-        pairs = experiment.scored(method.needs, "prompt")
-        return torch.stack([_right(model, pairs) for model in experiment.models(name, "prompt")])
 
-    return Entry(name, method.title, method.supervision, right)
+def _of_models(
+    experiment: Experiment, name: str, needs: frozenset[Need], router_input: RouterInput
+) -> list[Prediction]:
+    """Return what a method predicts that is fitted on such a router input."""
+    pairs, held_out = experiment.scored(needs, router_input), experiment.validation(needs, router_input)
+    return [_prediction(model, pairs, held_out) for model in experiment.models(name, router_input)]
+
+
+def _prediction(model: Model, pairs: Pairs, validation: Pairs) -> Prediction:
+    return Prediction(model.scores(pairs).log_odds(), model.scores(validation).log_odds())
 
 
 def _variants(name: str) -> list[Entry]:
@@ -117,42 +130,52 @@ def _variants(name: str) -> list[Entry]:
     return [_adapted(name)] if name in LEARN_UNITS else of_method.get(name, [])
 
 
-def _right(model: Model, pairs: Pairs) -> torch.Tensor:
-    return correct(model.scores(pairs).log_probability())
-
-
 def _best_head(method: str, name: str, title: str, *, oracle: bool) -> Entry:
     """Return the row of the head that does best on each attribute: on validation pairs, or on the scored ones."""
 
-    def right(experiment: Experiment) -> torch.Tensor:
-        return torch.stack(
-            [_of_best_head(experiment, method, model, oracle=oracle) for model in experiment.models(method, "prompt")]
-        )
+    def predict(experiment: Experiment) -> list[Prediction]:
+        return [
+            _of_best_head(experiment, method, model, oracle=oracle) for model in experiment.models(method, "prompt")
+        ]
 
     chosen = f"{methods()[method].supervision}; head chosen on {'test' if oracle else 'validation'}"
-    return Entry(name, title, chosen, right)
+    return Entry(name, title, chosen, predict)
 
 
-def _of_best_head(experiment: Experiment, method: str, model: Model, *, oracle: bool) -> torch.Tensor:
+def _of_best_head(experiment: Experiment, method: str, model: Model, *, oracle: bool) -> Prediction:
     needs = methods()[method].needs
-    scored = correct(F.logsigmoid(model.scores(experiment.scored(needs, "prompt")).margins))
-    data = experiment.training(needs, "prompt")
+    scored = model.scores(experiment.scored(needs, "prompt")).margins
+    validation = model.scores(experiment.validation(needs, "prompt")).margins
+    groups = experiment.scored_group, experiment.validation_group
+    chosen_on, group = (scored, groups[0]) if oracle else (validation, groups[1])
+    kinds = len(experiment.groups)
+    best = _best_of_groups(chosen_on, group, kinds)
+    of_scored = _of_group(scored, best, groups[0])
     if oracle:
-        chosen_on, group = scored, experiment.scored_group
-    else:
-        chosen_on = correct(F.logsigmoid(model.scores(data.training.validation).margins))
-        group = experiment.groups_of(data.source.validation.table)
-    right = torch.empty(len(scored), dtype=scored.dtype)
-    for number in range(len(experiment.groups)):
-        own = chosen_on[group == number]
-        # An attribute without validation pairs takes the head that is best on all of them.
-        best = (own if len(own) else chosen_on).mean(0).argmax()
-        mine = experiment.scored_group == number
-        right[mine] = scored[mine, best]
-    return right
+        return Prediction(of_scored, _of_group(validation, best, groups[1]))
+    # The pairs that chose a head flatter it: each validation pair is predicted by the head that the other folds choose.
+    fold = experiment.validation(needs, "prompt").clusters % FOLDS
+    held_out = []
+    for number in range(FOLDS):
+        best = _best_of_groups(validation[fold != number], group[fold != number], kinds)
+        held_out.append(_of_group(validation[fold == number], best, group[fold == number]))
+    return Prediction(of_scored, torch.cat(held_out))
 
 
-def _few_shot(experiment: Experiment, method: str) -> torch.Tensor:
+def _best_of_groups(margins: torch.Tensor, group: torch.Tensor, kinds: int) -> torch.Tensor:
+    """Return the head of the highest accuracy on each group's pairs; a group without pairs takes that of all."""
+    right = correct(F.logsigmoid(margins))
+    accuracies = [(right[group == number] if (group == number).any() else right).mean(0) for number in range(kinds)]
+    return torch.stack(accuracies).argmax(1)
+
+
+def _of_group(margins: torch.Tensor, head: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Return the margins of the head of each pair's group, of pairs that have a group."""
+    rows = torch.nonzero(group >= 0)[:, 0]
+    return margins[rows, head[group[rows]]]
+
+
+def _few_shot(experiment: Experiment, method: str) -> list[Prediction]:
     """HyRe on a method's heads: weights from each attribute's shots, on their own scale of combination."""
 
     def learn(model: Model, shots: Pairs) -> Adapted:
@@ -163,14 +186,28 @@ def _few_shot(experiment: Experiment, method: str) -> torch.Tensor:
 
 def _weighed(
     experiment: Experiment, models: Sequence[Model], needs: frozenset[Need], learn: Callable[[Model, Pairs], Adapted]
-) -> torch.Tensor:
-    """Return which scored pairs [S, n] are right with the weights that each model learns from all groups' shots."""
+) -> list[Prediction]:
+    """Return what models predict with the weights that each learns from all groups' shots."""
     pairs, shots = experiment.scored(needs, "prompt"), experiment.test(needs, "prompt").take(experiment.shots.flatten())
-    found = (learn(model, shots).scores(model.scores(pairs), experiment.scored_group) for model in models)
-    return torch.stack([correct(scores.log_probability()) for scores in found])
+    held_out, group = _of_groups(experiment, needs)
+    found = []
+    for model in models:
+        learned = learn(model, shots)
+        scored, validated = (
+            learned.scores(model.scores(part), own).log_odds()
+            for part, own in ((pairs, experiment.scored_group), (held_out, group))
+        )
+        found.append(Prediction(scored, validated))
+    return found
 
 
-def _few_shot_drm(experiment: Experiment, *, mean: bool) -> torch.Tensor:
+def _of_groups(experiment: Experiment, needs: frozenset[Need]) -> tuple[Pairs, torch.Tensor]:
+    """Return the validation pairs of the scored groups, and their groups."""
+    rows = torch.nonzero(experiment.validation_group >= 0)[:, 0]
+    return experiment.validation(needs, "prompt").take(rows), experiment.validation_group[rows]
+
+
+def _few_shot_drm(experiment: Experiment, *, mean: bool) -> list[Prediction]:
     """DRM as its paper adapts it, with or without the head that is the mean of Δ."""
 
     def learn(model: Model, shots: Pairs) -> Adapted:
@@ -188,23 +225,26 @@ def _adapted(name: str) -> Entry:
     """Return the row of a method that has units and learns a new one, here an attribute, from its shots."""
     method = methods()[name]
 
-    def right(experiment: Experiment) -> torch.Tensor:
+    def predict(experiment: Experiment) -> list[Prediction]:
         shots = experiment.test(method.needs, "prompt").take(experiment.shots.flatten())
         unit = torch.arange(len(experiment.shots)).repeat_interleave(experiment.shots.shape[1])
         pairs = replace(experiment.scored(method.needs, "prompt"), units=experiment.scored_group)
-        rows = []
+        held_out, group = _of_groups(experiment, method.needs)
+        found = []
         for model in experiment.models(name, "prompt"):
             assert isinstance(model, Adaptable)
-            rows.append(_right(model.adapted(replace(shots, units=unit)), pairs))
-        return torch.stack(rows)
+            adapted = model.adapted(replace(shots, units=unit))
+            found.append(_prediction(adapted, pairs, replace(held_out, units=group)))
+        return found
 
-    return Entry(f"{name}-shots", f"{method.title}, few-shot", f"{method.supervision} + labelled test pairs", right)
+    return Entry(f"{name}-shots", f"{method.title}, few-shot", f"{method.supervision} + labelled test pairs", predict)
 
 
-def _routed(experiment: Experiment) -> torch.Tensor:
+def _routed(experiment: Experiment) -> list[Prediction]:
     """MiCRo's stage 2: the router of stage 1, which read prompts, re-fitted on a budget with contexts."""
-    pairs = experiment.scored(methods()["mixture"].needs, _contexts(experiment))
-    right = []
+    needs, reads_contexts = methods()["mixture"].needs, _contexts(experiment)
+    pairs, held_out = experiment.scored(needs, reads_contexts), experiment.validation(needs, reads_contexts)
+    found = []
     for seed, model in zip(experiment.seeds, experiment.models("mixture", "prompt"), strict=True):
         assert isinstance(model, MixtureModel)
         mixture = model.mixture
@@ -217,18 +257,19 @@ def _routed(experiment: Experiment) -> torch.Tensor:
         setting = RouteSetting(seed=seed)
         tau, _ = choose_tau(mixture.router, budget, setting)
         routed = Mixture(mixture.heads, refit_router(mixture.router, budget, setting, tau))
-        right.append(_right(MixtureModel(routed), pairs))
-    return torch.stack(right)
+        found.append(_prediction(MixtureModel(routed), pairs, held_out))
+    return found
 
 
 def _reading_contexts(method: str, name: str, title: str, supervision: str) -> Entry:
     """Return the row of a method that is fitted, too, on contexts in front of the prompts."""
-
-    def right(experiment: Experiment) -> torch.Tensor:
-        pairs = experiment.scored(methods()[method].needs, _contexts(experiment))
-        return torch.stack([_right(model, pairs) for model in experiment.models(method, "context")])
-
-    return Entry(name, title, supervision, right, reads_contexts=True)
+    return Entry(
+        name,
+        title,
+        supervision,
+        lambda experiment: _of_models(experiment, method, methods()[method].needs, _contexts(experiment)),
+        reads_contexts=True,
+    )
 
 
 def _contexts(experiment: Experiment) -> RouterInput:
@@ -241,9 +282,9 @@ def _contexts(experiment: Experiment) -> RouterInput:
     return "context"
 
 
-def _ceiling(experiment: Experiment) -> torch.Tensor:
+def _ceiling(experiment: Experiment) -> list[Prediction]:
     source = experiment.training(frozenset(), "prompt").source
     delta = experiment.scored(frozenset(), "prompt").delta
     attribute = experiment.table["attribute"][experiment.rows.numpy()]
-    right = ceiling(source.fitting, source.validation, delta, attribute, experiment.options.device)
-    return right.expand(len(experiment.seeds), -1)
+    scored, validation = ceiling(source.fitting, source.validation, delta, attribute)
+    return [Prediction(scored, validation)] * len(experiment.seeds)

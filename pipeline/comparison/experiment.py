@@ -135,6 +135,11 @@ class Experiment:
         return pl.concat([seen, self.table[self.budget_rows.flatten().numpy()]["context"]])
 
     @cached_property
+    def validation_group(self) -> torch.Tensor:
+        """Return the group [V] of each validation pair, its place in `groups`; −1 for attributes not scored."""
+        return self._groups_of(self.training(frozenset(), "prompt").source.validation.table)
+
+    @cached_property
     def shots(self) -> torch.Tensor:
         """Return the rows [A, shots] of the test pairs that each group's methods may adapt to."""
         return torch.stack([_first_of(self._sample, group, self.options.shots) for group in self.groups])
@@ -169,8 +174,11 @@ class Experiment:
         """Return the scored pairs as a method reads them that looks at `needs`."""
         return self.test(needs, router_input).take(self.rows)
 
-    def groups_of(self, table: pl.DataFrame) -> torch.Tensor:
-        """Return the groups [N] of a table's pairs; −1 for attributes that are not scored."""
+    def validation(self, needs: frozenset[Need], router_input: RouterInput) -> Pairs:
+        """Return the validation pairs as a method reads them that looks at `needs`."""
+        return self.training(needs, router_input).training.validation
+
+    def _groups_of(self, table: pl.DataFrame) -> torch.Tensor:
         return self._group_of(table.with_columns(pl.col("attribute").fill_null(NO_ATTRIBUTE)))
 
     def routing(self, seed: int) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.datasets import open_dataset
@@ -35,11 +36,11 @@ from micropref.pipeline.training.train import TrainOptions, train
 NAME = "demo"
 HEADS = 5
 """Reward heads of the mixtures: the default, not the number of groups the data has."""
-MODELS: dict[str, tuple[FitSetting, TrainOptions]] = {
-    "single reward": (FitSetting("single", 1), TrainOptions()),
-    "static mixture": (FitSetting("static", HEADS), TrainOptions()),
-    "mixture, router reads prompt": (FitSetting("mixture", HEADS), TrainOptions(router_input="prompt")),
-    "mixture, router reads context": (FitSetting("mixture", HEADS), TrainOptions(router_input="context")),
+MODELS: dict[str, tuple[FitSetting, FitPlan, TrainOptions]] = {
+    "single reward": (FitSetting("single", 1), FitPlan(solver="scikit-learn"), TrainOptions()),
+    "static mixture": (FitSetting("static", HEADS), FitPlan(), TrainOptions()),
+    "mixture, router reads prompt": (FitSetting("mixture", HEADS), FitPlan(), TrainOptions(router_input="prompt")),
+    "mixture, router reads context": (FitSetting("mixture", HEADS), FitPlan(), TrainOptions(router_input="context")),
 }
 CEILING = "ceiling: one model per true group"
 QUERIES = (
@@ -93,8 +94,8 @@ def run_demo(
                 f"at {report.tokens_per_second:,.0f} tokens/s"
             )
     runs = {}
-    for model, (setting, options) in MODELS.items():
-        trained = train(store, NAME, setting, FitPlan(), replace(options, features=features), progress)
+    for model, (setting, plan, options) in MODELS.items():
+        trained = train(store, NAME, setting, plan, replace(options, features=features), progress)
         evaluate(store, trained.run)
         runs[model] = trained.run
         announce(f"{model}: run {trained.run}, validation NLL {trained.record['validation_nll']:.4f}")
@@ -116,8 +117,8 @@ def _compare(store: StoreFolder, runs: dict[str, str]) -> tuple[list[dict[str, o
         right = correct(mixture.log_probability(test.delta, test.router))
         rows.append(_row(model, test.table, right, fitted_contexts(store, run) if reads != "prompt" else None))
     test = load_pairs(dataset, features, TEST, router_input="prompt")
-    right = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
-    rows.append(_row(CEILING, test.table, right, None))
+    log_odds, _ = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
+    rows.append(_row(CEILING, test.table, correct(F.logsigmoid(log_odds)), None))
     return [row for row, _ in rows], fewest([found for _, found in rows])
 
 

@@ -23,7 +23,8 @@ from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import sides_of
 from micropref.heads.evaluation.intervals import RULE, Intervals, fewest, mean_intervals
-from micropref.heads.evaluation.metrics import correct
+from micropref.heads.evaluation.metrics import correct, nll
+from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
 from micropref.pipeline.training.method_runs import FittedRun, fitted_contexts, open_fitted
@@ -46,6 +47,10 @@ class Evaluation:
     """Pairs that the context router read by their prompt alone."""
     accuracy: float
     """Of the mixture, over all pairs of the split."""
+    nll: float
+    """Of the same, its log-odds multiplied by `scale`, in nats per pair."""
+    scale: float
+    """The run's, chosen on validation pairs."""
     lowest_accuracy: float
     """Of the mixture, on the attribute where it is lowest: that of the worst-off group."""
     clusters: dict[str, int]
@@ -80,11 +85,14 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
         )
     validation = current_scores(run, dataset, TRAIN).filter(pl.col("part") == "validation")
     tables, clusters = _tables(fitted, fitted_contexts(store, run), frame, validation)
-    accuracy = float(correct(as_scores(run, frame).log_probability()).mean())
+    scores = as_scores(run, frame)
+    accuracy = float(correct(scores.log_probability()).mean())
+    loss = nll(scaled_log_probability(scores.log_odds(), run.scale))
     _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})
     evaluated = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
     lowest = float(evaluated["accuracy"].to_numpy().min())
-    return Evaluation(run.id, dataset.name, split, frame.height, scored, missing, accuracy, lowest, clusters, **tables)
+    counts = (frame.height, scored, missing)
+    return Evaluation(run.id, dataset.name, split, *counts, accuracy, loss, run.scale, lowest, clusters, **tables)
 
 
 def _tables(

@@ -24,13 +24,14 @@ from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
 from micropref.heads.choices import AdaptMethod
 from micropref.heads.evaluation.intervals import RULE, Intervals, Scale, Sides, limits, mean_intervals
 from micropref.heads.evaluation.metrics import correct
+from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.options import GroupedBy, ShotsFrom
 from micropref.pipeline.people.episodes import read_episode
 from micropref.pipeline.people.frozen_run import Frozen, ScoredPairs, open_frozen
 from micropref.pipeline.people.person_files import check_new, write_people
 from micropref.pipeline.people.shot_sampling import ShotSample, sample_shots
-from micropref.pipeline.people.strength import choose_strength
+from micropref.pipeline.people.strength import choose_scales, choose_strength
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Adaptation:
     by: GroupedBy
     method: AdaptMethod
     shots_from: ShotsFrom
+    scales: list[float]
+    """What log-odds are multiplied by for NLL and calibration, for each number of shots, chosen on validation pairs."""
     strength: float
     """τ of hedge, β of tempered, s² of shrunk (both chosen on validation pairs); 1 for the others."""
     groups: int
@@ -124,9 +127,12 @@ def adapt(
     adapted = [adapt_groups(options.method, episode.shots.first(count), strength) for count in counts[1:]]
     by_count = [episode.scored.scores, *(episode.rescored(one) for one in adapted)]
     sides = sides_of(episode.scored.table)
+    scales = choose_scales(frozen, options.by, options.method, strength, counts[1:], options.seed)
     learned = {"strength": strength, "routed": adapted[-1].routed, "combine": by_count[-1].combine}
     settings = asdict(options) | {"shots": ",".join(map(str, options.shots))} | learned
-    run = frozen.save(store, options.method, settings, options.shots_from, episode.names, adapted[-1].state())
+    run = frozen.save(
+        store, options.method, settings, options.shots_from, episode.names, adapted[-1].state(), scales[-1]
+    )
     place = {
         "run": run.id,
         "parent": frozen.run.id,
@@ -137,7 +143,7 @@ def adapt(
         "groups": len(episode.names),
         "n": episode.scored.table.height,
     }
-    curve, found = _curve(counts, by_count, sides)
+    curve, found = _curve(counts, by_count, scales, sides)
     curve = curve.with_columns(pl.lit(value).alias(name) for name, value in place.items())
     _keep(run, episode.scored, by_count[-1], curve)
     if people is not None:
@@ -150,6 +156,7 @@ def adapt(
         by=options.by,
         method=options.method,
         shots_from=options.shots_from,
+        scales=scales,
         strength=strength,
         groups=len(episode.names),
         left_out=len(sample.left_out),
@@ -177,14 +184,18 @@ def _sample(frozen: Frozen, options: AdaptOptions, most: int) -> tuple[pl.DataFr
     return table, sample
 
 
-def _curve(counts: tuple[int, ...], by_count: list[Scores], sides: Sides) -> tuple[pl.DataFrame, Intervals]:
+def _curve(
+    counts: tuple[int, ...], by_count: list[Scores], scales: list[float], sides: Sides
+) -> tuple[pl.DataFrame, Intervals]:
     """Return the curve with its 95 % intervals, and those of the accuracies.
 
     It has accuracy, NLL, calibration and the gain over no shots for every number of shots. A gain is a paired
-    difference. Overconfidence is the probability given to the likelier response, on average, less the accuracy.
+    difference. Overconfidence is the probability given to the likelier response, on average, less the accuracy. NLL
+    and calibration are of scaled log-odds.
     """
-    log_probability = torch.stack([scores.log_probability() for scores in by_count], 1)
-    right = correct(log_probability)
+    right = correct(torch.stack([scores.log_probability() for scores in by_count], 1))
+    scaled = (scaled_log_probability(one.log_odds(), scale) for one, scale in zip(by_count, scales, strict=True))
+    log_probability = torch.stack(list(scaled), 1)
     probability = log_probability.exp()
     surer = torch.maximum(probability, 1 - probability)
     figures: dict[str, tuple[torch.Tensor, Scale]] = {

@@ -118,9 +118,19 @@ class Frozen:
         return heads
 
     def save(
-        self, store: StoreFolder, method: str, settings: dict[str, Any], split: str, groups: list[str], state: State
+        self,
+        store: StoreFolder,
+        method: str,
+        settings: dict[str, Any],
+        split: str,
+        groups: list[str],
+        state: State,
+        scale: float = 1.0,
     ) -> Run:
-        """Save what was learned of G named groups on a split as a run that refers to this one."""
+        """Save what was learned of G named groups on a split as a run that refers to this one.
+
+        Its scale is that of predictions with the learned weights.
+        """
         identity = {
             "parent": self.run.id,
             "data": self.dataset.name,
@@ -134,7 +144,12 @@ class Frozen:
             "seed": settings.get("seed"),
         }
         not_fitted = dict.fromkeys(("lam", "validation_nll", "validation_accuracy", "train_pairs"))
-        return save_run(store, f"adapt-{method}-{short_id(identity, 8)}", identity | not_fitted | provenance(), state)
+        return save_run(
+            store,
+            f"adapt-{method}-{short_id(identity, 8)}",
+            identity | not_fitted | {"scale": scale} | provenance(),
+            state,
+        )
 
 
 def _has_several_heads(run: Run) -> bool:

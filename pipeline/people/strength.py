@@ -1,4 +1,4 @@
-"""The strength of adaptation, chosen on people's validation pairs."""
+"""The strength of adaptation and the scale of its predictions, chosen on people's validation pairs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
 from micropref.heads.choices import AdaptMethod
 from micropref.heads.evaluation.metrics import nll
+from micropref.heads.evaluation.scale import choose_scale
 from micropref.pipeline.options import GroupedBy
-from micropref.pipeline.people.episodes import read_episode
+from micropref.pipeline.people.episodes import Episode, read_episode
 from micropref.pipeline.people.frozen_run import Frozen
 from micropref.pipeline.people.shot_sampling import sample_shots
 
@@ -48,19 +49,50 @@ def choose_strength(frozen: Frozen, by: GroupedBy, method: AdaptMethod, counts: 
     on. Where no group has enough for the largest number of shots, the next smaller one takes its place. Raises
     BadInput where none has enough for any.
     """
+    found = _validation_groups(frozen, by, counts, seed, responses=False)
+    if found is None:
+        raise BadInput(
+            f"data set {frozen.dataset.name!r}: no {by} has {counts[0]} train pairs to learn from and a validation "
+            f"pair to choose the strength of `method` {method} by; choose another `method`"
+        )
+    episode, able = found
+    return min(
+        GRIDS[method],
+        key=lambda strength: sum(
+            nll(episode.rescored(adapt_groups(method, episode.shots.first(count), strength)).log_probability())
+            for count in able
+        ),
+    )
+
+
+def choose_scales(
+    frozen: Frozen, by: GroupedBy, method: AdaptMethod, strength: float, counts: tuple[int, ...], seed: int
+) -> list[float]:
+    """Return what log-odds are multiplied by, for no shots and for each number of them.
+
+    No shots have the run's scale. Learned weights are surer or less sure than the run's own, so they have one chosen
+    on the same groups as `choose_strength`; the largest number there serves larger ones too. Without such groups it
+    is 1.
+    """
+    try:
+        found = _validation_groups(frozen, by, counts, seed, responses=method == "drm")
+    except BadInput:  # no train split, or nobody is named there
+        found = None
+    if found is None:
+        return [frozen.run.scale, *(1.0 for _ in counts)]
+    episode, able = found
+    learned = (adapt_groups(method, episode.shots.first(count), strength) for count in able)
+    chosen = [choose_scale(episode.rescored(one).log_odds()) for one in learned]
+    return [frozen.run.scale, *chosen, *(chosen[-1] for _ in counts[len(able) :])]
+
+
+def _validation_groups(
+    frozen: Frozen, by: GroupedBy, counts: tuple[int, ...], seed: int, *, responses: bool
+) -> tuple[Episode, tuple[int, ...]] | None:
+    """Return groups that learn from pairs to fit and are scored on validation pairs, and the counts they allow."""
     table = frozen.pairs_of(TRAIN, by)
     for place in range(len(counts), 0, -1):
         sample = sample_shots(table, by, counts[place - 1], seed, shared=False, pool=table["part"] == "fit")
         if sample.group:
-            episode = read_episode(frozen, by, table, sample, responses=False)
-            return min(
-                GRIDS[method],
-                key=lambda strength: sum(
-                    nll(episode.rescored(adapt_groups(method, episode.shots.first(count), strength)).log_probability())
-                    for count in counts[:place]
-                ),
-            )
-    raise BadInput(
-        f"data set {frozen.dataset.name!r}: no {by} has {counts[0]} train pairs to learn from and a validation pair "
-        f"to choose the strength of `method` {method} by; choose another `method`"
-    )
+            return read_episode(frozen, by, table, sample, responses=responses), counts[:place]
+    return None

@@ -22,7 +22,7 @@ from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
 from micropref.heads.evaluation.intervals import RULE, fewest
 from micropref.heads.evaluation.metrics import correct
-from micropref.heads.mixture import Mixture, Router, pair_log_probability
+from micropref.heads.mixture import Mixture, Router, pair_log_odds, pair_log_probability
 from micropref.pipeline.options import RoutedBy
 from micropref.pipeline.routing import curves as route_tables
 from micropref.pipeline.routing.data import RouteData, open_route_data
@@ -196,9 +196,10 @@ def _validation(found: RouteData, mixture: Mixture) -> Figures:
         only=pl.col("part") == "validation",
     )
     if not len(pairs):
-        return dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy", "effective_heads"))
+        unknown = dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy", "effective_heads"))
+        return {"scale": 1.0, **unknown}
     margins, log_weights = mixture.margins(pairs.delta), mixture.log_weights(pairs.router, len(pairs))
-    return figures_of(pair_log_probability(margins, log_weights), log_weights, prompt_clusters(pairs.table))
+    return figures_of(pair_log_odds(margins, log_weights), log_weights, prompt_clusters(pairs.table))
 
 
 def _keep(run: Run, found: RouteData, curve: pl.DataFrame) -> None:

@@ -99,5 +99,7 @@ def _interval(row: ComparedRow) -> dict[str, Any]:
         "method": row.title,
         "average (95 %)": with_interval(row.accuracy[AVERAGE], row.low[AVERAGE], row.high[AVERAGE]),
         "Δ vs. single (95 %)": gain_with_interval(*difference) + (" *" if row.difference_p <= FALSE_ALARMS else "  "),
+        "NLL": accuracy(row.nll),
+        "scale": f"{row.scale:.2f}",
         "seconds": f"{row.seconds:,.1f}",
     }

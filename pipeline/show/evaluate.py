@@ -25,7 +25,7 @@ def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
     of_what = "mixture accuracy" if heads > 1 else "accuracy"
     lines = [
         f"run {evaluation.run} on {evaluation.data}/{evaluation.split}: {counted(evaluation.pairs, 'pair')}{note}, "
-        f"{of_what} {accuracy(evaluation.accuracy)}{lowest}"
+        f"{of_what} {accuracy(evaluation.accuracy)}{lowest}, NLL {accuracy(evaluation.nll)}"
     ]
     intervals = f"95 % intervals over {over(evaluation.clusters)}"
     if heads == 1:

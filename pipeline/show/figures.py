@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 FEW = 30
 """Clusters below which an interval over them is rough."""
+SURE = 0.95
+"""Scales above this are not worth a line."""
 
 
 def accuracy(value: float) -> str:
@@ -41,6 +44,16 @@ def few_clusters(clusters: Mapping[str, int]) -> list[str]:
 def with_error(value: float, error: float | None) -> str:
     """Return a figure with its standard error or deviation, where that is known: 0.8117 ± 0.0012."""
     return f"{value:.4f}" + (f" ± {error:.4f}" if error is not None and math.isfinite(error) else "")
+
+
+def about_scale(record: Mapping[str, Any]) -> list[str]:
+    """Return what a run's scale says of it, nothing where its probabilities are as sure as they may be."""
+    scale = record.get("scale", 1.0)
+    if scale == 0:
+        return ["no signal: on validation pairs a coin does as well (NLL ln 2 = 0.6931), so every probability is ½"]
+    if scale > SURE:
+        return []
+    return [f"too sure on validation pairs: for probabilities and NLL its log-odds are multiplied by {scale:.2f}"]
 
 
 def counted(count: int, word: str) -> str:

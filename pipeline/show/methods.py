@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropref.heads.methods.registry import methods
-from micropref.pipeline.show.figures import accuracy, with_error
+from micropref.pipeline.show.figures import about_scale, accuracy, with_error
 from micropref.pipeline.show.lines import next_evaluation, paragraphs
 
 if TYPE_CHECKING:
@@ -26,6 +25,4 @@ def show_method(trained: TrainedMethod, store: Path | None = None) -> str:
         f"validation NLL {with_error(record['validation_nll'], record['validation_nll_se'])}, "
         f"accuracy {accuracy(record['validation_accuracy'])}",
     ]
-    if record["validation_nll"] > math.log(2):
-        lines.append("worse than a coin (NLL ln 2 = 0.6931)")
-    return paragraphs(lines) + next_evaluation(trained.run, trained.splits, store)
+    return paragraphs([*lines, *about_scale(record)]) + next_evaluation(trained.run, trained.splits, store)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.pipeline.progress import progress_bar
-from micropref.pipeline.show.figures import accuracy, counted, with_error
+from micropref.pipeline.show.figures import about_scale, accuracy, counted, with_error
 from micropref.pipeline.show.groups import about_units, known_columns
 from micropref.pipeline.show.lines import next_evaluation, paragraphs
 from micropref.pipeline.show.tables import show_rows
@@ -79,8 +78,15 @@ def _restarts(trained: Trained) -> list[str]:
 def _about_heads(record: dict[str, Any]) -> list[str]:
     """Return what a person should know of a saved run's width and heads, nothing where all is well."""
     lines = []
-    if record.get("validation_nll_known", record["validation_nll"]) > math.log(2):
-        lines.append("warning: worse than a coin (NLL ln 2 = 0.6931): too high an lr, too little data, or no signal")
+    lines += about_scale(record)
+    if record["streamed"] and record["method"] == "single":
+        lines.append(
+            "fitted in minibatches, L2 as given: choosing it on validation reads all pairs at once, so raise --memory"
+        )
+    if record.get("c") is not None:
+        chosen = f"C = {record['c']:.3g}" if record["c"] else "no training, better than any C"
+        by = f", chosen on validation among {len(record['path'])}" if len(record["path"]) > 1 else ""
+        lines.append(f"scikit-learn, {chosen}{by}")
     if record["widths_tried"]:
         tried = ", ".join(f"{width}: {value:.4f}" for width, value in record["widths_tried"].items())
         lines.append(f"fitted on {record['fit_width']} components (validation NLL by width: {tried})")

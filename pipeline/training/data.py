@@ -62,6 +62,11 @@ class FitData:
         found = identify(self.fitting.table, self.router_input)
         return {"identified": asdict(found), "one_group_for": self.unit or ["pair"]}
 
+    @property
+    def streamed(self) -> bool:
+        """Say whether pairs stay on disk."""
+        return isinstance(self.fitting, PairStream)
+
     @cached_property
     def clusters(self) -> torch.Tensor:
         """Return the number of each validation pair's prompt [N]."""
@@ -81,7 +86,7 @@ class FitData:
             "data": self.dataset.name,
             "data_digest": self.dataset.digest(TRAIN),
             "features": self.features.id,
-            "streamed": isinstance(self.fitting, PairStream),
+            "streamed": self.streamed,
             "train_pairs": len(self.fitting),
             "validation_pairs": len(self.validation),
             "pairs_without_context": self.fitting.without_context if self.router_input == "context" else 0,

@@ -61,7 +61,8 @@ class Budget:
         inputs = located.inputs
         base += _inputs(inputs, self.components)
         mapped = min(count, 3 * pairs) * features.row_bytes
-        if base + _inputs(inputs, width) + mapped <= limit:
+        copied = pairs * width * 8 if self.plan.solver == "scikit-learn" else 0
+        if base + _inputs(inputs, width) + mapped + copied <= limit:
             return True
         needed = base + 2 * (WINDOW_BYTES + 2 * BLOCK_BYTES)
         if needed > limit:

@@ -21,6 +21,8 @@ UNROUTED = {"router_input", "hidden"}
 """Of these, those that only a router uses."""
 UNMIXED = {"lam", "prior", *LATENT, "latent"}
 """Of these, those that only learned weights use."""
+BATCHED = {"epochs", "lr", "batch", "wd", "patience", "data_seed", "dtype", "device"}
+"""Of these, those that the solver scikit-learn, the default of single, does not read."""
 EVERYWHERE = {"name", "method", "store", "as_json", "features", "reward_input", "seed", "run_name"}
 """Options of every method."""
 
@@ -32,25 +34,28 @@ def check_latent(latent: str, given: Collection[str]) -> None:
         raise BadInput(f"{_without_effect(passed_over)} with `latent` pair; leave it out, or give `latent` user")
 
 
-def check_used(method: str, given: Collection[str], latent: str) -> None:
+def check_used(method: str, given: Collection[str], latent: str, solver: choices.Solver | None = None) -> None:
     """Raise BadInput naming the options without effect on a method among those given, and those that it accepts."""
-    accepted = accepted_options(method)
+    accepted = accepted_options(method, solver)
     passed_over = [name for name in given if name not in accepted | EVERYWHERE]
     if passed_over:
-        raise BadInput(
-            f"{_without_effect(passed_over)} with `method` {method}; it accepts "
-            f"{_named(sorted(accepted | {'features', 'reward_input', 'seed'}))}"
-        )
+        listed = _named(sorted(accepted | {"features", "reward_input", "seed"}))
+        more = accepted_options(method, "adamw") - accepted
+        also = f", and with `solver` adamw {_named(sorted(more))}" if more else ""
+        raise BadInput(f"{_without_effect(passed_over)} with `method` {method}; it accepts {listed}{also}")
+    if solver == "scikit-learn" and method != "single":
+        raise BadInput(f"solver scikit-learn with `method` {method}: it fits one head; give adamw or lbfgs")
     check_latent(latent, given)
 
 
-def accepted_options(method: str) -> set[str]:
-    """Return the options of `train` that a method uses, next to those of every method."""
+def accepted_options(method: str, solver: choices.Solver | None = None) -> set[str]:
+    """Return the options of `train` that a method uses with a solver (None: its default), next to those of all."""
+    by_path = solver in (None, "scikit-learn")
     fits: dict[choices.FitMethod, set[str]] = {
         "mixture": set(FIT),
         "static": set(FIT) - UNROUTED,
         "ensemble": set(FIT) - UNROUTED - UNMIXED,
-        "single": set(FIT) - UNROUTED - UNMIXED - {"restarts", "prune"},
+        "single": set(FIT) - UNROUTED - UNMIXED - {"restarts", "prune"} - (BATCHED if by_path else set()),
     }
     assert set(fits) == set(get_args(choices.FitMethod))
     for name, options in fits.items():

@@ -113,7 +113,7 @@ def train_method(
         "lam": None,
         "seed": seed,
         "combine": scores.combine,
-        **figures_of(scores.log_probability(), scores.log_weights, data.training.validation.clusters),
+        **figures_of(scores.log_odds(), scores.log_weights, data.training.validation.clusters),
     }
     run = save_run(store, run_id, asked | outcome | provenance(), model.state())
     return TrainedMethod(run.id, run.record, data.source.dataset.splits())

@@ -14,18 +14,20 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.runs.records import Run, save_run
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.intervals import standard_error
 from micropref.heads.evaluation.metrics import accuracy, effective_heads, nll
+from micropref.heads.evaluation.scale import choose_scale, scaled_log_probability
 from micropref.heads.evaluation.selection import agreeing_share
 from micropref.heads.fitting.head_pruning import inspect_heads, prune
 from micropref.heads.fitting.pair_source import Source, score
 from micropref.heads.fitting.projection import Projection
 from micropref.heads.fitting.settings import FitSetting, Fitted
 from micropref.heads.fitting.validation import known_weights
-from micropref.heads.mixture import Mixture, pair_log_probability
+from micropref.heads.mixture import Mixture, pair_log_odds
 from micropref.pipeline.training.data import FitData
 
 Figures = dict[str, float | None]
@@ -39,12 +41,13 @@ class Outcome:
 
     setting: FitSetting
     figures: Figures
-    """validation_nll (nats per pair), its standard error over prompts, validation_accuracy, effective_heads; where
-    users or contexts have groups, also validation_nll_known and validation_accuracy_known, given their pairs to fit."""
+    """scale, the s of heads/evaluation/scale.py; of predictions scaled by it validation_nll (nats per pair) and its
+    standard error over prompts; validation_accuracy, effective_heads; where users or contexts have groups, also
+    all three once more, ending in _known: given their pairs to fit, with a scale of its own."""
     fit: dict[str, Any]
-    """best_epoch, epochs_run, both histories and how it was executed."""
+    """best_epoch, epochs_run, both histories and how it was executed; of scikit-learn's path also its C's."""
     log_probability: torch.Tensor
-    """[N] log P(chosen ≻ rejected) of the validation pairs, of known units where units have groups."""
+    """[N] log P(chosen ≻ rejected) of the validation pairs, scaled; of known units where units have groups."""
     favourites: torch.Tensor
     """[N] the head with the largest weight, of the same."""
     mixture: Mixture | None
@@ -71,16 +74,17 @@ class Validated:
 
     @property
     def log_probability(self) -> torch.Tensor:
-        """Return log P(chosen ≻ rejected) [N] that the mixture is chosen by."""
-        return pair_log_probability(self.margins, self.log_weights)
+        """Return log P(chosen ≻ rejected) [N] that the mixture is chosen by, scaled."""
+        log_odds = pair_log_odds(self.margins, self.log_weights)
+        return scaled_log_probability(log_odds, choose_scale(log_odds))
 
     def figures(self, clusters: torch.Tensor) -> Figures:
         """Return the figures, of prompts `clusters` [N]."""
-        cold = figures_of(pair_log_probability(self.margins, self.cold), self.cold, clusters)
+        cold = figures_of(pair_log_odds(self.margins, self.cold), self.cold, clusters)
         if self.log_weights is self.cold:
             return cold
-        known = self.log_probability
-        return cold | {"validation_nll_known": nll(known), "validation_accuracy_known": accuracy(known)}
+        known = figures_of(pair_log_odds(self.margins, self.log_weights), self.log_weights, clusters)
+        return cold | {f"{name}_known": known[name] for name in ("scale", "validation_nll", "validation_accuracy")}
 
 
 def validated(mixture: Mixture, validation: Source, known: torch.Tensor | None) -> Validated:
@@ -99,6 +103,8 @@ def outcome_of(fitted: Fitted, validation: Source, clusters: torch.Tensor, proje
         "validation_history": list(fitted.validation_history),
         "execution": asdict(fitted.execution),
     }
+    if fitted.path:
+        fit |= {"path": list(fitted.path), "c": fitted.c}
     mixture = fitted.mixture if projection is None else projection.fold(fitted.mixture)
     favourites = scored.log_weights.argmax(1)
     return Outcome(fitted.setting, scored.figures(clusters), fit, scored.log_probability, favourites, mixture)
@@ -146,16 +152,19 @@ def _of_saved(mixture: Mixture, data: FitData) -> Validated:
     return validated(mixture, validation, known)
 
 
-def figures_of(log_probability: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> Figures:
-    """Return the figures of a prediction on validation pairs [N], whose prompts are `clusters` [N].
+def figures_of(log_odds: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> Figures:
+    """Return the figures of a prediction on validation pairs [N], whose prompts are `clusters` [N], and its scale.
 
     One prompt leaves the standard error unknown.
     """
-    error = float(standard_error(log_probability[:, None], clusters)[0])
+    scale = choose_scale(log_odds)
+    scaled = scaled_log_probability(log_odds, scale)
+    error = float(standard_error(scaled[:, None], clusters)[0])
     return {
-        "validation_nll": nll(log_probability),
+        "scale": scale,
+        "validation_nll": nll(scaled),
         "validation_nll_se": error if math.isfinite(error) else None,
-        "validation_accuracy": accuracy(log_probability),
+        "validation_accuracy": accuracy(F.logsigmoid(log_odds)),
         "effective_heads": effective_heads(log_weights),
     }
 

@@ -31,7 +31,7 @@ def save_chunk(run: Path, outcomes: Sequence[Outcome]) -> None:
     entries = [{"setting": asdict(one.setting), "figures": one.figures, "fit": one.fit} for one in outcomes]
     predictions = pa.table(
         {
-            "log_probability": pa.array([one.log_probability.numpy() for one in outcomes], pa.list_(pa.float32())),
+            "log_probability": pa.array([one.log_probability.numpy() for one in outcomes], pa.list_(pa.float64())),
             "favourites": pa.array([one.favourites.numpy() for one in outcomes], pa.list_(pa.int64())),
         }
     )

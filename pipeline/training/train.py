@@ -19,6 +19,12 @@ from micropref.pipeline.training.data import FitData, open_within
 from micropref.pipeline.training.memory_budget import Budget
 from micropref.pipeline.training.results import restarts_agreeing, save_outcome
 
+UNREAD = (
+    *("prior", "hidden", "lr", "weight_decay", "weight", "restarts", "prune"),
+    *("epochs", "batch", "data_seed", "dtype", "device", "patience", "warmup", "anneal"),
+)
+"""Settings that the solver scikit-learn does not read: null in run.json, so that they change no run's id."""
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -100,15 +106,20 @@ def train(
 
     Where users or contexts have one group for all their pairs, that is the NLL of known ones: see heads/held_out.py.
 
-    Raises BadInput where the data set lacks what the options ask for or has no validation prompt.
+    scikit-learn reads all pairs at once: where they are streamed, adamw takes its place. Raises BadInput where the data
+    set lacks what the options ask for or has no validation prompt.
     """
+    if plan.solver == "scikit-learn" and setting.k == 1:
+        setting = replace(setting, lam=0.0)  # as a sweep has it for one head
     data = options.open(store, name, setting, plan)
+    if data.streamed and plan.solver == "scikit-learn":
+        plan = replace(plan, solver="adamw")
     projected = project(data, options.projection, setting, plan, progress)
     settings = options.restarted(setting)
     fitted = fit(projected.train, projected.validation, projected.scaled(settings), plan, progress)
     outcomes = [projected.outcome(one, asked, data) for one, asked in zip(fitted, settings, strict=True)]
     best = min(outcomes, key=lambda one: one.nll)
-    asked = {"parent": None, "settings": asdict(setting) | asdict(plan) | options.record(data), **data.record()}
+    asked = {"parent": None, "settings": _settings(setting, plan, options, data), **data.record()}
     run_id = f"{setting.method}-{short_id(asked, 8)}"
     restarts = [
         {"seed": one.setting.seed, "validation_nll": one.nll, "epochs": one.fit["epochs_run"]} for one in outcomes
@@ -117,3 +128,9 @@ def train(
     record = asked | data.group_record() | projected.record() | found
     run = save_outcome(store, run_id, record, best, data, options.prune)
     return Trained(run.id, run.record, restarts, data.dataset.splits())
+
+
+def _settings(setting: FitSetting, plan: FitPlan, options: TrainOptions, data: FitData) -> dict[str, Any]:
+    """Return what run.json says was asked for."""
+    settings = asdict(setting) | asdict(plan) | options.record(data)
+    return settings | dict.fromkeys(UNREAD) if plan.solver == "scikit-learn" else settings

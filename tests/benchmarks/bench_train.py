@@ -161,6 +161,33 @@ def bench_scikit(shape: str, delta: torch.Tensor, coefficients: bool) -> Part:
     return table, [at_most(f"{shape}: K = 1 vs scikit-learn, predictions", error, 1e-4)]
 
 
+def bench_path(shape: str, pairs: PairTensors, held_out: PairTensors) -> Part:
+    """Compare `train --method single`, its L2 chosen on validation, with scikit-learn along the same path of C."""
+    plan, found = FitPlan(solver="scikit-learn"), []
+    ours = seconds(lambda: found.append(fit(pairs, held_out, [FitSetting("single", 1)], plan)[0]))
+    (fitted,) = found
+    scale = float(pairs.delta.double().square().mean().sqrt())
+    flips = np.where(np.arange(pairs.pairs) % 2, -1.0, 1.0)
+    features = pairs.delta.double().numpy() / scale * flips[:, None]
+    validation = held_out.delta.double().numpy() / scale
+    model = LogisticRegression(fit_intercept=False, warm_start=True, max_iter=500)
+    losses: list[float] = []
+
+    def along() -> None:
+        for c in fitted.path:
+            model.set_params(C=c * scale**2).fit(features, flips)
+            losses.append(float(np.logaddexp(0, -validation @ model.coef_[0]).mean()))
+
+    theirs = seconds(along)
+    table: Rows = [{"shape": shape, "variant": "one head, L2 chosen", "seconds": ours, "scikit-learn": theirs}]
+    return table, [
+        at_most(f"{shape}: single vs scikit-learn's own path, times its seconds", ours / theirs, 2),
+        at_most(
+            f"{shape}: single vs scikit-learn's own path, validation NLL", fitted.validation_nll - min(losses), 1e-4
+        ),
+    ]
+
+
 def bench_planted(pairs: int, width: int, epochs: int) -> Part:
     """Find planted groups among K and λ with 16 restarts each, as `sweep --lr 1.5e-3 --wd 1 --projection 256` does.
 
@@ -251,6 +278,16 @@ def main() -> None:
         parts.append(bench_scikit("condition 1e3", conditioned(helpsteer // 4, narrow, 1e3), coefficients=True))
         parts.append(bench_scikit("condition 1e6", conditioned(helpsteer // 4, narrow, 1e6), coefficients=False))
         parts += [bench_scikit(shape, pairs.delta, coefficients=True) for shape, pairs in real.items()]
+        for wide in (narrow, width):
+            made_one = PairTensors(conditioned(helpsteer, wide, 1e2), None)
+            cut = helpsteer // 10
+            parts.append(
+                bench_path(
+                    f"{helpsteer} x {wide}",
+                    PairTensors(made_one.delta[cut:], None),
+                    PairTensors(made_one.delta[:cut], None),
+                )
+            )
     if "planted" in asked.parts:
         parts += [bench_planted(helpsteer, wide, epochs) for wide in (narrow, width)]
     if "sweep" in asked.parts:

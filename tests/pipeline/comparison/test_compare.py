@@ -70,7 +70,8 @@ def test_every_row_runs_or_says_why_not(embedded: StoreFolder) -> None:
 def test_the_single_row_is_that_of_its_model(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=160)
     experiment = Experiment(store, "toy", ExperimentOptions(shots=5, seeds=2), silent)
-    right = entries()["single"].right(experiment)
+    predicted = entries()["single"].predict(experiment)
+    right = torch.stack([one.right() for one in predicted])
     test = experiment.test(frozenset(), "prompt")
     for seed, model in enumerate(experiment.models("single", "prompt")):
         log_p = Mixture.from_state(model.state()).log_probability(test.delta, None)

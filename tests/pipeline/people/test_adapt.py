@@ -90,9 +90,9 @@ def test_no_prompt_of_a_persons_shots_is_scored_for_them(
     assert len(scored) == len(set(scored)) == adapted.pairs == adapted.adaptation["n"][0]
     assert not {(row["user"], row["prompt_id"]) for pair in scored for row in table[pair]} & taken
     assert not set(learned) & set(scored)
-    # A strength is chosen on pairs that are neither learned from nor scored here.
+    # Scales, and before them a strength, are chosen on pairs that are neither learned from nor scored here.
     parts = [{row["part"] for pair in pairs for row in table[pair]} for _, pairs in chosen_on]
-    assert parts == ([{"fit"}, {"validation"}] if method in GRIDS else [])
+    assert parts == [{"fit"}, {"validation"}] * (2 if method in GRIDS else 1)
 
 
 def test_every_method_and_count_is_scored_on_the_same_pairs(
@@ -115,8 +115,10 @@ def test_every_method_and_count_is_scored_on_the_same_pairs(
 
 def test_figures_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Synthetic, planted_run: Planted) -> None:
     features = synthetic(store, prompts=80, users=3)
-    run = planted_run(store, features)
+    run = planted_run(store, features, scale=0.5)
     adapted = adapt(store, run, None, AdaptOptions("user", (2,), tau=2.0))
+    assert adapted.scales[0] == 0.5  # the run's, of its own weights
+    assert open_run(store, adapted.run).scale == adapted.scales[-1]
     pairs = load_pairs(open_dataset(store, "toy"), open_features(store, features), "test", router_input="prompt")
     sample = sample_shots(pairs.table, "user", 2, 0, shared=False)
     heads = open_run(store, run).tensors()["heads"].double().numpy()
@@ -133,7 +135,8 @@ def test_figures_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Synthet
     assert last["nll"] == pytest.approx(-np.mean(np.log(found)), rel=1e-5)
     cold = [right[row] @ WEIGHTS for row in np.flatnonzero(sample.scored)]
     first = adapted.adaptation.row(0, named=True)
-    assert first["nll"] == pytest.approx(-np.mean(np.log(cold)), rel=1e-5)
+    scaled = [1 / (1 + (1 / p - 1) ** 0.5) for p in cold]  # σ(½ logit p)
+    assert first["nll"] == pytest.approx(-np.mean(np.log(scaled)), rel=1e-5)
     assert last["gain"] == pytest.approx(last["accuracy"] - first["accuracy"])
 
 

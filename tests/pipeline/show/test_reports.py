@@ -82,13 +82,13 @@ def evaluation(heads: int) -> Evaluation:
     ]
     mixture = [{"attribute": name, "accuracy": value} for name, value in zip(ATTRIBUTES, figures(50, 12), strict=True)]
     tables = (accuracies(by_head), accuracies(mixture), accuracies(best), pl.DataFrame())
-    return Evaluation(RUN, DATA, "test", MANY, MANY, 1, 0.6543, 0.1111, CLUSTERS, *tables)
+    return Evaluation(RUN, DATA, "test", MANY, MANY, 1, 0.6543, 0.5432, 0.87, 0.1111, CLUSTERS, *tables)
 
 
 def test_an_evaluation_has_every_head_and_attribute() -> None:
     found = evaluation(HEADS)
     text = fits(show_evaluation(found))
-    assert "mixture accuracy 0.6543, lowest of any attribute 0.1111" in text
+    assert "mixture accuracy 0.6543, lowest of any attribute 0.1111, NLL 0.5432" in text
     assert "95 % intervals over users × prompts" in " ".join(text.split())
     assert " ".join(text.split()).count("warning: some intervals rest on 12 users: below 30 they are rough") == 1
     for value in found.head_accuracy["accuracy"]:
@@ -204,17 +204,9 @@ def test_a_comparison_has_every_system_and_attribute() -> None:
         spread = dict.fromkeys(columns, 0.0123)
         ends = (dict.fromkeys(columns, value) for value in (0.1, 0.9, -0.0123, -0.1, 0.1))
         title = f"System {system} of a long title, few-shot"
-        return ComparedRow(
-            system,
-            title,
-            "pairs with users + labelled test pairs",
-            accuracy,
-            spread,
-            *ends,
-            0.04 if at else 1.0,
-            {},
-            1234.5,
-        )
+        learns = "pairs with users + labelled test pairs"
+        p_value = 0.04 if at else 1.0
+        return ComparedRow(system, title, learns, accuracy, spread, *ends, p_value, 0.6666, 0.87, {}, 1234.5)
 
     rows = [row(at, name) for at, name in enumerate(("single", "lore", "mixture", "micro", "ceiling"))]
     scored = dict.fromkeys(ATTRIBUTES, MANY)
@@ -227,7 +219,7 @@ def test_a_comparison_has_every_system_and_attribute() -> None:
         assert one.title in text
         assert all(f"{value:.4f} ± 0.0123" in text for value in one.accuracy.values())
         assert f"{one.accuracy[AVERAGE]:.3f} (0.100-0.900)" in text
-    assert text.count("-0.012 (-0.100 to +0.100)") == text.count("1,234.5") == 5
+    assert text.count("-0.012 (-0.100 to +0.100)") == text.count("1,234.5") == text.count("0.6666") == 5
     assert text.count("-0.012 (-0.100 to +0.100) *") == 4  # all but the reference
     assert "tiny: not scored, it has 1 pair" in text
     assert "intervals over users × prompts" in text
@@ -250,6 +242,7 @@ def test_adaptation_and_forecasters_fit() -> None:
         "attribute",
         "tempered",
         "test",
+        [1.0, 0.9, 0.8],
         0.25,
         MANY,
         0,

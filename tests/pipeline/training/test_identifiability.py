@@ -18,7 +18,7 @@ from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import SqlLimits, run_query
 from micropref.cache.store import StoreFolder
 from micropref.cli import app
-from micropref.heads.evaluation.metrics import nll
+from micropref.heads.evaluation.metrics import accuracy, nll
 from micropref.heads.fitting.settings import FitPlan, FitSetting
 from micropref.heads.methods.base import NO_UNIT, Pairs
 from micropref.heads.methods.bradley_terry import unit_codes as codes_of_methods
@@ -129,10 +129,16 @@ def test_figures_of_known_users_are_those_of_the_saved_weights(store: StoreFolde
         own = data.fitting.delta[data.fitting.table["user"].eq_missing(user or "nobody").to_torch()][:16]
         cold.append(weights[row] + F.logsigmoid(mixture.margins(own)).sum(0))
     known = pair_log_probability(margins, torch.log_softmax(torch.stack(cold), 1))
-    assert record["validation_nll_known"] == pytest.approx(nll(known), abs=1e-4)
-    assert record["validation_nll"] == pytest.approx(nll(pair_log_probability(margins, weights)), abs=1e-4)
+    assert record["validation_accuracy_known"] == pytest.approx(accuracy(known))
+    for log_p, ending in ((known, "_known"), (pair_log_probability(margins, weights), "")):
+        odds = (log_p.exp() / (1 - log_p.exp())).log()
+        scaled = F.logsigmoid(record[f"scale{ending}"] * odds)
+        assert record[f"validation_nll{ending}"] == pytest.approx(nll(scaled), abs=1e-4)
+        assert nll(scaled) < nll(log_p) + 1e-6
     assert record["validation_nll_known"] < record["validation_nll"]
-    assert min(one["validation_nll"] for one in trained.restarts) == pytest.approx(nll(known), abs=1e-3)
+    assert min(one["validation_nll"] for one in trained.restarts) == pytest.approx(
+        record["validation_nll_known"], abs=1e-3
+    )
 
 
 def test_a_sweep_over_users_chooses_by_known_users(store: StoreFolder, synthetic: Synthetic) -> None:
@@ -142,7 +148,7 @@ def test_a_sweep_over_users_chooses_by_known_users(store: StoreFolder, synthetic
     by_k = {one.size: one.nll for one in swept.by_k}
     assert by_k[2] == pytest.approx(swept.record["validation_nll_known"], abs=1e-4)
     assert swept.leaderboard[0]["validation_nll_known"] == pytest.approx(by_k[2], abs=1e-6)
-    assert by_k[1] == pytest.approx(swept.leaderboard[1]["validation_nll"], abs=1e-4)
+    assert by_k[1] == pytest.approx(swept.leaderboard[1]["validation_nll_known"], abs=1e-4)
     shown = show_sweep(swept)
     assert all(f"{row['validation_nll_known']:.4f}" in shown for row in swept.leaderboard[:1])
     assert "units" in shown

@@ -212,6 +212,9 @@ def test_pairs_of_the_first_version_are_stored_anew_by_embed(
         (("--method", "lore", "--lam", "0.2", "--hidden", "3"), "have no effect with"),
         (("--armo-gate", "paper"), "has no effect with"),
         (("--method", "single", "--restarts", "2"), "restarts has no effect with"),
+        (("--method", "single", "--lr", "0.1"), "lr has no effect with"),
+        (("--method", "single", "--device", "cpu", "--epochs", "3"), "have no effect with"),
+        (("--solver", "scikit-learn"), "solver scikit-learn with --method mixture: it fits one head"),
         (("--method", "armo"), "data set 'toy', split 'train': it has no ratings"),
         (("--method", "armo", "--reward-input", "context"), "--responses context"),
         (("--method", "own-head"), "own-head: the backbone of these features has no reward head"),
@@ -233,6 +236,12 @@ def test_bad_requests_are_one_line(
     [
         ("drm", ["k"], "k has no effect with `method` drm; it accepts `features`, `reward_input`, `seed`"),
         ("lore", ["lam", "k", "hidden"], "`lam`, `hidden` have no effect with `method` lore; it accepts `device`"),
+        (
+            "single",
+            ["epochs", "l2"],
+            "epochs has no effect with `method` single; it accepts `features`, `k`, `l2`, `memory`, `projection`, "
+            "`reward_input`, `seed`, `solver`, and with `solver` adamw `batch`, `data_seed`, `device`, `dtype`",
+        ),
         ("static", ["router_input"], "router_input has no effect with `method` static; it accepts `anneal`, `batch`"),
         ("mixture", ["weight"], "weight has no effect with `latent` pair; leave it out, or give `latent` user"),
     ],
@@ -241,6 +250,13 @@ def test_options_without_effect_are_named_as_arguments(method: str, given: list[
     with pytest.raises(BadInput) as caught:
         accepted.check_used(method, given, "pair")
     assert str(caught.value).startswith(message)
+
+
+def test_single_takes_the_options_of_the_solver_that_is_asked_for() -> None:
+    accepted.check_used("single", ["epochs", "lr", "solver"], "pair", "adamw")
+    accepted.check_used("single", ["l2", "solver"], "pair", "scikit-learn")
+    with pytest.raises(BadInput, match="lr has no effect"):
+        accepted.check_used("single", ["lr", "solver"], "pair", "scikit-learn")
 
 
 def test_runs_of_unknown_methods_are_refused(store: StoreFolder, synthetic: Synthetic) -> None:
