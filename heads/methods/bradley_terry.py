@@ -15,6 +15,7 @@ import torch
 
 from micropref.heads import choices
 from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
+from micropref.heads.fitting.no_context import with_no_context
 from micropref.heads.methods.annotator_weights import alone_where_unknown
 from micropref.heads.methods.base import NO_UNIT, Combine, MethodOptions, Need, Pairs, Scores, TrainingData
 from micropref.heads.mixture import Mixture
@@ -68,7 +69,8 @@ class _BradleyTerry:
         plan = FitPlan(device=options.device).reaching(LEAST_STEPS, len(data.fitting))
         fitted = fit(pairs[0], pairs[1], wanted, plan)
         groups = (fitted[start : start + restarts] for start in range(0, len(fitted), restarts))
-        return [MixtureModel(min(group, key=lambda one: one.validation_nll).mixture) for group in groups]
+        best = (min(group, key=lambda one: one.validation_nll).mixture for group in groups)
+        return [MixtureModel(with_no_context(mixture, pairs[0])) for mixture in best]
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> MixtureModel:
         """Return the model of a saved mixture."""

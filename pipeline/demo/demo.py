@@ -11,7 +11,7 @@ import torch
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.datasets import open_dataset
-from micropref.cache.runs.records import open_run
+from micropref.cache.runs.records import open_run, router_input
 from micropref.cache.sql.query import render, run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
@@ -106,7 +106,7 @@ def _compare(store: StoreFolder, runs: dict[str, str]) -> list[dict[str, object]
     rows = []
     for model, run_id in runs.items():
         run = open_run(store, run_id)
-        test = load_pairs(dataset, features, TEST, router_input=run.record["settings"]["router_input"])
+        test = load_pairs(dataset, features, TEST, router_input=router_input(run.record))
         mixture = Mixture.from_state(run.tensors())
         rows.append(_row(model, test.table, correct(mixture.log_probability(test.delta, test.router))))
     test = load_pairs(dataset, features, TEST, router_input="prompt")

@@ -25,6 +25,7 @@ from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.evaluation.metrics import BOOTSTRAP_SEED, cluster_intervals, correct
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
+from micropref.pipeline.evaluation.wordings import Wordings, compare_wordings, training_contexts
 from micropref.pipeline.training.method_runs import open_fitted
 
 KEYS = ["run", "data", "split", "part", "attribute"]
@@ -42,7 +43,7 @@ class Evaluation:
     scored: int
     """Pairs scored by this call, validation pairs for choosing heads included."""
     without_context: int
-    """Pairs that the context router read by their prompt alone."""
+    """Pairs without a context, where the router reads contexts: they have weights of their own."""
     accuracy: float
     """Of the mixture, over all pairs of the split."""
     lowest_accuracy: float
@@ -51,6 +52,8 @@ class Evaluation:
     mixture_accuracy: pl.DataFrame
     best_head: pl.DataFrame
     router_weights: pl.DataFrame
+    wordings: Wordings | None = None
+    """Contexts seen in training and new ones, apart; None where the run reads no contexts or the pairs have none."""
 
 
 @holds(run="run_id", data="data")
@@ -80,7 +83,12 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})
     evaluated = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
     lowest = float(evaluated["accuracy"].to_numpy().min())
-    return Evaluation(run.id, dataset.name, split, frame.height, scored, missing, accuracy, lowest, **tables)
+    seen = None
+    if fitted.reading.contexts:
+        seen = compare_wordings(frame, training_contexts(store, run), as_scores(run, frame).log_probability())
+    return Evaluation(
+        run.id, dataset.name, split, frame.height, scored, missing, accuracy, lowest, **tables, wordings=seen
+    )
 
 
 def _tables(run: Run, frame: pl.DataFrame, validation: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -35,7 +35,7 @@ def score_missing(fitted: FittedRun, dataset: Dataset, split: str, part: str | N
     rows = np.arange(len(located))
     for start in range(0, len(rows), CHUNK):
         _score(fitted, dataset, split, located.take(rows[start : start + CHUNK]))
-    return len(located), located.without_context if fitted.reading.router_input == "context" else 0
+    return len(located), located.without_context if fitted.reading.contexts else 0
 
 
 def unspent(run: Run) -> pl.Expr:
@@ -47,11 +47,13 @@ def unspent(run: Run) -> pl.Expr:
 
 
 def current_scores(run: Run, dataset: Dataset, split: str) -> pl.DataFrame:
-    """Return the stored scores of pairs the data set still has, with their prompt, in source order."""
+    """Return the stored scores of pairs the data set still has, with their prompt and context, in source order."""
     stored = _stored_scores(run, dataset, split) if split in dataset.splits() else None
     if stored is None:
         return pl.DataFrame({"part": []}, schema={"part": pl.String})
-    pairs = pl.concat([read_table(part, "pairs", ["pair_id", "prompt_id"]) for part in dataset.of_split(split)])
+    pairs = pl.concat(
+        [read_table(part, "pairs", ["pair_id", "prompt_id", "context"]) for part in dataset.of_split(split)]
+    )
     return pairs.join(stored, on="pair_id", how="inner", maintain_order="left")
 
 

@@ -90,7 +90,7 @@ class Adaptation:
     pairs: int
     """Pairs scored, the same for every number of shots and every method."""
     without_context: int
-    """Of these, pairs that the context router read by their prompt alone."""
+    """Of these, pairs without a context, where the router reads contexts."""
     resampled: str
     """What intervals are over: users, or prompts where groups are attributes or contexts."""
     adaptation: pl.DataFrame

@@ -19,7 +19,8 @@ from micropref.cache.vectors.opening import planned_features
 from micropref.heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors
 from micropref.heads.fitting.hardware import resolve_device, resolve_dtype
 from micropref.heads.fitting.initial_weights import initial_weights
-from micropref.heads.fitting.minibatches import Feed, batch_size, training_scales
+from micropref.heads.fitting.minibatches import Feed, batch_size
+from micropref.heads.fitting.scales import training_scales
 from micropref.heads.fitting.solvers import AdamW
 from micropref.heads.fitting.stacked_weights import Stack
 from micropref.pipeline.sources.splits import part_of
