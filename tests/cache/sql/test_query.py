@@ -87,6 +87,7 @@ def put_dataset(root: Path, features: str) -> None:
     texts = {"prompt": "ask | me", "chosen": "yes", "rejected": "no"}
     rows = [
         {**same, **texts, "pair_id": pair, "prompt_id": "q" + pair, "attribute": attribute}
+        | ({"context": "Be kind."} if pair == "p0" else {})
         for pair, attribute in zip(PAIR_IDS, ("tone", "tone", None), strict=True)
     ]
     rating = {"data": "tiny", "split": "train", "prompt_id": "q", "response_id": "r", "attribute": "a", "rating": 4.0}
@@ -209,6 +210,16 @@ def test_every_example_runs_and_finds_rows(store: Path) -> None:
 def test_an_empty_store_has_every_view_without_rows(tmp_path: Path) -> None:
     total = " + ".join(f"(SELECT count(*) FROM {view})" for view in CONTRACT)
     assert rows(tmp_path, f"SELECT {total}") == [(0,)]
+
+
+def test_wordings_and_the_weights_of_their_pairs(store: Path) -> None:
+    assert rows(store, "FROM wordings") == [("tiny", "train", "tone", "Be kind.", 1, True)]
+    weights = "SELECT context, attribute, head, n, mean_weight FROM context_weights WHERE run = 'r1' ORDER BY ALL"
+    of_contexts = [("Be kind.", "tone"), (None, "tone"), (None, None)]
+    assert rows(store, weights) == [(*names, head, 1, 0.5) for names in of_contexts for head in (0, 1)]
+    # Only what a query names is read, and what the view itself counts by.
+    assert rows(store, "SELECT sum(mean_weight) FROM context_weights WHERE run = 'r1'") == [(3.0,)]
+    assert rows(store, "SELECT count(*) FROM wordings WHERE in_train") == [(1,)]
 
 
 def test_scores_are_long_whatever_the_number_of_heads(store: Path) -> None:
