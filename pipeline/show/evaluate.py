@@ -46,7 +46,11 @@ def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
 def _about_wordings(found: Wordings) -> str:
     """Return how well contexts are predicted that were trained on, and those that were not."""
     parts = ((found.seen_pairs, found.seen_accuracy, "seen"), (found.new_pairs, found.new_accuracy, "new"))
-    apart = [f"{accuracy(right)} on {counted(pairs, 'pair')} with {what} ones" for pairs, right, what in parts if pairs]
+    apart = [
+        f"{accuracy(right)} on {counted(pairs, 'pair')} with {what} ones"
+        for pairs, right, what in parts
+        if right is not None
+    ]
     contexts = f"{counted(found.trained, 'context')} seen in training, {found.new} of the {found.here} here are new"
     return f"{contexts}: {', '.join(apart)}"
 
