@@ -72,7 +72,7 @@ def plain_loop(pairs: PairTensors) -> Callable[[], object]:
     scales = training_scales(pairs)
     model = PlainModel(pairs.width).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    data = TensorDataset(pairs.delta / scales.delta, pairs.router / scales.router)
+    data = TensorDataset(pairs.delta / scales.delta, (pairs.router - scales.centre.float()) / scales.router)
     loader = DataLoader(data, PLAIN_BATCH, shuffle=True, generator=torch.Generator().manual_seed(0))
 
     def epoch() -> None:
