@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-RouterInput = Literal["prompt", "context"]
-"""What a router reads: the embedded prompt, or the embedded context and prompt."""
+RouterInput = Literal["prompt", "context", "context+prompt", "difference", "context,prompt"]
+"""What a router reads: the embedded prompt; the context by itself; context and prompt embedded as one text; that less
+the prompt; or the context and the prompt side by side."""
+OldJoint = Literal["context+prompt or prompt"]
+"""What `context` meant to runs of the first release: context and prompt as one text, or else the prompt."""
 RewardInput = Literal["plain", "context"]
 """Behind what responses were embedded: the prompt, or the context and the prompt."""
 TableFormat = Literal["table", "json", "csv", "parquet", "md"]

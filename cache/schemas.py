@@ -40,3 +40,4 @@ LINK_SCHEMA = pa.schema(
         pa.field("trimmed", pa.bool_(), nullable=False),
     ]
 )
+CONTEXT_SCHEMA = pa.schema([pa.field("context", _TEXT, nullable=False), pa.field("key", KEY_TYPE, nullable=False)])

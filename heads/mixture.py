@@ -66,6 +66,8 @@ class Mixture:
     """Weights from the embedding of prompt or context."""
     static: torch.Tensor | None = None
     """[K] log-weights shared by all pairs."""
+    no_context: torch.Tensor | None = None
+    """[K] log-weights of pairs without the context that the router reads; None where no weights were learned."""
 
     def __post_init__(self) -> None:
         if self.heads.ndim != 2:
@@ -74,8 +76,10 @@ class Mixture:
             raise ValueError("a mixture has a router or static weights, not both")
         if self.router is not None and len(self.router.b2) != self.k:
             raise ValueError(f"the router weighs {len(self.router.b2)} heads, there are {self.k}")
-        if self.static is not None and self.static.shape != (self.k,):
-            raise ValueError(f"static weights have shape {list(self.static.shape)}, expected [{self.k}]")
+        for name in ("static", "no_context"):
+            weights = getattr(self, name)
+            if weights is not None and weights.shape != (self.k,):
+                raise ValueError(f"{name} weights have shape {list(weights.shape)}, expected [{self.k}]")
 
     @property
     def k(self) -> int:
@@ -91,12 +95,17 @@ class Mixture:
     ) -> torch.Tensor:
         """Return the log mixture weights [n, K]; only a router looks at its input.
 
-        That has a row for each pair [n, D], or those that pairs share, and `router_rows` [n] the one each reads.
+        That has a row for each pair [n, D], or those that pairs share, and `router_rows` [n] the one each reads. A row
+        of NaN stands for pairs without a context.
         """
         if self.router is not None:
             if router_input is None or len(router_input if router_rows is None else router_rows) != n:
                 raise ValueError(f"this mixture has a router: give its input for each of the {n} pairs")
             weights = torch.log_softmax(self.router.logits(router_input), 1)
+            if (missing := missing_rows(router_input)).any():
+                if self.no_context is None:
+                    raise ValueError("some pairs have no context, and this mixture has no weights for these")
+                weights[missing] = self.no_context.to(weights.dtype)
             return weights if router_rows is None else weights[router_rows]
         logits = self.heads.new_zeros(self.k) if self.static is None else self.static
         return torch.log_softmax(logits, 0).expand(n, self.k)
@@ -116,6 +125,8 @@ class Mixture:
         state = {"heads": self.heads}
         if self.static is not None:
             state["static"] = self.static
+        if self.no_context is not None:
+            state["no_context"] = self.no_context
         if self.router is not None:
             state |= {ROUTER_PREFIX + name: tensor for name, tensor in self.router.parts().items()}
         return state
@@ -123,7 +134,7 @@ class Mixture:
     @classmethod
     def from_state(cls, state: Mapping[str, torch.Tensor]) -> Mixture:
         """Build a mixture from what `state` returned. Raises ValueError when names or shapes do not fit."""
-        names = {"heads", "static", *(ROUTER_PREFIX + field.name for field in fields(Router))}
+        names = {"heads", "static", "no_context", *(ROUTER_PREFIX + field.name for field in fields(Router))}
         if "heads" not in state or not names.issuperset(state):
             raise ValueError(f"found tensors {sorted(state)}, expected heads and any of {sorted(names - {'heads'})}")
         router = None
@@ -131,7 +142,15 @@ class Mixture:
             if not {"router.v2", "router.b2"}.issubset(state):
                 raise ValueError(f"found tensors {sorted(state)}, a router needs router.v2 and router.b2")
             router = Router(state.get("router.v1"), state.get("router.b1"), state["router.v2"], state["router.b2"])
-        return cls(state["heads"], router, state.get("static"))
+        return cls(state["heads"], router, state.get("static"), state.get("no_context"))
+
+
+def missing_rows(inputs: torch.Tensor) -> torch.Tensor:
+    """Return which rows [N] of a router's input [N, D] are NaN throughout: those of pairs without a context."""
+    missing = inputs[:, 0].isnan()
+    if missing.any():
+        missing[missing.clone()] = inputs[missing].isnan().all(1)
+    return missing
 
 
 def pair_log_probability(margins: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:

@@ -59,7 +59,8 @@ StoreDtype = Literal["auto", "float16", "float32"]
 Shape = Literal["auto", "preference", "hh", "ratings", "reversals"]
 ImportShape = Literal["auto", "preference", "hh"]
 OnBad = Literal["stop", "skip"]
-WantedRouterInput = Literal["auto", "prompt", "context"]
+WantedRouterInput = Literal["auto", "prompt", "context", "context+prompt", "difference", "context,prompt"]
+"""A RouterInput, or auto: the context by itself where rows have contexts, else the prompt."""
 GroupedBy = Literal["user", "attribute", "context"]
 RoutedBy = Literal["attribute", "context"]
 ShotsFrom = SplitName

@@ -12,11 +12,13 @@ import polars as pl
 
 from micropref.cache.atomic import TEMP_NAME
 from micropref.cache.commits import ASIDE, COMMIT_ENDING, FILE_NAME, Commit, put_back, read_commit
-from micropref.cache.datasets import linked_keys, open_dataset
+from micropref.cache.datasets import linked_keys, open_dataset, read_table
 from micropref.cache.errors import Damaged
 from micropref.cache.maintenance.removal import delete, measure, removed_folders
 from micropref.cache.runs.names import NAMES, drop_name, read_names
 from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.context_keys import ROLE as CONTEXTS
+from micropref.cache.vectors.context_keys import context_keys, context_parts, linked_contexts, needed_contexts
 from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import open_features, whole_features
 
@@ -50,16 +52,20 @@ def collect(store: StoreFolder, *, dry_run: bool = False, min_age_s: float = MIN
     Failure where one cannot be read.
     """
     going: list[_Going] = []
+    files = freed = 0
     for name in store.names("features"):
         if not dry_run:
             _recover(store.features(name), min_age_s)
         features = open_features(store, name)
         for line in features.damaged().values():
             raise Damaged(f"{line}; repair it with `micropref embed` or `import-vectors`, then collect")
-        found = list(_unneeded(features, _needed_keys(store, name), min_age_s))
+        found = list(_unneeded(features, _needed_keys(store, features), min_age_s))
         going += found if dry_run else _remove_unless_needed(store, features, found, min_age_s)
-    freed = sum(one.bytes for one in going)
-    files, size = _collect_removed(store, dry_run=dry_run)
+        count, size = _collect_contexts(store, features, min_age_s, dry_run=dry_run)
+        files, freed = files + count, freed + size
+    freed += sum(one.bytes for one in going)
+    count, size = _collect_removed(store, dry_run=dry_run)
+    files += count
     orphans = list(_orphans(store, min_age_s))
     freed += size + sum(path.stat().st_size for path in orphans)
     if not dry_run:
@@ -67,6 +73,20 @@ def collect(store: StoreFolder, *, dry_run: bool = False, min_age_s: float = MIN
             if _is_orphan(path):  # still: its commit may have been written a moment ago
                 path.unlink(missing_ok=True)
     return Collection(sum(one.vectors for one in going), len(going), files + len(orphans), freed)
+
+
+def _collect_contexts(store: StoreFolder, features: Features, min_age_s: float, *, dry_run: bool) -> tuple[int, int]:
+    """Remove old parts of the table of contexts that no data set has a context of; return files and bytes."""
+    found = [part for part in context_parts(features) if _older(part.commit_path, min_age_s)]
+    going = [part for part in found if _is_unneeded(store, features, part)]
+    for part in () if dry_run else going:
+        if _is_unneeded(store, features, part):  # still: pairs may have been linked a moment ago
+            part.remove()
+    return len(going), sum(part.files[CONTEXTS].bytes for part in going)
+
+
+def _is_unneeded(store: StoreFolder, features: Features, part: Commit) -> bool:
+    return needed_contexts(store, features.id).isdisjoint(read_table(part, CONTEXTS, ["context"])["context"])
 
 
 def _collect_removed(store: StoreFolder, *, dry_run: bool) -> tuple[int, int]:
@@ -142,7 +162,7 @@ def _remove_unless_needed(
             one.item.set_aside()
             hidden.append(one)
     whole, _ = whole_features(store, features.settings)
-    linked = pl.Series(list(_needed_keys(store, features.id)), dtype=pl.Binary)
+    linked = pl.Series(list(_needed_keys(store, features)), dtype=pl.Binary)
     lost = set(linked.filter(pl.Series(whole.locate(linked) < 0)).to_list())
     gone = []
     for one in hidden:
@@ -191,7 +211,7 @@ def _lost_by_data_set(store: StoreFolder, features: Features) -> str:
     lost = []
     for name in store.names("datasets"):
         try:
-            linked = pl.Series(list(_linked_by(store, name, features.id)), dtype=pl.Binary)
+            linked = pl.Series(list(_linked_by(store, name, features)), dtype=pl.Binary)
         except Damaged:
             lost.append(f"data set {name!r} (what it needs is not known, for its own files are damaged)")
             continue
@@ -204,15 +224,17 @@ def _lost_by_data_set(store: StoreFolder, features: Features) -> str:
     return ", ".join(lost)
 
 
-def _needed_keys(store: StoreFolder, features_id: str) -> set[bytes]:
-    return set().union(*(_linked_by(store, name, features_id) for name in store.names("datasets")))
+def _needed_keys(store: StoreFolder, features: Features) -> set[bytes]:
+    return set().union(*(_linked_by(store, name, features) for name in store.names("datasets")))
 
 
-def _linked_by(store: StoreFolder, name: str, features_id: str) -> set[bytes]:
-    """Return the keys of all vectors that a data set links to."""
+def _linked_by(store: StoreFolder, name: str, features: Features) -> set[bytes]:
+    """Return the keys of all vectors that a data set links to, and those of its contexts by themselves."""
     dataset = open_dataset(store, name)
-    links = (dataset.links(part, features_id) for part in dataset.parts)
-    return set().union(*(linked_keys(item) for item in links if item is not None))
+    links = (dataset.links(part, features.id) for part in dataset.parts)
+    own = linked_contexts(dataset, features.id)
+    alone = context_keys(features).filter(pl.col("context").is_in(own))["key"] if own else ()
+    return set(alone).union(*(linked_keys(item) for item in links if item is not None))
 
 
 def _older(path: Path, age_s: float) -> bool:

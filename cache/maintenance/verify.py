@@ -15,6 +15,7 @@ from micropref.cache.runs.names import read_names, read_note
 from micropref.cache.runs.people import read_person
 from micropref.cache.runs.records import Run, open_run, sweep_leaderboards
 from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.context_keys import context_keys, context_parts, needed_contexts
 from micropref.cache.vectors.features import ROLE, Features, shard_stem
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.parquet_layout import open_vectors
@@ -50,6 +51,8 @@ def verify(store: StoreFolder) -> Verification:
         damaged = [line for item in commits for line in _shard_problems(features, item)]
         problems += [f"{line} (read by {readers})" for line in damaged]
         files += len(commits)
+        count, found = _context_problems(store, features)
+        files, problems = files + count, problems + found
         if not damaged:
             keys = pl.Series(features.keys().cast(pa.binary()))
             vectors += len(keys)
@@ -98,6 +101,22 @@ def _shard_problems(features: Features, item: Commit) -> list[str]:
     if shard_stem(features.shard_keys(item)) != item.stem:
         return [f"{opened.path}: its keys are not those its name was made of"]
     return []
+
+
+def _context_problems(store: StoreFolder, features: Features) -> tuple[int, list[str]]:
+    """Return what is wrong with the table of contexts, and how many of its vectors that a data set needs are lost."""
+    try:
+        parts = context_parts(features)
+        found = [line for part in parts for line in _file_problems(part)]
+        if found or not parts:
+            return len(parts), found
+        needed = needed_contexts(store, features.id)
+        keys = context_keys(features).filter(pl.col("context").is_in(needed))["key"]
+        lost = int((features.locate(keys) < 0).sum())
+    except Exception as error:  # noqa: BLE001 - whatever makes the table unreadable is what verify reports
+        return 0, [f"features {features.id}: its table of contexts cannot be read: {_line(error)}"]
+    line = f"features {features.id}: the vectors of {lost} contexts are not there any more; embed their data set again"
+    return len(parts), [line] if lost else []
 
 
 def _dataset_problems(store: StoreFolder, name: str) -> tuple[int, list[str]]:

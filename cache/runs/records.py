@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.cache.atomic import publish, staged_file, write_bytes
+from micropref.cache.choices import OldJoint, RouterInput
 from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_table
 from micropref.cache.errors import Damaged, Failure, MicroprefError, cannot_read
 from micropref.cache.keys import digest_file, finite, sha256_hex
@@ -83,6 +84,17 @@ class Run:
     def tables(self, data: str) -> list[Commit]:
         """Return the committed accuracy tables (roles of TABLES) on a data set, one commit for each split."""
         return [item for item in read_commits(self.eval_folder(data)) if set(TABLES) <= set(item.files)]
+
+
+ROUTER_READING = 2
+"""What run.json says as `router_reading`. Runs without it are of the first release, where `context` meant context and
+prompt as one text, and the prompt where there was no context."""
+
+
+def router_input(record: dict[str, Any]) -> RouterInput | OldJoint:
+    """Return what the router of a run reads, from its run.json."""
+    named: RouterInput = record["settings"]["router_input"]
+    return "context+prompt or prompt" if named == "context" and "router_reading" not in record else named
 
 
 def save_run(store: StoreFolder, run_id: str, record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Run:

@@ -7,7 +7,7 @@ import duckdb
 from micropref.cache.sql.parse import Query
 from micropref.cache.sql.sandbox import SqlLimits
 from micropref.cache.sql.tables import READERS, Rows, count_heads
-from micropref.cache.sql.views import create_views, read_views
+from micropref.cache.sql.views import COMPUTED, create_views, read_views
 from micropref.cache.store import StoreFolder
 
 
@@ -33,8 +33,17 @@ def load_views(connection: duckdb.DuckDBPyConnection, store: StoreFolder, query:
         create_views(connection, heads, vector_type(store), vector_table(store, limits) if with_vectors else None)
         if "vectors" in filled and not with_vectors:
             _fill(connection, "vectors", key_rows(store, limits))
+    columns = _read_columns({view.name for view in named}, query.columns)
     for table in sorted(filled - {"vectors"}):
-        _fill(connection, table, READERS[table](store, query.columns))
+        _fill(connection, table, READERS[table](store, columns))
+
+
+def _read_columns(views: set[str], columns: frozenset[str] | None) -> frozenset[str] | None:
+    """Return the stored columns that a query over views reads, from those it names; None: all there are."""
+    computed = frozenset[str]().union(*(COMPUTED[name] for name in views & COMPUTED.keys()))
+    if columns is None:
+        return computed if views <= COMPUTED.keys() else None
+    return columns | computed
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, table: str, rows: Rows) -> None:

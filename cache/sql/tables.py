@@ -20,7 +20,7 @@ from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure
 from micropref.cache.keys import canonical_json
 from micropref.cache.runs.names import RunNames, read_names, read_note
-from micropref.cache.runs.records import TABLES, Run, all_runs, sweep_leaderboards
+from micropref.cache.runs.records import TABLES, Run, all_runs, router_input, sweep_leaderboards
 from micropref.cache.sql.views import column_names
 from micropref.cache.store import StoreFolder
 
@@ -94,6 +94,12 @@ def _roles(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a join
             for name in keys:
                 present = pa.table({"key": table.column(name).unique().drop_null()})
                 yield _constant(present, features=features, role=role)
+    from micropref.cache.vectors.context_keys import context_keys  # polars loads only where vectors are read
+    from micropref.cache.vectors.opening import open_features
+
+    for name in store.names("features"):
+        keys = context_keys(open_features(store, name))["key"].to_arrow().cast(pa.binary())
+        yield _constant(pa.table({"key": keys}), features=name, role="context_only")
 
 
 def _run_rows(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a handful of rows
@@ -107,6 +113,8 @@ def _run_row(run: Run, names: RunNames) -> dict[str, Any]:
     row = {name: run.record.get(name) for name in column_names("runs")}
     own_test = (part for part in run.tables(run.record["data"]) if part.record["split"] == TEST)
     row["test_accuracy"] = next((part.record["accuracy"] for part in own_test), None)
+    reads = row["settings"] and row["settings"].get("router_input")
+    row["router_input"] = reads and router_input(run.record)
     row["settings"] = canonical_json(row["settings"])
     row["created"] = _utc(row["created"])
     row["names"], row["note"] = names.of(run.id), read_note(run)

@@ -35,7 +35,7 @@ COLUMNS = {
     "vectors": "features VARCHAR, key BLOB, vector FLOAT[]",
     "roles": "features VARCHAR, key BLOB, role VARCHAR",
     "runs": f"{_SETTING}, {_FIGURES}, parent VARCHAR, settings JSON, created TIMESTAMP, train_pairs BIGINT, "
-    "names VARCHAR[], note VARCHAR",
+    "names VARCHAR[], note VARCHAR, router_input VARCHAR",
     "sweep_settings": f"{_SETTING}, {_FIGURES}",
     "scores": "run VARCHAR, data VARCHAR, split VARCHAR, part VARCHAR, pair_id VARCHAR, attribute VARCHAR, $scores",
     "head_accuracy": f"{_EVALUATED}, head INTEGER, {_INTERVAL}",
@@ -53,6 +53,15 @@ COLUMNS = {
     "accuracy DOUBLE, nll DOUBLE, loss DOUBLE, best_head INTEGER, best_head_loss DOUBLE, regret DOUBLE, "
     "switches BIGINT, bound DOUBLE",
 }
+
+
+COMPUTED = {
+    "wordings": frozenset({"data", "split", "attribute", "context"}),
+    "context_weights": frozenset(
+        {"run", "data", "split", "part", "pair_id", "context", "attribute", "head", "margin", "weight"}
+    ),
+}
+"""Views that count or average, and the stored columns they read whichever of theirs a query names."""
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,19 @@ CREATE VIEW ratings AS
 SELECT data, split, prompt_id, response_id, attribute, rating
 FROM stored.ratings;
 
--- One stored vector for each role its text plays: prompt, context (a context and its prompt) or response;
--- role NULL where no data set uses it. Loaded only when a query names it.
+-- One stored vector for each role its text plays: prompt, context (a context and its prompt), context_only or
+-- response; role NULL where no data set uses it. Loaded only when a query names it.
 -- Example: SELECT features, role, count(*) AS n FROM embeddings GROUP BY ALL ORDER BY ALL
 CREATE VIEW embeddings AS
 SELECT features, lower(hex(key)) AS key, role, vector::$vector AS vector
 FROM stored.vectors LEFT JOIN (SELECT DISTINCT features, key, role FROM stored.roles) USING (features, key);
 
--- One fitted model with every setting, the names it was given ([] without) and its note. NLL in nats per pair on
--- validation prompts.
+-- One fitted model with every setting, the names it was given ([] without), its note and what its router reads. NLL in
+-- nats per pair on validation prompts.
 -- Example: SELECT run, method, k, lam, validation_nll FROM runs ORDER BY validation_nll LIMIT 10
 CREATE VIEW runs AS
 SELECT run, parent, method, data, features, k, lam, seed, settings, created, validation_nll,
-       validation_accuracy, train_pairs, names, note
+       validation_accuracy, train_pairs, names, note, router_input
 FROM stored.runs;
 
 -- What one head of one run says of one pair: its margin (positive: chosen preferred) and its mixture weight
@@ -68,6 +68,27 @@ FROM stored.best_head;
 CREATE VIEW router_weights AS
 SELECT run, data, split, part, attribute, head, mean_weight, mean_entropy
 FROM stored.router_weights;
+
+-- One wording of a context on one attribute, with the pairs that have it; in_train: whether the train split has it too.
+-- Example: SELECT split, in_train, count(DISTINCT context) AS contexts, sum(pairs) AS pairs FROM wordings GROUP BY ALL
+CREATE VIEW wordings AS
+SELECT data, split, attribute, context, count(*) AS pairs, coalesce(any_value(seen), false) AS in_train
+FROM stored.pairs
+LEFT JOIN (SELECT DISTINCT data, context, true AS seen FROM stored.pairs WHERE split = 'train') USING (data, context)
+WHERE context IS NOT NULL
+GROUP BY data, split, attribute, context;
+
+-- The mean weight of one head over the scored pairs of one wording of a context; context NULL: pairs without one.
+-- Example: SELECT context, head, n, mean_weight FROM context_weights WHERE part = 'test' ORDER BY ALL
+CREATE VIEW context_weights AS
+SELECT run, data, split, part, context, attribute, head, count(*) AS n, avg(weight) AS mean_weight
+FROM (
+    SELECT run, data, split, part, pair_id, attribute, head::INTEGER AS head, weight
+    FROM stored.scores UNPIVOT INCLUDE NULLS ((margin, weight) FOR head IN ($heads))
+    WHERE margin IS NOT NULL
+)
+JOIN (SELECT data, split, pair_id, context FROM stored.pairs) USING (data, split, pair_id)
+GROUP BY run, data, split, part, context, attribute, head;
 
 -- Accuracy on one attribute after the router was re-fitted on a budget of so many pairs of each attribute, with its 95 %
 -- interval; budget 0 is the run as it was. The same pairs are scored for every size. tau is Hedge's temperature, NULL

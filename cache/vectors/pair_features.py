@@ -5,7 +5,6 @@ N pairs, D embedding width. Δ = e(x, chosen) - e(x, rejected).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +12,14 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from micropref.cache.choices import RewardInput, RouterInput
+from micropref.cache.choices import OldJoint, RewardInput, RouterInput
 from micropref.cache.datasets import Dataset
-from micropref.cache.errors import BadInput, Failure
+from micropref.cache.errors import BadInput
 from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.gathering import gather_differences, gather_rows, positions_of
 from micropref.cache.vectors.parquet_layout import Rows
+from micropref.cache.vectors.router_inputs import RouterPlaces, locate_router
 
-CHUNK = 1 << 10
-"""Pairs gathered at a time: few enough that they are still in a core's cache when they are converted."""
 TABLE_COLUMNS = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "user"]
 
 
@@ -33,11 +32,11 @@ class PairFeatures:
     delta: torch.Tensor
     """Δ [N, D] float32."""
     router_inputs: torch.Tensor
-    """Distinct router inputs [P, D] float32: embedded prompts, or contexts and prompts."""
+    """Distinct router inputs [P, D'] float32; a row of NaN: of pairs without the context that a router reads."""
     router_rows: torch.Tensor | None
     """[N] int64 row of each pair's router input; None where row n is pair n's."""
     without_context: int
-    """Pairs that a context router reads by their prompt alone."""
+    """Pairs without a context."""
 
     def __len__(self) -> int:
         return self.table.height
@@ -53,7 +52,7 @@ class PairFeatures:
 
     @property
     def router(self) -> torch.Tensor:
-        """Return each pair's router input [N, D], gathered anew where pairs share any."""
+        """Return each pair's router input [N, D'], gathered anew where pairs share any."""
         return self.router_inputs if self.router_rows is None else self.router_inputs[self.router_rows]
 
 
@@ -69,8 +68,8 @@ class LocatedPairs:
     """Position of e(x, chosen) [N]."""
     rejected: Rows
     """Position of e(x, rejected) [N]."""
-    router: Rows
-    """Position of the router's input [N]."""
+    router: RouterPlaces
+    """Where the router's input lies [N]."""
     context: npt.NDArray[np.bool_]
     """[N] whether a context is embedded."""
 
@@ -79,25 +78,18 @@ class LocatedPairs:
 
     @property
     def without_context(self) -> int:
-        """Return how many pairs a context router reads by their prompt alone."""
+        """Return how many pairs have no context."""
         return int((~self.context).sum())
 
     @property
     def inputs(self) -> int:
-        """Return how many rows both inputs have in memory: a Δ for each pair, and the distinct router inputs."""
-        return len(self) + len(self.shared_router()[0])
-
-    def shared_router(self) -> tuple[Rows, torch.Tensor | None]:
-        """Return the positions of distinct router inputs [P], and the one that each pair reads [N].
-
-        None where nobody shares: row n is then pair n's.
-        """
-        distinct, rows = np.unique(self.router, return_inverse=True)
-        return (self.router, None) if len(distinct) == len(self) else (distinct, torch.from_numpy(rows))
+        """Return how many vectors both inputs have in memory: a Δ for each pair, and the distinct router inputs."""
+        distinct, _ = self.router.shared()
+        return len(self) + len(distinct) * self.router.vectors
 
     def take(self, rows: Rows) -> LocatedPairs:
         """Return the pairs of these rows, in this order."""
-        places = (self.chosen[rows], self.rejected[rows], self.router[rows])
+        places = (self.chosen[rows], self.rejected[rows], self.router.take(rows))
         return LocatedPairs(self.features, self.table[rows], *places, self.context[rows])
 
     def part(self, name: str) -> LocatedPairs:
@@ -106,13 +98,13 @@ class LocatedPairs:
 
     def load(self) -> PairFeatures:
         """Gather the vectors. Raises Failure where they are damaged."""
-        delta = _differences(self.features, self.chosen, self.rejected)
-        inputs, rows = self.shared_router()
-        return PairFeatures(self.table, delta, _rows(self.features, inputs), rows, self.without_context)
+        delta = gather_differences(self.features, self.chosen, self.rejected)
+        distinct, rows = self.router.shared()
+        return PairFeatures(self.table, delta, distinct.load(self.features), rows, self.without_context)
 
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather e(x, chosen) and e(x, rejected) [N, D] apart. Raises Failure where they are damaged."""
-        return _rows(self.features, self.chosen), _rows(self.features, self.rejected)
+        return gather_rows(self.features, self.chosen), gather_rows(self.features, self.rejected)
 
 
 def taken_inputs(
@@ -133,7 +125,7 @@ def load_pairs(
     features: Features,
     split: str,
     *,
-    router_input: RouterInput,
+    router_input: RouterInput | OldJoint,
     reward_input: RewardInput = "plain",
     only: pl.Expr | None = None,
 ) -> PairFeatures:
@@ -151,7 +143,7 @@ def locate_pairs(
     features: Features,
     split: str,
     *,
-    router_input: RouterInput,
+    router_input: RouterInput | OldJoint,
     reward_input: RewardInput = "plain",
     only: pl.Expr | None = None,
 ) -> LocatedPairs:
@@ -161,9 +153,8 @@ def locate_pairs(
     if only is not None:
         frame = frame.filter(only)
     _require_responses(dataset, features, frame, split, reward_input)
-    router_key = pl.coalesce("context_key", "prompt_key") if router_input == "context" else pl.col("prompt_key")
-    chosen, rejected = (_positions(features, frame, pl.col(name)) for name in response_columns(reward_input))
-    router = _positions(features, frame, router_key)
+    chosen, rejected = (positions_of(features, frame[name]) for name in response_columns(reward_input))
+    router = locate_router(dataset, features, split, frame, router_input)
     context = frame["context_key"].is_not_null().to_numpy()
     return LocatedPairs(features, frame.select(TABLE_COLUMNS), chosen, rejected, router, context)
 
@@ -172,11 +163,6 @@ def has_contexts(dataset: Dataset, features: Features, split: str) -> bool:
     """Say whether any pair of a split has an embedded context."""
     frame = dataset.linked_pairs(features.id, split, ["context_key", "prompt_key"])
     return frame["context_key"].null_count() < frame.height
-
-
-def gather_keys(features: Features, keys: pl.Series) -> torch.Tensor:
-    """Return the vectors of keys [N] as [N, D] float32. Raises Failure where one is not in the store any more."""
-    return _rows(features, _positions(features, keys.to_frame("key"), pl.col("key")))
 
 
 def response_columns(reward_input: RewardInput) -> tuple[str, str]:
@@ -202,42 +188,3 @@ def _require_responses(
             f"for `reward_input` {reward_input}; run `micropref embed ... --name {dataset.name} --split {split} "
             f"--responses {reward_input}` (or `both`)"
         )
-
-
-def _positions(features: Features, frame: pl.DataFrame, key: pl.Expr) -> Rows:
-    positions = features.locate(frame.select(key.alias("key"))["key"])
-    lost = int((positions < 0).sum())
-    if lost:
-        raise Failure(
-            f"features {features.id}: {lost} of {len(positions)} vectors are not in the store any more; "
-            f"run the `micropref {'import-vectors' if features.imported else 'embed'}` of this data set again"
-        )
-    return positions
-
-
-def _rows(features: Features, positions: Rows) -> torch.Tensor:
-    out, read = _memory(len(positions), features.width), _reader(features)
-    for start in range(0, len(positions), CHUNK):
-        part = slice(start, start + CHUNK)
-        out[part] = read(positions[part])
-    return out
-
-
-def _differences(features: Features, chosen: Rows, rejected: Rows) -> torch.Tensor:
-    out, read = _memory(len(chosen), features.width), _reader(features)
-    for start in range(0, len(chosen), CHUNK):
-        part = slice(start, start + CHUNK)
-        out[part] = read(chosen[part])
-        out[part] -= read(rejected[part])
-    return out
-
-
-def _reader(features: Features) -> Callable[[Rows], torch.Tensor]:
-    """Return what gathers vectors at up to CHUNK positions into memory that the next call uses again."""
-    buffer = np.empty((CHUNK, features.row_bytes), np.uint8)
-    return lambda positions: torch.from_numpy(features.gather(positions, buffer[: len(positions)]))
-
-
-def _memory(rows: int, width: int) -> torch.Tensor:
-    """Return uninitialised float32 memory: numpy asks for it in large pages, first writes to small ones are slow."""
-    return torch.from_numpy(np.empty((rows, width), np.float32))

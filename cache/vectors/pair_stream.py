@@ -17,6 +17,7 @@ import torch
 
 from micropref.cache.vectors.pair_features import LocatedPairs
 from micropref.cache.vectors.parquet_layout import Rows, Vectors
+from micropref.cache.vectors.router_inputs import RouterPlaces
 
 BLOCK_BYTES = 16 << 20
 """Vectors of a block, about: enough to read at a disk's full rate, and little against a window."""
@@ -35,10 +36,10 @@ class Window:
     """Row of e(x, chosen) [n]."""
     rejected: Rows
     """Row of e(x, rejected) [n]."""
-    router: Rows | None
-    """Row of the router's input [n]; None where it was not asked for."""
+    router: RouterPlaces | None
+    """Rows of what the router reads [n]; None where it was not asked for."""
     shared: Rows
-    """Position of the router's input [n], asked for or not: the same for pairs that share it."""
+    """Number of the router's input [n], asked for or not: the same for pairs that share it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class PairStream:
 
     @property
     def without_context(self) -> int:
-        """Return how many pairs a context router reads by their prompt alone."""
+        """Return how many pairs have no context."""
         return self.located.without_context
 
     def __len__(self) -> int:
@@ -76,12 +77,17 @@ class PairStream:
     @property
     def router_width(self) -> int:
         """Return the width of the router's input."""
-        return self.width
+        return self.width * self.located.router.vectors
+
+    @property
+    def lacks_contexts(self) -> bool:
+        """Return whether a pair has no context, where the router reads these."""
+        return not self.located.router.known.all()
 
     @cached_property
     def router_rows(self) -> torch.Tensor | None:
         """Return which of the distinct router inputs each pair reads [N]; None where each has its own."""
-        return self.located.shared_router()[1]
+        return self.located.router.shared()[1]
 
     @property
     def blocks(self) -> int:
@@ -120,18 +126,25 @@ class PairStream:
         return np.concatenate([np.arange(self.cuts[block], self.cuts[block + 1]) for block in blocks])
 
     def _columns(self, routed: bool) -> list[Rows]:
-        located = self.located
-        return [located.chosen, located.rejected, *([located.router] if routed else [])]
+        located, router = self.located, self.located.router
+        read = [one for one in (router.first, router.second) if one is not None]
+        return [located.chosen, located.rejected, *(read if routed else [])]
 
     def _positions(self, pairs: Rows, routed: bool) -> Rows:
-        return np.unique(np.concatenate([column[pairs] for column in self._columns(routed)]))
+        positions = np.unique(np.concatenate([column[pairs] for column in self._columns(routed)]))
+        return positions[positions >= 0]
 
     def _read(self, blocks: Rows, buffer: npt.NDArray[np.uint8], routed: bool) -> Window:
         pairs = self._pairs_of(blocks)
         positions = self._positions(pairs, routed)
         vectors = self.located.features.read(positions, buffer)
-        rows = [np.searchsorted(positions, column[pairs]) for column in self._columns(routed)]
-        return Window(vectors, rows[0], rows[1], rows[2] if routed else None, self.located.router[pairs])
+        chosen, rejected, *read = (
+            np.where(column[pairs] < 0, -1, np.searchsorted(positions, column[pairs]))
+            for column in self._columns(routed)
+        )
+        router = RouterPlaces(self.located.router.reads, *read) if routed else None
+        shared = pairs if self.router_rows is None else self.router_rows.numpy()[pairs]
+        return Window(vectors, chosen, rejected, router, shared)
 
 
 def stream_pairs(located: LocatedPairs) -> PairStream:

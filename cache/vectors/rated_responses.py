@@ -14,7 +14,7 @@ import torch
 from micropref.cache.datasets import Dataset, has_response_ids, read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.vectors.features import Features
-from micropref.cache.vectors.pair_features import gather_keys
+from micropref.cache.vectors.gathering import gather_keys
 
 
 @dataclass(frozen=True)

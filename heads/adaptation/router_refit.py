@@ -34,9 +34,9 @@ class Budget:
     losses: torch.Tensor
     """ℓ [N, K] of the frozen heads, in nats."""
     router: torch.Tensor
-    """[N, D] embedded context and prompt."""
+    """[N, D'] what the router reads, such as the embedded context."""
     alone: torch.Tensor
-    """[N, D] the embedded prompts alone: what they vary in tells no context."""
+    """[N, D'] how that varies with the prompts alone, which tells no context; zeros where it does not."""
     stage1: torch.Tensor
     """[N, K] log-weights of the run that is routed, as it reads these pairs."""
     group: torch.Tensor

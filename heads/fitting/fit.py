@@ -19,8 +19,10 @@ from micropref.heads.fitting.group_losses import ANNEALED_SHARE
 from micropref.heads.fitting.hardware import resolve_device, resolve_dtype
 from micropref.heads.fitting.initial_weights import Parts, as_mixture, initial_weights
 from micropref.heads.fitting.logistic_path import fit_path
-from micropref.heads.fitting.minibatches import Scales, batch_size
+from micropref.heads.fitting.minibatches import batch_size
+from micropref.heads.fitting.no_context import with_no_context
 from micropref.heads.fitting.pair_source import Source, open_feed, score, source_scales
+from micropref.heads.fitting.scales import Scales
 from micropref.heads.fitting.settings import Execution, FitPlan, FitProgress, FitSetting, Fitted, PairTensors
 from micropref.heads.fitting.solvers import AdamW, Lbfgs, Optimizer, width_factor
 from micropref.heads.fitting.stacked_weights import Stack, stacking_order
@@ -209,7 +211,7 @@ def _solver(shared: _Shared, settings: list[FitSetting]) -> tuple[Optimizer, Hel
         for setting in settings
     ]
     stack = Stack(settings, weights, shared.scales, train.pairs, shared.dtype)
-    where = shared.dtype, shared.device
+    where = shared.dtype, shared.device, shared.scales.centre
     held_out = open_feed(validation, stack.routed, plan.batch, *where)
     if settings[0].latent == "pair":
         feed = open_feed(train, stack.routed, shared.batch(settings[0]), *where)
@@ -223,6 +225,8 @@ def _fitted(tracks: Sequence[_Track], shared: _Shared) -> list[Fitted]:
     if lost:
         raise Failure(f"the validation loss of {lost[0]} was never finite: lower its lr, or look for extreme features")
     mixtures = [as_mixture(track.setting, track.weights, shared.scales) for track in tracks]
+    if shared.train.lacks_contexts or shared.validation.lacks_contexts:
+        mixtures = [with_no_context(mixture, shared.train) for mixture in mixtures]
     known: Sequence[torch.Tensor | None] = [None] * len(tracks)
     if tracks[0].setting.latent != "pair":
         known = known_weights(mixtures, shared.train, shared.validation)

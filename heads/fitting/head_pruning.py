@@ -85,7 +85,8 @@ def _subset(mixture: Mixture, kept: Sequence[int], gains: torch.Tensor) -> Mixtu
         return Mixture(heads)
     if mixture.router is not None:
         router: Router = replace(mixture.router, v2=mixture.router.v2[rows], b2=mixture.router.b2[rows] + gains)
-        return Mixture(heads, router)
+        own = mixture.no_context
+        return Mixture(heads, router, no_context=None if own is None else torch.log_softmax(own[rows] + gains, 0))
     # A mixture with neither weighs its heads alike, which is a static mixture of equal logits.
     logits = mixture.heads.new_zeros(mixture.k) if mixture.static is None else mixture.static
     return Mixture(heads, static=torch.log_softmax(logits[rows] + gains, 0))

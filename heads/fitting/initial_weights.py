@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from micropref.heads.fitting.minibatches import Scales
+from micropref.heads.fitting.scales import Scales
 from micropref.heads.fitting.settings import FitSetting
 from micropref.heads.mixture import Mixture, Router
 
@@ -37,15 +37,17 @@ def initial_weights(setting: FitSetting, width: int, router_width: int, dtype: t
 
 
 def as_mixture(setting: FitSetting, weights: Parts, scales: Scales) -> Mixture:
-    """Return the weights as a float32 mixture on the CPU, the scales of the inputs folded in."""
+    """Return the weights as a float32 mixture on the CPU, the inputs' scales and the router's centre folded in."""
     parts = {name: part.cpu() for name, part in weights.items()}
     heads = parts["heads"] + parts["prior"] if "prior" in parts else parts["heads"]
     heads = (heads / scales.delta).float()
     if setting.routed:
-        v1, b2 = (parts["v1"] / scales.router).float(), parts["b2"].float()
+        v1 = parts["v1"].double() / scales.router
+        shift = 0 if scales.centre is None else v1 @ scales.centre
         if setting.hidden == 0:
-            return Mixture(heads, Router(None, None, v1, b2))
-        return Mixture(heads, Router(v1, parts["b1"].float(), parts["v2"].float(), b2))
+            return Mixture(heads, Router(None, None, v1.float(), (parts["b2"] - shift).float()))
+        b1 = (parts["b1"] - shift).float()
+        return Mixture(heads, Router(v1.float(), b1, parts["v2"].float(), parts["b2"].float()))
     if setting.method == "static":
         return Mixture(heads, static=torch.log_softmax(parts["b2"], 0).float())
     return Mixture(heads)

@@ -1,4 +1,4 @@
-"""Minibatches for a fit: one scale per input, rows gathered once into buffers that are reused.
+"""Minibatches for a fit: rows gathered once into buffers that are reused, the router's input centred.
 
 Letters: N pairs, B pairs of a minibatch, D embedding width.
 """
@@ -12,14 +12,13 @@ from typing import Protocol
 
 import torch
 
-from micropref.cache.errors import BadInput
 from micropref.heads.fitting.group_losses import Visits
 from micropref.heads.fitting.segments import ROUND, Runs, Segments
 from micropref.heads.fitting.settings import PairTensors
+from micropref.heads.mixture import missing_rows
 
-DELTA, ROUTER = "the difference of chosen and rejected", "the router's input"
-"""What the two inputs are called in errors."""
 SCAN_ROWS = 4096
+"""Rows converted at a time."""
 SIDE_BY_SIDE = 8
 """Pairs that share the router's input and are taken together at most,"""
 LEAST_RUNS = 64
@@ -31,23 +30,13 @@ CONVERTED_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Scales:
-    """Root mean square of all training entries of each input, one number each."""
-
-    delta: float
-    """Of the embedding differences."""
-    router: float
-    """Of the router's input; 1 where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """Rows of the features in the compute dtype, on the compute device, overwritten by the next batch."""
 
     delta: torch.Tensor
     """[B, D]"""
     router: torch.Tensor | None
-    """[B, D']; where pairs share rows the distinct ones, and some that nobody reads behind them."""
+    """[B, D'], centred in a fit; where pairs share rows the distinct ones, and some that nobody reads behind them."""
     readers: Segments | None = None
     """The pairs that read each row of `router`; None where row n is pair n's."""
     visits: Visits | None = None
@@ -57,56 +46,6 @@ class Batch:
     def router_rows(self) -> torch.Tensor | None:
         """Return the row of `router` that each pair reads [B]; None where row n is pair n's."""
         return None if self.readers is None else self.readers.place
-
-
-def training_scales(train: PairTensors) -> Scales:
-    """Return the rms of both inputs over pairs. Raises BadInput for rows not finite, or nothing but zeros."""
-    if train.router is None:
-        return Scales(rms(train.delta, DELTA), 1.0)
-    read = None if train.router_rows is None else torch.bincount(train.router_rows, minlength=len(train.router))
-    return Scales(rms(train.delta, DELTA), rms(train.router, ROUTER, read))
-
-
-def rms(rows: torch.Tensor, what: str, counts: torch.Tensor | None = None) -> float:
-    """Return the root mean square of all entries of rows [N, D], each row as often as `counts` [N] says.
-
-    Raises BadInput where it is 0 or not finite.
-    """
-    squares = Squares(what)
-    for start in range(0, len(rows), SCAN_ROWS):
-        part = slice(start, start + SCAN_ROWS)
-        squares.add(rows[part], None if counts is None else counts[part])
-    return squares.rms()
-
-
-class Squares:
-    """The root mean square of rows that come in parts."""
-
-    def __init__(self, what: str) -> None:
-        """Start with no rows; `what` names them in errors."""
-        self._what = what
-        self._total = 0.0
-        self._rows = 0
-        self._entries = 0
-
-    def add(self, part: torch.Tensor, counts: torch.Tensor | None = None) -> None:
-        """Add rows [n, D], each `counts` [n] times. Raises BadInput where one is not finite."""
-        norms = torch.linalg.vector_norm(part, dim=1, dtype=torch.float32).double().square()
-        squares = float(norms.sum() if counts is None else norms @ counts.double())
-        if not math.isfinite(squares):
-            row = self._rows + int((~torch.isfinite(part.float()).all(1)).int().argmax())
-            raise BadInput(
-                f"{self._what} is not finite in row {row}: embed those texts again, in float32 if they overflow"
-            )
-        self._total += squares
-        self._rows += len(part)
-        self._entries += part.numel() if counts is None else int(counts.sum()) * part.shape[1]
-
-    def rms(self) -> float:
-        """Return it. Raises BadInput where it is 0."""
-        if self._total == 0:
-            raise BadInput(f"{self._what} is zero in all {self._rows} rows: there is nothing to learn from")
-        return math.sqrt(self._total / self._entries)
 
 
 def batch_indices(pairs: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -178,13 +117,24 @@ class Feed:
     fitted to does not depend on the other settings.
     """
 
-    def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Prepare buffers of `size` rows; the router's input is read only when some setting is `routed`."""
+    def __init__(
+        self,
+        data: PairTensors,
+        routed: bool,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        centre: torch.Tensor | None = None,
+    ) -> None:
+        """Prepare buffers of `size` rows; the router's input is read only when some setting is `routed`.
+
+        Its `centre` [D'] is subtracted, and is what pairs without a context read.
+        """
         self.pairs = data.pairs
         self.size = min(size, self.pairs)
         self.steps = self.pairs // self.size
         self._runs = sharing_runs(data.router_rows, self.size)
-        self._inputs = Inputs(data, routed, self.size, dtype, device)
+        self._inputs = Inputs(data, routed, self.size, dtype, device, centre)
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield an epoch's minibatches, those of `minibatches`."""
@@ -205,14 +155,22 @@ class Feed:
 class Inputs:
     """Both inputs of pairs in memory. What they return lasts until they are asked again."""
 
-    def __init__(self, data: PairTensors, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: PairTensors,
+        routed: bool,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        centre: torch.Tensor | None = None,
+    ) -> None:
         """Prepare buffers of `size` rows; the router's input is read only when it is `routed`."""
         inputs = [data.delta, data.router] if routed and data.router is not None else [data.delta]
         self._delta = Column(data.delta, size, dtype, device, len(inputs))
         self._router, self._router_rows = None, data.router_rows
         if len(inputs) > 1:
             most = size if data.router_rows is None else min(size, len(inputs[1])) + ROUND
-            self._router = Column(inputs[1], most, dtype, device, len(inputs))
+            self._router = Column(inputs[1], most, dtype, device, len(inputs), centre)
         self._device = device
 
     def differences(self, index: torch.Tensor) -> torch.Tensor:
@@ -243,14 +201,30 @@ class Inputs:
 class Column:
     """One input: its rows, a buffer in their dtype, and one in the compute dtype where that differs."""
 
-    def __init__(self, rows: torch.Tensor, size: int, dtype: torch.dtype, device: torch.device, inputs: int) -> None:
+    def __init__(
+        self,
+        rows: torch.Tensor,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        inputs: int,
+        centre: torch.Tensor | None = None,
+    ) -> None:
         needed = rows.numel() * dtype.itemsize * inputs
         accelerated = device.type == "cuda"
+        self._centre = centre
+        same = rows.dtype == dtype and rows.device.type == device.type
         if needed < (RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if accelerated else CONVERTED_BYTES):
-            rows = rows.to(device, dtype)
+            if centre is not None and not same:
+                parts = torch.split(rows, SCAN_ROWS)
+                rows = torch.cat([centred(part, centre).to(device, dtype) for part in parts])
+                self._centre = None
+            rows, same = rows.to(device, dtype), True
+        if self._centre is not None:
+            self._centre = self._centre.to(rows.device, rows.dtype if same else torch.float32)
+        self._lacking = self._centre is not None and bool(missing_rows(rows).any())
         self._rows = rows
         self._gathered = torch.empty((size, rows.shape[1]), dtype=rows.dtype, device=rows.device)
-        same = rows.dtype == dtype and rows.device.type == device.type
         self._computed = self._gathered if same else torch.empty_like(self._gathered, dtype=dtype, device=device)
 
     def gather(self, index: torch.Tensor) -> torch.Tensor:
@@ -264,4 +238,15 @@ class Column:
         return self._converted(self._rows[start:stop])
 
     def _converted(self, rows: torch.Tensor) -> torch.Tensor:
+        if self._centre is not None and self._computed is self._gathered:
+            less = torch.sub(rows, self._centre, out=self._computed[: len(rows)])
+            return less.nan_to_num_() if self._lacking else less
+        if self._centre is not None:
+            return self._computed[: len(rows)].copy_(centred(rows, self._centre))
         return rows if self._computed is self._gathered else self._computed[: len(rows)].copy_(rows)
+
+
+def centred(rows: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    """Return rows [N, D] less their centre [D], 0 where a row of NaN stands for pairs without a context."""
+    less = rows - centre.to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+    return less.nan_to_num_()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 
 from micropref.cache.vectors.pair_stream import PairStream
-from micropref.heads.fitting.minibatches import DELTA, ROUTER, Batches, Feed, Scales, Squares, training_scales
+from micropref.heads.fitting.minibatches import Batches, Feed
+from micropref.heads.fitting.scales import DELTA, ROUTER, Moments, Scales, training_scales
 from micropref.heads.fitting.settings import PairTensors
 from micropref.heads.fitting.streamed_minibatches import StreamedFeed
 from micropref.heads.mixture import Mixture
@@ -25,24 +26,28 @@ def open_feed(
     size: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
+    centre: torch.Tensor | None = None,
 ) -> Batches:
-    """Return minibatches, by default of SCORED_ROWS; the router's input is read only when some setting is `routed`."""
+    """Return minibatches, by default of SCORED_ROWS; the router's input is read only when some setting is `routed`.
+
+    Its `centre` [D'] is subtracted from it, and pairs without a context read 0; without one they read NaN.
+    """
     size = SCORED_ROWS if size is None else size
     if isinstance(source, PairTensors):
-        return Feed(source, routed, size, dtype, device)
-    return StreamedFeed(source, routed, size, dtype, device)
+        return Feed(source, routed, size, dtype, device, centre)
+    return StreamedFeed(source, routed, size, dtype, device, centre)
 
 
 def source_scales(source: Source) -> Scales:
-    """Return the rms of both inputs. Raises BadInput for rows that are not finite, or nothing but zeros."""
+    """Return the sizes of both inputs. Raises BadInput for rows that are not finite, or nothing but zeros."""
     if isinstance(source, PairTensors):
         return training_scales(source)
-    delta, router = Squares(DELTA), Squares(ROUTER)
+    delta, router = Moments(DELTA), Moments(ROUTER, centred=True)
     for batch in open_feed(source, True).in_order():
         delta.add(batch.delta)
         assert batch.router is not None
         router.add(batch.router, None if batch.readers is None else batch.readers.sizes)
-    return Scales(delta.rms(), router.rms())
+    return Scales(delta.rms(), router.rms(), router.mean())
 
 
 def score(mixture: Mixture, source: Source) -> tuple[torch.Tensor, torch.Tensor]:

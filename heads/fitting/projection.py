@@ -80,8 +80,10 @@ class Projection:
         if router is None:
             return Mixture(heads, static=mixture.static)
         if router.v1 is None:
-            return Mixture(heads, replace(router, v2=_full_width(router.v2, self.router)))
-        return Mixture(heads, replace(router, v1=_full_width(router.v1, self.router)))
+            full = replace(router, v2=_full_width(router.v2, self.router))
+        else:
+            full = replace(router, v1=_full_width(router.v1, self.router))
+        return replace(mixture, heads=heads, router=full)
 
 
 def fit_projection(train: Source, width: int) -> Projection:
@@ -129,6 +131,7 @@ class _Gram:
 
     def add(self, rows: torch.Tensor, readers: Segments | None = None) -> None:
         if self._total is not None:
+            rows = rows.nan_to_num()  # pairs without a context have no part in it
             self._total.addmm_(rows.T, rows if readers is None else rows * readers.sizes[:, None])
 
     def basis(self, seed: int) -> torch.Tensor | None:

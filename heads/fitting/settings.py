@@ -10,7 +10,7 @@ import torch
 
 from micropref.cache.errors import BadInput
 from micropref.heads.choices import ComputeDtype, FitMethod, Latent, Prior, Solver, Weight
-from micropref.heads.mixture import Mixture
+from micropref.heads.mixture import Mixture, missing_rows
 
 GROUPED_STEPS = 240
 """Minibatches in all from which annealed restarts agree where users or contexts have groups: half are annealing."""
@@ -131,7 +131,8 @@ class PairTensors:
     delta: torch.Tensor
     """[N, D] embedding of the chosen minus that of the rejected response."""
     router: torch.Tensor | None
-    """[N, D'] embedding of the prompt or of context and prompt; None where no setting has a router."""
+    """[N, D'] what a router reads, such as the embedded context; a row of NaN: of pairs without one. None where no
+    setting has a router."""
     units: torch.Tensor | None = None
     """[N] int64 code of each pair's user or context, for settings whose latent that is."""
     router_rows: torch.Tensor | None = None
@@ -151,6 +152,11 @@ class PairTensors:
     def router_width(self) -> int | None:
         """Return D', None where there is no router's input."""
         return None if self.router is None else self.router.shape[1]
+
+    @property
+    def lacks_contexts(self) -> bool:
+        """Return whether a row of the router's input stands for pairs without a context."""
+        return self.router is not None and bool(missing_rows(self.router).any())
 
     def __post_init__(self) -> None:
         if self.delta.ndim != 2 or len(self.delta) == 0:

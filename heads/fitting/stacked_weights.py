@@ -20,7 +20,8 @@ import torch
 from micropref.heads.fitting.group_losses import Visits, unit_losses
 from micropref.heads.fitting.initial_weights import Parts, padded
 from micropref.heads.fitting.losses import ABSENT_LOGIT, OBJECTIVES, Losses, Objective, Penalty, ridge
-from micropref.heads.fitting.minibatches import Batch, Scales
+from micropref.heads.fitting.minibatches import Batch
+from micropref.heads.fitting.scales import Scales
 from micropref.heads.fitting.settings import FitSetting
 
 ROUTER_PARTS = ("v1", "b1", "v2")

@@ -23,8 +23,20 @@ few for torch to wake its other threads, which at this pace would wait for one a
 class StreamedFeed:
     """Minibatches of pairs on disk. An epoch shuffles the blocks, and the pairs of each window of blocks."""
 
-    def __init__(self, stream: PairStream, routed: bool, size: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Prepare buffers of `size` rows; the router's input is read only when some setting is `routed`."""
+    def __init__(
+        self,
+        stream: PairStream,
+        routed: bool,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        centre: torch.Tensor | None = None,
+    ) -> None:
+        """Prepare buffers of `size` rows; the router's input is read only when some setting is `routed`.
+
+        Its `centre` [D'] is subtracted, and is what pairs without a context read.
+        """
+        self._centre = None if centre is None else centre.to(device, torch.float32)
         self.pairs = stream.pairs
         self.size = min(size, self.pairs)
         self.steps = self.pairs // self.size
@@ -34,7 +46,7 @@ class StreamedFeed:
         self._shares = routed and stream.router_rows is not None
         self._delta = torch.empty(self.size, stream.width, dtype=dtype, device=device)
         most = self.size + ROUND if self._shares else self.size
-        self._router = torch.empty(most, stream.width, dtype=dtype, device=device) if routed else None
+        self._router = torch.empty(most, stream.router_width, dtype=dtype, device=device) if routed else None
         self._place: list[torch.Tensor] = []
         self._readers: list[torch.Tensor] = []
         self._tile = max(1, SERIAL // stream.width) if device.type == "cpu" else self.size
@@ -90,18 +102,32 @@ class StreamedFeed:
             torch.index_select(held.vectors, 0, held.chosen[tile], out=first)
             torch.index_select(held.vectors, 0, held.rejected[tile], out=second)
             self._delta[place].copy_(difference.copy_(first).sub_(second))
-        if self._router is None or held.router is None:
+        if self._router is None or not held.router:
             return
-        read = held.router[rows]
         if self._shares:
             start = sum(len(counts) for counts in self._readers)
-            read, place_of, counts = torch.unique(read, return_inverse=True, return_counts=True)
+            distinct, place_of, counts = torch.unique(held.shared[rows], return_inverse=True, return_counts=True)
             self._place.append(place_of + start)
             self._readers.append(counts)
-        for place, tile in self._tiles(read, start):
-            first = self._first[: len(tile)]
-            torch.index_select(held.vectors, 0, tile, out=first)
-            self._router[place].copy_(first)
+            rows = torch.empty_like(distinct).scatter_(0, place_of, rows)  # one of the pairs that read each
+        for place, tile in self._tiles(rows, start):
+            self._router[place].copy_(self._router_inputs(held, tile))
+
+    def _router_inputs(self, held: _Held, rows: torch.Tensor) -> torch.Tensor:
+        """Return what the router reads of these rows of a window, centred, in memory that the next call uses again."""
+        first, second, read = (one[: len(rows)] for one in (self._first, self._second, self._difference))
+        torch.index_select(held.vectors, 0, held.router[0][rows], out=first)
+        if len(held.router) == 1 and held.known is None and self._centre is None:
+            return first
+        read.copy_(first)
+        if len(held.router) > 1:
+            torch.index_select(held.vectors, 0, held.router[1][rows], out=second)
+            read = self._stream.located.router.combined(read, second.float())
+        if self._centre is not None:
+            read = read.sub_(self._centre)
+        if held.known is not None:
+            read.masked_fill_(~held.known[rows][:, None], torch.nan if self._centre is None else 0)
+        return read
 
     def _tiles(self, rows: torch.Tensor, start: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield rows a tile at a time, and where in a buffer, from `start` on, each tile goes."""
@@ -121,12 +147,19 @@ class StreamedFeed:
 
 
 class _Held:
-    """A window as tensors on the compute device."""
+    """A window as tensors on the compute device: `router` the rows of one vector, or of the two that are combined."""
 
     def __init__(self, window: Window, device: torch.device) -> None:
         self.vectors = torch.from_numpy(window.vectors).to(device)
         self.chosen, self.rejected = (torch.from_numpy(rows).to(device) for rows in (window.chosen, window.rejected))
-        self.router = None if window.router is None else torch.from_numpy(window.router).to(device)
+        self.shared = torch.from_numpy(window.shared).to(device)
+        self.router: list[torch.Tensor] = []
+        self.known: torch.Tensor | None = None
+        if window.router is not None:
+            parts = [one for one in (window.router.first, window.router.second) if one is not None]
+            self.router = [torch.from_numpy(one.clip(0)).to(device) for one in parts]
+            if not window.router.known.all():
+                self.known = torch.from_numpy(window.router.known).to(device)
 
 
 def _pieces(count: int, size: int, filled: int) -> list[int]:

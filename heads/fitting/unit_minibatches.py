@@ -57,7 +57,14 @@ class UnitFeed:
     """Minibatches of equally many visits of units in memory; how many pairs those have varies."""
 
     def __init__(
-        self, data: Source, routed: bool, batch: int, weight: Weight, dtype: torch.dtype, device: torch.device
+        self,
+        data: Source,
+        routed: bool,
+        batch: int,
+        weight: Weight,
+        dtype: torch.dtype,
+        device: torch.device,
+        centre: torch.Tensor | None = None,
     ) -> None:
         """Cut units into visits; minibatches have `batch` pairs on average, or fewer."""
         self._units = units_of(data)
@@ -72,7 +79,7 @@ class UnitFeed:
         self._weight, self._share = (cut.weight * visits / self._taken).to(exact), cut.share.to(exact)
         self._device = device
         self.size = int(sizes.sort(descending=True).values[: self._taken].sum()) + ROUND
-        self._inputs = Inputs(data, routed, self.size, dtype, device)
+        self._inputs = Inputs(data, routed, self.size, dtype, device, centre)
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield an epoch's minibatches, and no pair twice; a long unit's visits have other pairs every time."""

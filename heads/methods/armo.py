@@ -32,7 +32,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.errors import BadInput
 from micropref.heads.fitting.hardware import resolve_device
-from micropref.heads.fitting.minibatches import rms
+from micropref.heads.fitting.scales import rms
 from micropref.heads.methods.adam import DATA_SEED, Recipe, Rows, descend
 from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs, RatedResponses, Scores, TrainingData
 from micropref.heads.methods.ridge import chosen_ridge

@@ -14,10 +14,10 @@ import torch
 from micropref.cache.errors import BadInput
 from micropref.cache.vectors.pair_features import taken_inputs
 from micropref.heads.choices import ArmoGate
-from micropref.heads.mixture import linear_margin, pair_log_odds, pair_log_probability
+from micropref.heads.mixture import linear_margin, missing_rows, pair_log_odds, pair_log_probability
 
 Need = Literal["router", "responses", "units", "ratings", "reward_head"]
-"""router: the embedded prompt; responses: e(x, chosen) and e(x, rejected) besides their difference;
+"""router: the embedded prompt or context; responses: e(x, chosen) and e(x, rejected) besides their difference;
 units: the annotators; ratings; the backbone's head."""
 UnitKind = Literal["user", "attribute"]
 """The annotator: a user, or where the data names none, the attribute by which the pair was labelled."""
@@ -34,8 +34,8 @@ class Pairs:
     delta: torch.Tensor
     """Δ [N, D]: e(x, chosen) - e(x, rejected)."""
     router: torch.Tensor
-    """[N, D] the embedded prompt, or context and prompt: what a router or a gate reads. Fewer rows where pairs share
-    them."""
+    """[N, D'] what a router or a gate reads, such as the embedded context; a row of NaN: of pairs without one. Fewer
+    rows where pairs share them."""
     clusters: torch.Tensor
     """[N] number of each pair's prompt: what is split and resampled together."""
     chosen: torch.Tensor | None = None
@@ -59,8 +59,9 @@ class Pairs:
         return Pairs(self.delta[rows], router, self.clusters[rows], chosen, rejected, units, router_rows)
 
     def router_inputs(self) -> torch.Tensor:
-        """Return what a router reads of each pair [N, D]."""
-        return self.router if self.router_rows is None else self.router[self.router_rows]
+        """Return what a gate reads of each pair [N, D'], zeros where it has no context."""
+        read = self.router.nan_to_num() if missing_rows(self.router).any() else self.router
+        return read if self.router_rows is None else read[self.router_rows]
 
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return e(x, chosen) and e(x, rejected) [N, D]. Raises ValueError where they were left out."""

@@ -17,6 +17,7 @@ from micropref.heads import choices
 from micropref.heads.evaluation.metrics import nll
 from micropref.heads.evaluation.scale import choose_scale, scaled_log_probability
 from micropref.heads.fitting.fit import FitPlan, FitSetting, Fitted, PairTensors, fit
+from micropref.heads.fitting.no_context import with_no_context
 from micropref.heads.methods.annotator_weights import alone_where_unknown
 from micropref.heads.methods.base import NO_UNIT, Combine, MethodOptions, Need, Pairs, Scores, TrainingData
 from micropref.heads.mixture import Mixture
@@ -69,7 +70,8 @@ class _BradleyTerry:
         plan = FitPlan(device=options.device).reaching(LEAST_STEPS, len(data.fitting))
         fitted = fit(pairs[0], pairs[1], wanted, plan)
         groups = (fitted[start : start + restarts] for start in range(0, len(fitted), restarts))
-        return [MixtureModel(min(group, key=lambda one: self._loss(one, data)).mixture) for group in groups]
+        best = (min(group, key=lambda one: self._loss(one, data)).mixture for group in groups)
+        return [MixtureModel(with_no_context(mixture, pairs[0])) for mixture in best]
 
     def _loss(self, fitted: Fitted, data: TrainingData) -> tuple[float, float]:
         """Return what restarts are compared by, as `train` compares them: the scaled NLL, then as it is."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.heads.evaluation.metrics import nll
 from micropref.heads.fitting.hardware import resolve_device
-from micropref.heads.fitting.minibatches import rms
+from micropref.heads.fitting.scales import rms
 from micropref.heads.methods.adam import Recipe, Rows, descend
 from micropref.heads.methods.annotator_weights import alone_where_unknown
 from micropref.heads.methods.base import NO_UNIT, MethodOptions, Need, Pairs, Scores, TrainingData

@@ -27,7 +27,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.heads.fitting.hardware import resolve_device
-from micropref.heads.fitting.minibatches import rms
+from micropref.heads.fitting.scales import rms
 from micropref.heads.methods.adam import Recipe, Rows, averaged, descend
 from micropref.heads.methods.annotator_weights import UnitWeights, few_shot, known_pairs, pairs_of_units
 from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs, Scores, TrainingData

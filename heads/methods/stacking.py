@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from micropref.heads.fitting.minibatches import rms
+from micropref.heads.fitting.scales import rms
 from micropref.heads.methods.base import Pairs
 
 Parts = dict[str, torch.Tensor]

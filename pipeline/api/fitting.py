@@ -76,7 +76,9 @@ class Fitting(OpenedStore):
             method: mixture (heads and a router), static (one set of weights), single (one head), or another method.
             k: reward heads K; None: 5, and 1 for single.
             lam: λ, the KL penalty towards uniform mixture weights.
-            router_input: what the router reads; auto: context and prompt where rows have contexts, else the prompt.
+            router_input: what the router reads: prompt, context (by itself), context+prompt (as one text, the paper's
+                form), difference (context+prompt less prompt) or context,prompt (side by side); auto: context where
+                rows have contexts, else prompt.
             reward_input: vectors of responses after the prompt (plain), or after context and prompt (context).
             hidden: hidden units of the router; 0: a linear router.
             prior: penalise each pair's weights (example), or their mean over the minibatch (batch).

@@ -5,6 +5,7 @@ Letters: S seeds, N test pairs, n scored ones, V validation pairs, A groups (att
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from micropref.cache.choices import RouterInput
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_drm, by_hyre
-from micropref.heads.adaptation.router_refit import RouteSetting, choose_tau, refit_router
+from micropref.heads.adaptation.router_refit import RouteSetting, choose_tau, fresh_router, refit_router
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.methods.base import Adaptable, Model, Need, Pairs
 from micropref.heads.methods.bradley_terry import MixtureModel
@@ -25,6 +26,7 @@ from micropref.pipeline.comparison.ceiling import ceiling
 from micropref.pipeline.comparison.experiment import Experiment
 from micropref.pipeline.comparison.prediction import Prediction
 from micropref.pipeline.routing.data import read_budget
+from micropref.pipeline.routing.route import HIDDEN
 from micropref.pipeline.training.method_data import Reading
 
 REFERENCE = "single"
@@ -53,6 +55,9 @@ class Entry:
 
     def learns_from(self, experiment: Experiment) -> str:
         """Return `supervision`, with what takes the place of users where the data has none."""
+        if "contexts" in self.supervision:
+            read = {"context": "alone", "context+prompt": "before their prompts"}.get(_contexts_read(experiment), "")
+            return f"{self.supervision}, read {read}" if read else self.supervision
         method = methods().get(re.sub("-(shots|best|oracle)$", "", self.name))
         if method is None or "units" not in method.needs:
             return self.supervision
@@ -241,9 +246,12 @@ def _adapted(name: str) -> Entry:
 
 
 def _routed(experiment: Experiment) -> list[Prediction]:
-    """MiCRo's stage 2: the router of stage 1, which read prompts, re-fitted on a budget with contexts."""
-    needs, reads_contexts = methods()["mixture"].needs, _contexts(experiment)
-    pairs, held_out = experiment.scored(needs, reads_contexts), experiment.validation(needs, reads_contexts)
+    """MiCRo's stage 2: the router of stage 1, which read prompts, re-fitted on a budget with contexts.
+
+    It goes on from stage 1's router where it reads context and prompt as one text, else from its mean weights.
+    """
+    needs, routed = methods()["mixture"].needs, _contexts(experiment)
+    pairs, held_out = experiment.scored(needs, routed), experiment.validation(needs, routed)
     found = []
     for seed, model in zip(experiment.seeds, experiment.models("mixture", "prompt"), strict=True):
         assert isinstance(model, MixtureModel)
@@ -252,12 +260,15 @@ def _routed(experiment: Experiment) -> list[Prediction]:
             raise BadInput(f"k is {mixture.k}: a router needs two heads or more")
         reads = Reading("prompt", "plain")
         budget = read_budget(
-            mixture, reads, experiment.features, experiment.target, experiment.routing(seed), "attribute"
+            mixture, reads, experiment.features, experiment.target, experiment.routing(seed), "attribute", routed
         )
         setting = RouteSetting(seed=seed)
-        tau, _ = choose_tau(mixture.router, budget, setting)
-        routed = Mixture(mixture.heads, refit_router(mixture.router, budget, setting, tau))
-        found.append(_prediction(MixtureModel(routed), pairs, held_out))
+        start, mean = mixture.router, torch.logsumexp(budget.stage1, 0) - math.log(len(budget))
+        if routed != "context+prompt":
+            start = fresh_router(mean, budget.router, HIDDEN, seed)
+        tau, _ = choose_tau(start, budget, setting)
+        refitted = refit_router(start, budget, setting, tau)
+        found.append(_prediction(MixtureModel(Mixture(mixture.heads, refitted, no_context=mean)), pairs, held_out))
     return found
 
 
@@ -272,14 +283,19 @@ def _reading_contexts(method: str, name: str, title: str, supervision: str) -> E
     )
 
 
+def _contexts_read(experiment: Experiment) -> RouterInput:
+    """Return how contexts are read: in the paper's form for its tables."""
+    return "context+prompt" if experiment.options.paper else experiment.context_input
+
+
 def _contexts(experiment: Experiment) -> RouterInput:
-    """Return the router input of methods that read contexts. Raises BadInput where scored pairs have none."""
+    """Return what methods that read contexts are given. Raises BadInput where scored pairs have none."""
     if not experiment.has_contexts:
         raise BadInput(
             f"data set {experiment.target.name!r}, split {experiment.options.split!r}: no pair has a context to route "
             "by; embed with `contexts`"
         )
-    return "context"
+    return _contexts_read(experiment)
 
 
 def _ceiling(experiment: Experiment) -> list[Prediction]:

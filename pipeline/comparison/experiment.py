@@ -21,6 +21,7 @@ from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import sides_of
 from micropref.cache.vectors.opening import only_features
 from micropref.cache.vectors.pair_features import has_contexts
+from micropref.cache.vectors.router_inputs import contexts_to_read
 from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs
 from micropref.heads.methods.registry import methods
 from micropref.pipeline.comparison.ceiling import NO_ATTRIBUTE
@@ -214,6 +215,13 @@ class Experiment:
     def has_contexts(self) -> bool:
         """Say whether scored pairs have contexts."""
         return has_contexts(self.target, self.features, self.options.split)
+
+    @cached_property
+    def context_input(self) -> RouterInput:
+        """Return how contexts are read: by themselves where all that is read has such vectors."""
+        splits = [(open_dataset(self.store, self.name), TRAIN), (self.target, self.options.split)]
+        found = {contexts_to_read(one, self.features, split) for one, split in splits if split in one.splits()}
+        return "context" if found == {"context"} else "context+prompt"
 
     @cached_property
     def _budget_in_train(self) -> bool:

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.datasets import open_dataset
-from micropref.cache.runs.records import open_run
+from micropref.cache.runs.records import open_run, router_input
 from micropref.cache.sql.query import render, run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import sides_of
@@ -111,7 +111,7 @@ def _compare(store: StoreFolder, runs: dict[str, str]) -> tuple[list[dict[str, o
     rows = []
     for model, run_id in runs.items():
         run = open_run(store, run_id)
-        reads = run.record["settings"]["router_input"]
+        reads = router_input(run.record)
         test = load_pairs(dataset, features, TEST, router_input=reads)
         mixture = Mixture.from_state(run.tensors())
         right = correct(mixture.log_probability(test.delta, test.router))

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset
 from micropref.cache.maintenance.gc import remove_damaged
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.context_keys import add_context_keys, linked_contexts, stored_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.backbone.backbone import Backbone
@@ -36,6 +38,7 @@ from micropref.pipeline.forwarding.worker import Job
 from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions, covered, doubled_stems
+from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
 _LOCAL = EngineOptions()
@@ -73,8 +76,12 @@ def embed(
     for line in damaged.values():
         announce(f"{line}; what it held is embedded again where these sources need it")
     pairs = [pair for one in incoming for pair in one.pairs]
+    retired = retired_parts(dataset, sources, incoming, finished)
+    contexts = _contexts(dataset, features, incoming, retired)
+    alone = stored_context_keys(features, contexts)
+    wanted_alone = contexts if incoming else [context for context in contexts if context not in alone]
     if plan_only:
-        plan = TextPlan(pairs, tokenizer, features.id, responses)
+        plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone)
         stored = set(features.keys().to_pylist())
         missing = missing_shards(plan, stored.intersection, tokenizer.options.max_length)
         wanted, forwarded = total_demand(plan, missing), None
@@ -83,13 +90,13 @@ def embed(
         features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
         work = Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
         with ExitStack() as leased:
-            retired = retired_parts(dataset, sources, incoming, finished)
 
             def link(plan: TextPlan) -> None:
                 nonlocal dataset
                 dataset = commit_parts(dataset, features, incoming, plan, responses, retired)
+                add_context_keys(features, plan.context_keys)
 
-            plan, forwarded = store_vectors(store, features, work, pairs, responses, leased, link)
+            plan, forwarded = store_vectors(store, features, work, pairs, responses, wanted_alone, leased, link)
             wanted = forwarded.demand
             if sources.replace:
                 dataset = forget_damaged(dataset, sources.splits)
@@ -97,7 +104,9 @@ def embed(
             announce(f"warning: {line}")
     unchanged = [part for parts in finished.values() for part in parts]
     links = [item for part in unchanged if (item := dataset.links(part, features.id))]
-    report = make_report(dataset.reopened(), features, backbone, incoming, plan, wanted, forwarded, unchanged, links)
+    alone |= plan.context_keys
+    dataset = dataset.reopened()
+    report = make_report(dataset, features, backbone, incoming, plan, wanted, forwarded, unchanged, links, alone)
     return replace(report, seconds=time.monotonic() - start)
 
 
@@ -120,6 +129,18 @@ def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOption
     settings = {**backbone.settings(), **tokenizer.settings(), "width": backbone.width}
     halves = "float32" if settings["dtype"] == "float32" else "float16"
     return {**settings, "store_dtype": halves if options.store_dtype == "auto" else options.store_dtype}
+
+
+def _contexts(
+    dataset: Dataset, features: Features, incoming: Sequence[Incoming], retired: Sequence[Commit]
+) -> list[str]:
+    """Return the distinct contexts to embed by themselves: those of these pairs, and of what was embedded before.
+
+    The others of the data set are few: where an older version embedded it, they are all that is missing.
+    """
+    kept = replace(dataset, skip=dataset.skip | {part.stem for part in retired})
+    own = {pair.context for one in incoming for pair in one.pairs if pair.context is not None}
+    return sorted(own | linked_contexts(kept, features.id))
 
 
 def _tell_imported(dataset: Dataset, features: Features, announce: Announce) -> None:

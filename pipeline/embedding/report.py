@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from micropref.cache.commits import Commit
@@ -28,7 +28,9 @@ class EmbedReport(SourceCounts):
     backbone: str
     """What the user called it."""
     texts: int
-    """Distinct texts the pairs need."""
+    """Distinct texts the pairs need, contexts by themselves included."""
+    contexts: int
+    """Distinct contexts of the data set, each embedded by itself too: what a router can read."""
     texts_embedded: int
     """Texts forwarded now; with `--plan`, to be forwarded."""
     texts_reused: int
@@ -67,19 +69,21 @@ def make_report(
     forwarded: Forwarded | None,
     unchanged: Sequence[Commit],
     links: Sequence[Commit],
+    contexts: Mapping[str, bytes],
 ) -> EmbedReport:
     """Count what was read and embedded now together with the parts that were there before, and their links.
 
-    `wanted` is what was forwarded, or would be.
+    `wanted` is what was forwarded, or would be; `contexts` have these keys by themselves.
     """
     counts, old = count_sources(dataset, incoming, unchanged, links, overlong=int(plan.overlong.sum()))
-    texts = len(set(plan.keys) | old)
+    texts = len(old.union(plan.keys, contexts.values()))
     flops = forward_flops(backbone, wanted)
     return EmbedReport(
         **vars(counts),
         features=features.id if backbone.checkpoint.has_weights else "",
         backbone=backbone.checkpoint.name,
         texts=texts,
+        contexts=len(contexts),
         texts_embedded=wanted.texts,
         texts_reused=texts - wanted.texts,
         pass_name=None if forwarded is None else ", ".join(forwarded.pass_names) or None,

@@ -1,6 +1,8 @@
 """From pairs to shards: which distinct texts there are, which vector each pair needs, which shard holds it.
 
-The plan depends on the pairs and the tokenizer alone, never on what is stored or on batch sizes, so that a run
+Contexts by themselves come last, in shards of their own.
+
+The plan depends on the texts and the tokenizer alone, never on what is stored or on batch sizes, so that a run
 after a kill, or a second writer, cuts the same shards and gives them the same names. A shard is there as soon as it is
 cut, while the pairs behind it are still text.
 """
@@ -35,14 +37,21 @@ class TextPlan:
     """
 
     def __init__(
-        self, pairs: Sequence[PreferencePair], tokenizer: PairTokenizer, features_id: str, responses: Responses
+        self,
+        pairs: Sequence[PreferencePair],
+        tokenizer: PairTokenizer,
+        features_id: str,
+        responses: Responses,
+        contexts: Sequence[str] = (),
     ) -> None:
-        """Take pairs, and which of their texts are wanted."""
+        """Take pairs, which of their texts are wanted, and distinct contexts that are wanted by themselves."""
         self._pairs, self._tokenizer, self._features_id, self._responses = pairs, tokenizer, features_id, responses
         self.keys: list[bytes] = []
         """Content address of each text."""
         self.lengths = array("i")
         """Tokens of each text."""
+        self.context_keys: dict[str, bytes] = {}
+        """Content address of each context by itself; one that does not fit has none."""
         self.planned = 0
         """Pairs whose texts are known so far."""
         self.roles: npt.NDArray[np.int64] = np.full((len(ROLES), len(pairs)), -1, dtype=np.int64)
@@ -51,6 +60,7 @@ class TextPlan:
         """[N] pairs whose prompt was cut; pairs that do not fit and have no texts."""
         self._numbers: dict[bytes, int] = {}
         self._waiting: list[tuple[Tokens, int, str]] = []  # of the last texts: tokens, prompt group, name
+        self._contexts = contexts
         self._order, self._groups = _prompt_groups(pairs)  # rows as they are planned, and the prompt group of each
 
     @property
@@ -70,6 +80,10 @@ class TextPlan:
             for size in list(self._cut(int(self._groups[self.planned - 1]), last=last)):
                 yield self._shard(count, size)
                 count += 1
+        self._read_contexts()
+        for size in list(self._cut(0, last=True)):
+            yield self._shard(count, size)
+            count += 1
 
     def _read(self, places: slice) -> None:
         """Tokenize the pairs at some places of the order and number their texts."""
@@ -79,15 +93,31 @@ class TextPlan:
         numbers = np.full(len(found.texts) + 1, -1, dtype=np.int64)  # the last one is found by -1, no text
         uses = zip(_first_uses(local, len(found.texts)), found.texts, strict=True)
         for at, ((role, place), tokens) in enumerate(uses):
-            key = text_key(self._features_id, tokens)
-            numbers[at] = number = self._numbers.setdefault(key, len(self.keys))
-            if number == len(self.keys):
-                self.keys.append(key)
-                self.lengths.append(len(tokens))
-                name = f"{self._pairs[rows[place]].origin} ({ROLES[role]})"
-                self._waiting.append((tokens, int(groups[place]), name))
+            name = f"{self._pairs[rows[place]].origin} ({ROLES[role]})"
+            numbers[at] = self._number(tokens, int(groups[place]), name)
         self.roles[:, rows] = numbers[local]
         self.trimmed[rows], self.overlong[rows] = found.trimmed, found.overlong
+
+    def _read_contexts(self) -> None:
+        """Tokenize the contexts and number them, each a prompt group of its own."""
+        groups = int(self._groups[-1]) + 1 if len(self._groups) else 0
+        for start in range(0, len(self._contexts), CHUNK_PAIRS):
+            chunk = self._contexts[start : start + CHUNK_PAIRS]
+            for place, tokens in enumerate(self._tokenizer.encode_contexts(chunk), start):
+                if tokens is not None:
+                    context = self._contexts[place]
+                    number = self._number(tokens, groups + place, f"the context {context!r}")
+                    self.context_keys[context] = self.keys[number]
+
+    def _number(self, tokens: Tokens, group: int, name: str) -> int:
+        """Return a text's number; a new one waits for its shard."""
+        key = text_key(self._features_id, tokens)
+        number = self._numbers.setdefault(key, len(self.keys))
+        if number == len(self.keys):
+            self.keys.append(key)
+            self.lengths.append(len(tokens))
+            self._waiting.append((tokens, group, name))
+        return number
 
     def _cut(self, group: int, *, last: bool) -> Iterator[int]:
         """Yield how many of the waiting texts each next shard takes.

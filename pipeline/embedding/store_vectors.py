@@ -40,10 +40,13 @@ def store_vectors(
     work: Work,
     pairs: Sequence[PreferencePair],
     responses: Responses,
+    contexts: Sequence[str],
     leased: ExitStack,
     link: Callable[[TextPlan], None],
 ) -> tuple[TextPlan, Forwarded]:
     """Store what has no vector yet, and have it linked by `link` when every text of the plan was found.
+
+    `contexts` are distinct, and embedded by themselves.
 
     Raises Failure where vectors keep going while this runs; see `store_and_link`.
     """
@@ -51,7 +54,7 @@ def store_vectors(
 
     def put(leases: Leases) -> list[bytes]:
         nonlocal forwarded, plan
-        plan = TextPlan(pairs, work.tokenizer, features.id, responses)
+        plan = TextPlan(pairs, work.tokenizer, features.id, responses, contexts)
         missing = missing_shards(plan, leases.stored, work.tokenizer.options.max_length)
         forwarded += _forward(work, plan, missing, leases)
         return plan.keys
@@ -103,7 +106,8 @@ def _forward(work: Work, plan: TextPlan, missing: Iterator[Shard], leases: Lease
 
         def advance(tokens: int) -> None:
             count(tokens)
-            share = plan.planned / len(plan.overlong)  # assumes that the rest has as many tokens a pair
+            # Assumes that the rest has as many tokens a pair; contexts alone are few.
+            share = plan.planned / len(plan.overlong) if len(plan.overlong) else 1
             count.expect(int(sent / share), f"{share:.0%} tokenized" if share < 1 else "")
 
         return drive(pool, counted(chain([first], missing)), advance, work.announce)

@@ -27,6 +27,7 @@ from micropref.heads.evaluation.metrics import correct, nll
 from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
+from micropref.pipeline.evaluation.wordings import Wordings, compare_wordings
 from micropref.pipeline.training.method_runs import FittedRun, fitted_contexts, open_fitted
 
 KEYS = ["run", "data", "split", "part", "attribute"]
@@ -44,7 +45,7 @@ class Evaluation:
     scored: int
     """Pairs scored by this call, validation pairs for choosing heads included."""
     without_context: int
-    """Pairs that the context router read by their prompt alone."""
+    """Pairs without a context, where the router reads contexts: they have weights of their own."""
     accuracy: float
     """Of the mixture, over all pairs of the split."""
     nll: float
@@ -60,6 +61,8 @@ class Evaluation:
     mixture_accuracy: pl.DataFrame
     best_head: pl.DataFrame
     router_weights: pl.DataFrame
+    wordings: Wordings | None = None
+    """Contexts seen in training and new ones, apart; None where the run reads no contexts or the pairs have none."""
 
 
 @holds(run="run_id", data="data")
@@ -84,15 +87,32 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
             "evaluate; embed with a larger `max_length`"
         )
     validation = current_scores(run, dataset, TRAIN).filter(pl.col("part") == "validation")
-    tables, clusters = _tables(fitted, fitted_contexts(store, run), frame, validation)
+    known = fitted_contexts(store, run)
+    tables, clusters = _tables(fitted, known, frame, validation)
     scores = as_scores(run, frame)
     accuracy = float(correct(scores.log_probability()).mean())
     loss = nll(scaled_log_probability(scores.log_odds(), run.scale))
     _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})
     evaluated = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
     lowest = float(evaluated["accuracy"].to_numpy().min())
-    counts = (frame.height, scored, missing)
-    return Evaluation(run.id, dataset.name, split, *counts, accuracy, loss, run.scale, lowest, clusters, **tables)
+    seen = None
+    if fitted.reading.contexts:
+        seen = compare_wordings(frame, set(known.drop_nulls()), scores.log_probability())
+    return Evaluation(
+        run=run.id,
+        data=dataset.name,
+        split=split,
+        pairs=frame.height,
+        scored=scored,
+        without_context=missing,
+        accuracy=accuracy,
+        nll=loss,
+        scale=run.scale,
+        lowest_accuracy=lowest,
+        clusters=clusters,
+        wordings=seen,
+        **tables,
+    )
 
 
 def _tables(

@@ -37,7 +37,7 @@ def score_missing(fitted: FittedRun, dataset: Dataset, split: str, part: str | N
     rows = np.arange(len(located))
     for start in range(0, len(rows), CHUNK):
         _score(fitted, dataset, split, located.take(rows[start : start + CHUNK]))
-    return len(located), located.without_context if fitted.reading.router_input == "context" else 0
+    return len(located), located.without_context if fitted.reading.contexts else 0
 
 
 def unspent(run: Run) -> pl.Expr:

@@ -94,7 +94,7 @@ class Adaptation:
     pairs: int
     """Pairs scored, the same for every number of shots and every method."""
     without_context: int
-    """Of these, pairs that the context router read by their prompt alone."""
+    """Of these, pairs without a context, where the router reads contexts."""
     resampled: str
     """What intervals are over: users where named, and prompts."""
     clusters: dict[str, int]

@@ -40,7 +40,7 @@ class ScoredPairs:
     chosen: torch.Tensor | None
     """[N, K] rewards of the chosen responses, where asked for."""
     without_context: int
-    """Pairs that a context router read by their prompt alone."""
+    """Pairs without a context, where the router reads contexts."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Frozen:
         table = linked.filter(unspent(self.run)).select(TABLE_COLUMNS)
         if table[by].null_count() == table.height:
             raise BadInput(f"{where}: no pair has a {by}; embed rows that do, or choose another `by`")
-        if reading.router_input == "context" and not has_contexts(self.dataset, features, split):
+        if reading.contexts and not has_contexts(self.dataset, features, split):
             raise BadInput(
                 f"{where}: no pair has a context, which the router of run {self.run.id} reads; embed with "
                 "`contexts`, or take a run trained with `router_input` prompt"
@@ -104,7 +104,7 @@ class Frozen:
         if responses:
             assert pairs.chosen is not None
             chosen = (pairs.chosen[rows] @ self._linear_heads().T).double()
-        missing = loaded.without_context if reading.router_input == "context" else 0
+        missing = loaded.without_context if reading.contexts else 0
         return ScoredPairs(loaded.table[order], scores, chosen, missing)
 
     def _linear_heads(self) -> torch.Tensor:

@@ -44,7 +44,7 @@ class Online:
     pairs: int
     """Rounds of all groups together."""
     without_context: int
-    """Pairs that the context router read by their prompt alone."""
+    """Pairs without a context, where the router reads contexts."""
     resampled: str
     """What intervals are over: users where named, and prompts."""
     clusters: dict[str, int]

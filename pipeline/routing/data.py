@@ -11,15 +11,16 @@ from typing import Any
 import polars as pl
 import torch
 
-from micropref.cache.choices import TEST, TRAIN, RewardInput
+from micropref.cache.choices import TEST, TRAIN, OldJoint, RewardInput, RouterInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.runs.names import find_run, holds_heads
-from micropref.cache.runs.records import Run
+from micropref.cache.runs.records import ROUTER_READING, Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, load_pairs
+from micropref.cache.vectors.router_inputs import contexts_to_read
 from micropref.heads.adaptation.hedge import head_losses
 from micropref.heads.adaptation.router_refit import Budget
 from micropref.heads.methods.bradley_terry import MixtureModel
@@ -50,8 +51,10 @@ class RouteData:
     """One row a pair of the budget [M]: TABLE_COLUMNS and its `rank` in its group, from 0."""
     budget: Budget
     """The same pairs as the router learns from them."""
+    reads: RouterInput | OldJoint
+    """What the re-fitted router reads."""
     scored: PairFeatures
-    """The scored pairs, router input context and prompt."""
+    """The scored pairs, as it reads them."""
     stage1: torch.Tensor
     """log P(chosen ≻ rejected) [N] of the run as it is."""
 
@@ -67,6 +70,7 @@ class RouteData:
             "data_digest": self.dataset.digest(self.split),
             "features": self.fitted.features.id,
             "train_pairs": self.sample.height,
+            **({} if self.reads == "context+prompt or prompt" else {"router_reading": ROUTER_READING}),
         }
 
 
@@ -86,7 +90,8 @@ def open_route_data(
     responses = reward_input or fitted.reading.reward_input
     by, sample = _sample(fitted, dataset, split, size, seed)
     fresh = unspent(fitted.run) & ~pl.col("prompt_id").is_in(sample["prompt_id"].unique().implode())
-    scored = load_pairs(dataset, fitted.features, TEST, router_input="context", reward_input=responses, only=fresh)
+    routed = read_by_router(fitted.reading, dataset, fitted.features, split)
+    scored = load_pairs(dataset, fitted.features, TEST, router_input=routed, reward_input=responses, only=fresh)
     if not len(scored):
         raise BadInput(f"data set {dataset.name!r}: every {TEST} prompt is in the budget, so no pair is left to score")
     reads = fitted.reading
@@ -102,8 +107,9 @@ def open_route_data(
         by=by,
         sample=sample,
         budget=read_budget(
-            mixture, replace(fitted.reading, reward_input=responses), fitted.features, dataset, sample, by
+            mixture, replace(fitted.reading, reward_input=responses), fitted.features, dataset, sample, by, routed
         ),
+        reads=routed,
         scored=scored,
         stage1=mixture.log_probability(before.delta, before.router),
     )
@@ -157,26 +163,44 @@ def _sample(fitted: FittedRun, dataset: Dataset, split: str, size: int, seed: in
     return by, with_context[chosen.row].with_columns(rank=pl.Series(chosen.rank))
 
 
+def read_by_router(reading: Reading, dataset: Dataset, features: Features, split: str) -> RouterInput | OldJoint:
+    """Return what a re-fitted router reads: what the run's own does, where that reads contexts."""
+    return reading.router_input if reading.contexts else contexts_to_read(dataset, features, split)
+
+
 def read_budget(
-    mixture: Mixture, reads: Reading, features: Features, dataset: Dataset, sample: pl.DataFrame, by: RoutedBy
+    mixture: Mixture,
+    reads: Reading,
+    features: Features,
+    dataset: Dataset,
+    sample: pl.DataFrame,
+    by: RoutedBy,
+    routed: RouterInput | OldJoint,
 ) -> Budget:
-    """Return the sampled pairs, all of one split, as a router learns from them, in their order.
+    """Return the sampled pairs, all of one split, in their order, as a router learns from them that reads `routed`.
 
     `reads` says what the mixture's own router, if any, reads of them, and behind which prompt responses were embedded.
     """
     split, only = sample["split"][0], pl.col("pair_id").is_in(sample["pair_id"].implode())
-    routed, alone = (
-        load_pairs(dataset, features, split, router_input=source, reward_input=reads.reward_input, only=only)
-        for source in ("context", "prompt")
-    )
-    place = {pair_id: row for row, pair_id in enumerate(routed.table["pair_id"])}
+    wanted: set[RouterInput | OldJoint] = {routed, "prompt", reads.router_input}
+    found = {
+        one: load_pairs(dataset, features, split, router_input=one, reward_input=reads.reward_input, only=only)
+        for one in wanted
+    }
+    place = {pair_id: row for row, pair_id in enumerate(found[routed].table["pair_id"])}
     rows = torch.tensor([place[pair_id] for pair_id in sample["pair_id"]])
-    before = routed.router if reads.router_input == "context" else alone.router
     return Budget(
-        losses=head_losses(mixture.margins(routed.delta[rows])),
-        router=routed.router[rows],
-        alone=alone.router[rows],
-        stage1=mixture.log_weights(before[rows], len(rows)),
+        losses=head_losses(mixture.margins(found[routed].delta[rows])),
+        router=found[routed].router[rows],
+        alone=_of_prompts(found["prompt"].router[rows], routed),
+        stage1=mixture.log_weights(found[reads.router_input].router[rows], len(rows)),
         group=clusters_of(sample[by]),
         prompt=prompt_clusters(sample),
     )
+
+
+def _of_prompts(prompts: torch.Tensor, routed: RouterInput | OldJoint) -> torch.Tensor:
+    """Return how a router's inputs [N, D'] vary with their prompts [N, D] alone, 0 where they do not."""
+    if routed in ("context", "difference"):
+        return torch.zeros_like(prompts)
+    return torch.cat([torch.zeros_like(prompts), prompts], 1) if routed == "context,prompt" else prompts

@@ -19,7 +19,7 @@ from micropref.cache.runs.records import Run, save_budget, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.pair_features import load_pairs
-from micropref.heads.adaptation.router_refit import TAUS, RouteSetting, choose_tau, fresh_router, refit_router
+from micropref.heads.adaptation.router_refit import TAUS, Budget, RouteSetting, choose_tau, fresh_router, refit_router
 from micropref.heads.evaluation.intervals import RULE, fewest
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.mixture import Mixture, Router, pair_log_odds, pair_log_probability
@@ -87,7 +87,7 @@ class Routed:
     pairs: int
     """Pairs scored, the same for every size; none has a prompt of the largest budget."""
     without_context: int
-    """Of these, pairs that the router reads by their prompt alone."""
+    """Of these, pairs without a context: they have weights of their own."""
     oracle: float
     """Accuracy of the frozen heads where each attribute has the head that is best on the scored pairs themselves."""
     clusters: dict[str, int]
@@ -109,7 +109,7 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
     fits = [_fit(found, size, options) for size in sizes]
     run = _save(store, found, fits, options)
     table, margins = found.scored.table, found.mixture.margins(found.scored.delta)
-    weights = (torch.log_softmax(fit.router.logits(found.scored.router), 1) for fit in fits)
+    weights = (routed_mixture(found, fit).log_weights(found.scored.router, len(found.scored)) for fit in fits)
     right = correct(torch.stack([found.stage1, *(pair_log_probability(margins, one) for one in weights)], 1))
     taus = {0: None, **{fit.size: fit.tau for fit in fits}}
     place = {
@@ -142,11 +142,11 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
 
 
 def _fit(found: RouteData, size: int, options: RouteOptions) -> Fit:
-    """Re-fit the router on one size of the budget. Runs without a router start from their weights for all pairs."""
+    """Re-fit the router on one size of the budget; one that does not read contexts starts from its mean weights."""
     budget, setting = found.first(size), options.setting
-    start = found.mixture.router
+    start = found.mixture.router if found.fitted.reading.contexts else None
     if start is None:
-        start = fresh_router(found.mixture.log_weights(None, 1)[0], budget.router, HIDDEN, setting.seed)
+        start = fresh_router(_mean_weights(budget), budget.router, HIDDEN, setting.seed)
     if options.tau is not None:
         return Fit(size, options.tau, {}, refit_router(start, budget, setting, options.tau))
     # A router that already reads contexts may be better left alone; one that read prompts cannot be.
@@ -156,7 +156,20 @@ def _fit(found: RouteData, size: int, options: RouteOptions) -> Fit:
 
 
 def _reads_prompts(found: RouteData) -> bool:
-    return found.mixture.router is not None and found.fitted.reading.router_input == "prompt"
+    return found.mixture.router is not None and not found.fitted.reading.contexts
+
+
+def _mean_weights(budget: Budget) -> torch.Tensor:
+    """Return the log of a run's mean weights [K] over a budget."""
+    return torch.logsumexp(budget.stage1, 0) - math.log(len(budget))
+
+
+def routed_mixture(found: RouteData, fit: Fit) -> Mixture:
+    """Return the frozen heads with a re-fitted router; pairs without a context have the run's weights for such."""
+    own = found.mixture.no_context
+    return Mixture(
+        found.mixture.heads, fit.router, no_context=_mean_weights(found.first(fit.size)) if own is None else own
+    )
 
 
 def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteOptions) -> Run:
@@ -165,10 +178,12 @@ def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteO
     The budget is written first, with that of a parent that was routed itself: `eval` leaves both out.
     """
     setting = {**asdict(options.setting), "tau": options.tau or "auto", "budgets": [fit.size for fit in fits]}
-    reads = {"router_input": "context", "reward_input": found.reward_input}
+    reads = {"router_input": found.reads, "reward_input": found.reward_input}
+    if found.reads == "context+prompt or prompt":  # the run stays one of the first release, in its words
+        reads["router_input"] = "context"
     asked = {"parent": found.fitted.run.id, "settings": setting | reads, **found.record()}
     run_id = f"route-{short_id(asked, 8)}"
-    mixture = Mixture(found.mixture.heads, fits[-1].router)
+    mixture = routed_mixture(found, fits[-1])
     outcome = {
         "method": "mixture",
         "combine": "probability",
@@ -191,7 +206,7 @@ def _validation(found: RouteData, mixture: Mixture) -> Figures:
         found.dataset,
         found.fitted.features,
         found.split,
-        router_input="context",
+        router_input=found.reads,
         reward_input=found.reward_input,
         only=pl.col("part") == "validation",
     )

@@ -40,7 +40,7 @@ def show_adaptation(adaptation: Adaptation, store: Path | None = None) -> str:
         ),
         f"{adaptation.pairs:,} {adaptation.split} pairs scored at every number of shots, none with a prompt of its "
         f"{adaptation.by}'s shots (from {adaptation.shots_from})",
-        *([f"{missing:,} of them read by their prompt alone"] if missing else []),
+        *([f"{missing:,} of them without a context"] if missing else []),
         f"gain over no shots, the run's own weights; intervals over {adaptation.resampled}",
         *few_clusters(adaptation.clusters),
         *([f"weights of each {adaptation.by} in {adaptation.people}"] if adaptation.people else []),

@@ -34,6 +34,7 @@ def show_embedding(report: EmbedReport, *, planned: bool, store: Path | None = N
         {
             "pairs whose prompt was cut to fit": report.trimmed,
             "pairs whose two responses tokenize identically": report.indistinguishable,
+            "distinct contexts, embedded by themselves too": report.contexts,
         },
     )
     if planned:

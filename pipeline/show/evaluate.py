@@ -13,6 +13,7 @@ from micropref.pipeline.show.tables import show_rows
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.evaluation.evaluate import Evaluation
+    from micropref.pipeline.evaluation.wordings import Wordings
 
 
 def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
@@ -20,13 +21,15 @@ def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
     heads = evaluation.head_accuracy["head"].n_unique()
     keys = 1 if evaluation.mixture_accuracy["part"].n_unique() == 1 else 2
     rows = [_row(evaluation, row, heads, keys) for row in evaluation.mixture_accuracy.iter_rows(named=True)]
-    note = f", {evaluation.without_context:,} read by their prompt alone" if evaluation.without_context else ""
+    note = f", {evaluation.without_context:,} without a context" if evaluation.without_context else ""
     lowest = f", lowest of any attribute {accuracy(evaluation.lowest_accuracy)}" if len(rows) > 1 else ""
     of_what = "mixture accuracy" if heads > 1 else "accuracy"
     lines = [
         f"run {evaluation.run} on {evaluation.data}/{evaluation.split}: {counted(evaluation.pairs, 'pair')}{note}, "
         f"{of_what} {accuracy(evaluation.accuracy)}{lowest}, NLL {accuracy(evaluation.nll)}"
     ]
+    if evaluation.wordings is not None:
+        lines.append(_about_wordings(evaluation.wordings))
     intervals = f"95 % intervals over {over(evaluation.clusters)}"
     if heads == 1:
         lines.append(f"the run has one head, which is its best head and the oracle as well; {intervals}")
@@ -40,6 +43,18 @@ def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
     lines += few_clusters(evaluation.clusters)
     ending = next_step(*rows_of("head_accuracy", evaluation.run), store=store)
     return f"{paragraphs(lines)}\n{show_rows(rows, keys)}{by_head}\n{ending}"
+
+
+def _about_wordings(found: Wordings) -> str:
+    """Return how well contexts are predicted that were trained on, and those that were not."""
+    parts = ((found.seen_pairs, found.seen_accuracy, "seen"), (found.new_pairs, found.new_accuracy, "new"))
+    apart = [
+        f"{accuracy(right)} on {counted(pairs, 'pair')} with {what} ones"
+        for pairs, right, what in parts
+        if right is not None
+    ]
+    contexts = f"{counted(found.trained, 'context')} seen in training, {found.new} of the {found.here} here are new"
+    return f"{contexts}: {', '.join(apart)}"
 
 
 def _named(row: dict[str, Any], keys: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def show_routed(routed: Routed, store: Path | None = None) -> str:
         for row in routed.budget_curve.iter_rows(named=True)
     ]
     last = routed.totals.row(-1, named=True)
-    missing = f", {routed.without_context:,} of them read by their prompt alone" if routed.without_context else ""
+    missing = f", {routed.without_context:,} of them without a context" if routed.without_context else ""
     lines = [
         f"run {routed.run}: the heads of {routed.parent}, router re-fitted on {routed.data}/{routed.drawn_from}, "
         f"{counted(last['budget'], 'pair')} for each of {counted(len(routed.groups), routed.by)}",

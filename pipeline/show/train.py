@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from micropref.cache.runs.records import router_input
 from micropref.pipeline.progress import progress_bar
 from micropref.pipeline.show.figures import about_scale, accuracy, counted, with_error
 from micropref.pipeline.show.groups import about_units, known_columns
@@ -19,6 +20,14 @@ if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.training.train import Trained
 
 
+ROUTER_READS = {
+    "prompt": "the prompt",
+    "context": "the context",
+    "context+prompt": "context and prompt as one text",
+    "difference": "context and prompt as one text, less the prompt",
+    "context,prompt": "the context and the prompt",
+    "context+prompt or prompt": "context and prompt as one text, or else the prompt",
+}
 HALF = 0.5
 """Share of agreeing restarts below which it is said what that means."""
 LOW_AGREEMENT = (
@@ -39,7 +48,7 @@ def show_training(trained: Trained, store: Path | None = None) -> str:
     lines = [
         f"run {trained.run}: {', '.join(_model(record))}",
         f"{record['train_pairs']:,} pairs to fit, {record['validation_pairs']:,} to validate"
-        f"{f' ({contextless:,} without context)' if contextless else ''}"
+        f"{f' ({contextless:,} without context: they have weights of their own)' if contextless else ''}"
         f"{', streamed from disk' if record['streamed'] else ''}",
         f"validation NLL {with_error(record['validation_nll'], record['validation_nll_se'])}, "
         f"accuracy {accuracy(record['validation_accuracy'])}{in_use}",
@@ -59,7 +68,7 @@ def _model(record: dict[str, Any]) -> list[str]:
         return [*facts, "no router"]
     facts.append(f"λ = {record['lam']:g}")
     reads_text = method == "mixture" and record["k"] > 1
-    return [*facts, f"router reads the {record['settings']['router_input']}" if reads_text else "no router"]
+    return [*facts, f"router reads {ROUTER_READS[router_input(record)]}" if reads_text else "no router"]
 
 
 def _restarts(trained: Trained) -> list[str]:

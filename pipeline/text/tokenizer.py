@@ -132,6 +132,18 @@ class PairTokenizer:
         found: dict[str, Any] = dict(zip(ROLES, index, strict=True))
         return TokenizedPairs(texts=texts, **found, trimmed=trimmed, overlong=overlong)
 
+    def encode_contexts(self, contexts: Sequence[str]) -> list[Tokens | None]:
+        """Tokenize contexts as if each were a prompt: a user's turn of its own where there is a chat template.
+
+        None stands for one that does not fit: no pair with that context fits either. Raises BadInput naming one
+        without a single token.
+        """
+        found = self._tokenize([self._template.render(context, None) for context in contexts])
+        for context, tokens in zip(contexts, found, strict=True):
+            if not len(tokens):
+                raise BadInput(f"context {context!r}: found a text without a single token; give it words")
+        return [tokens if len(tokens) <= self.options.max_length else None for tokens in found]
+
     def _fit(
         self, pair: PreferencePair, pieces: dict[str, _Piece], known: dict[_Piece, Tokens]
     ) -> dict[str, Tokens] | None:

@@ -14,12 +14,14 @@ import torch
 from micropref.cache.choices import TRAIN, RewardInput, RouterInput
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
+from micropref.cache.runs.records import ROUTER_READING
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.opening import only_features
 from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, locate_pairs
 from micropref.cache.vectors.pair_stream import PairStream, stream_pairs
+from micropref.cache.vectors.router_inputs import contexts_to_read
 from micropref.heads.choices import Latent
 from micropref.heads.fitting.pair_source import Source
 from micropref.heads.fitting.settings import PairTensors
@@ -89,7 +91,8 @@ class FitData:
             "streamed": self.streamed,
             "train_pairs": len(self.fitting),
             "validation_pairs": len(self.validation),
-            "pairs_without_context": self.fitting.without_context if self.router_input == "context" else 0,
+            "pairs_without_context": 0 if self.router_input == "prompt" else self.fitting.without_context,
+            "router_reading": ROUTER_READING,
         }
 
 
@@ -171,17 +174,18 @@ def _locate(
     """
     dataset = open_dataset(store, name)
     opened = only_features(store, features, dataset.linked_features())
-    read: RouterInput = "context" if routed and wanted != "prompt" else "prompt"
+    read: RouterInput = "prompt"
+    if routed:
+        read = contexts_to_read(dataset, opened, TRAIN) if wanted == "auto" else wanted
     located = locate_pairs(dataset, opened, TRAIN, router_input=read, reward_input=reward_input)
-    there = bool(located.context.any())
-    if wanted == "context" and not there:
+    if read != "prompt" and not located.context.any():
         imported = opened.imported is not None
         way = "import with a column context_vector" if imported else "embed with `contexts`"
         raise BadInput(
-            f"data set {name!r}, split {TRAIN!r}: no pair has a context for `router_input` context; "
+            f"data set {name!r}, split {TRAIN!r}: no pair has a context for `router_input` {wanted}; "
             f"{way}, or train with `router_input` prompt"
         )
-    return dataset, located, read if there else "prompt"
+    return dataset, located, read
 
 
 def _parts(dataset: Dataset, located: LocatedPairs) -> tuple[LocatedPairs, LocatedPairs]:

@@ -62,7 +62,7 @@ def unit_columns(table: pl.DataFrame, latent: Latent, router_input: RouterInput)
             f"latent {latent}: no training pair names a {latent}; embed rows with the field {latent!r}, or leave "
             "`latent` out"
         )
-    joint = latent == "user" and router_input == "context" and contexts_differ(table)
+    joint = latent == "user" and router_input != "prompt" and contexts_differ(table)
     return ["user", "context"] if joint else [latent]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from micropref.cache.choices import TRAIN, RewardInput, RouterInput
+from micropref.cache.choices import TRAIN, OldJoint, RewardInput, RouterInput
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
@@ -46,7 +46,7 @@ class Units:
 class Reading:
     """How a method reads the pairs of any split."""
 
-    router_input: RouterInput
+    router_input: RouterInput | OldJoint
     """What a router or a gate reads."""
     reward_input: RewardInput
     """Behind which prompt the responses were embedded."""
@@ -56,6 +56,11 @@ class Reading:
     """Codes of the annotators, where the method needs units."""
 
     @property
+    def contexts(self) -> bool:
+        """Say whether a router or a gate reads contexts."""
+        return self.router_input != "prompt"
+
+    @property
     def heads_read_contexts(self) -> bool:
         """Say whether heads see contexts, which may come in wordings that are new to them."""
         return self.reward_input == "context"
@@ -63,7 +68,7 @@ class Reading:
     @property
     def reads_contexts(self) -> bool:
         """Say the same of the whole model: heads, router or gate."""
-        return self.heads_read_contexts or ("router" in self.needs and self.router_input != "prompt")
+        return self.heads_read_contexts or ("router" in self.needs and self.contexts)
 
     def pairs(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> tuple[PairFeatures, Pairs]:
         """Load a split's pairs where `only` holds, with their table and as a method reads them."""

@@ -13,6 +13,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.records import Run, open_run, save_run
+from micropref.cache.runs.records import router_input as router_input_of
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features
@@ -61,7 +62,7 @@ def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
         raise BadInput(f"run {run.id} is of the unknown method {record['method']!r}: expected {', '.join(methods())}")
     settings, units = record["settings"], record.get("units")
     named = None if units is None else Units(units["kind"], tuple(units["names"]))
-    reading = Reading(settings["router_input"], settings["reward_input"], method.needs, named)
+    reading = Reading(router_input_of(record), settings["reward_input"], method.needs, named)
     return FittedRun(run, open_features(store, record["features"]), reading, method.restore(run.tensors()))
 
 

@@ -23,6 +23,7 @@ from micropref.heads.evaluation.metrics import accuracy, effective_heads, nll
 from micropref.heads.evaluation.scale import choose_scale, scaled_log_probability
 from micropref.heads.evaluation.selection import agreeing_share
 from micropref.heads.fitting.head_pruning import inspect_heads, prune
+from micropref.heads.fitting.no_context import with_no_context
 from micropref.heads.fitting.pair_source import Source, score
 from micropref.heads.fitting.projection import Projection
 from micropref.heads.fitting.settings import FitSetting, Fitted
@@ -125,6 +126,8 @@ def save_outcome(
     """
     assert chosen.mixture is not None
     mixture = chosen.mixture
+    if data.router_input != "prompt":
+        mixture = with_no_context(mixture, data.sources()[0])
     scored = _of_saved(mixture, data)
     hygiene = inspect_heads(scored.margins, scored.cold)
     figures = scored.figures(data.clusters)

@@ -157,7 +157,7 @@ def loader_rates(store: StoreFolder, rounds: int) -> Iterator[dict[str, float]]:
     stream = open_stream(store)
     located = stream.located
     files = vector_files(located.features)
-    used = len(np.unique(np.concatenate([located.chosen, located.rejected, located.router])))
+    used = len(np.unique(np.concatenate([located.chosen, located.rejected, located.router.first])))
     for number in range(rounds):
         forget(files)
         start = time.perf_counter()

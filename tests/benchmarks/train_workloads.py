@@ -19,7 +19,8 @@ from micropref.cache.vectors.opening import planned_features
 from micropref.heads.fitting.fit import CHUNK_SETTINGS, FitPlan, FitSetting, PairTensors
 from micropref.heads.fitting.hardware import resolve_device, resolve_dtype
 from micropref.heads.fitting.initial_weights import initial_weights
-from micropref.heads.fitting.minibatches import Feed, batch_size, training_scales
+from micropref.heads.fitting.minibatches import Feed, batch_size
+from micropref.heads.fitting.scales import training_scales
 from micropref.heads.fitting.solvers import AdamW
 from micropref.heads.fitting.stacked_weights import Stack
 from micropref.pipeline.sources.splits import part_of
@@ -71,7 +72,7 @@ def plain_loop(pairs: PairTensors) -> Callable[[], object]:
     scales = training_scales(pairs)
     model = PlainModel(pairs.width).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    data = TensorDataset(pairs.delta / scales.delta, pairs.router / scales.router)
+    data = TensorDataset(pairs.delta / scales.delta, (pairs.router - scales.centre.float()) / scales.router)
     loader = DataLoader(data, PLAIN_BATCH, shuffle=True, generator=torch.Generator().manual_seed(0))
 
     def epoch() -> None:

@@ -70,3 +70,41 @@ def test_its_runs_are_used_and_others_trained_on_its_vectors(micropref: Any) -> 
     assert trained["record"]["train_pairs"] == 78
     adapted = micropref("adapt", RUN, "--by", "user", "--shots", "1")
     assert adapted["run"].startswith("adapt")
+
+
+@pytest.mark.parametrize("run", [RUN, "route-daffe662"])
+def test_its_runs_that_read_contexts_go_on_reading_context_and_prompt_as_one_text(
+    micropref: Any, tmp_path: Path, run: str
+) -> None:
+    folder = tmp_path / "s" / "runs" / run
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["settings"]["router_input"], "router_reading" in record) == ("context", False)
+    (row,) = micropref("sql", f"FROM runs SELECT router_input WHERE run = '{run}'")
+    assert row["router_input"] == "context+prompt or prompt"
+    query = f"FROM scores SELECT pair_id, head, margin, weight WHERE run = '{run}' ORDER BY ALL"
+    before = micropref("sql", query)
+    shutil.rmtree(folder / "eval")
+    found = micropref("eval", run, "--split", "train")
+    validated = [one for one in found["mixture_accuracy"] if one["part"] == "validation"]
+    right = sum(one["accuracy"] * one["n"] for one in validated) / sum(one["n"] for one in validated)
+    assert right == pytest.approx(record["validation_accuracy"])
+    micropref("eval", run)
+    after = {(one["pair_id"], one["head"]): one for one in micropref("sql", query)}
+    assert all(
+        (one["margin"], one["weight"]) == pytest.approx((again["margin"], again["weight"]), abs=1e-5)
+        for one in before
+        if (again := after[one["pair_id"], one["head"]])
+    )
+    assert len(before) > 0 or run.startswith("route")
+    assert micropref("adapt", run, "--by", "user", "--shots", "1")["run"].startswith("adapt")
+
+
+def test_its_contexts_are_read_by_themselves_once_they_are_embedded(micropref: Any, tmp_path: Path) -> None:
+    trained = micropref("train", "mine", "--k", "2", "--restarts", "1", "--epochs", "2")
+    settings = trained["record"]["settings"]
+    assert (settings["router_input"], trained["record"]["router_reading"]) == ("context+prompt", 2)
+    done = CliRunner().invoke(
+        app, ["train", "mine", "--k", "2", "--router-input", "context", "--store", str(tmp_path / "s")]
+    )
+    assert done.exit_code == 2
+    assert "contexts have no vector of their own" in done.stderr

@@ -16,6 +16,7 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.runs.records import save_run
 from micropref.cache.schemas import LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
 from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.context_keys import add_context_keys
 from micropref.cache.vectors.opening import planned_features
 from micropref.pipeline.sources.splits import part_of
 
@@ -89,9 +90,11 @@ def make_synthetic(
                     "trimmed": False,
                 }
             )  # fmt: skip
+    alone = {group: add(wording[group]) for group in ("a", "b")} if context else {}
     cuts = np.linspace(0, len(keys), shards + 1).astype(int)
     for start, stop in itertools.pairwise(cuts.tolist()):
         features.write_shard(keys[start:stop], np.array(vectors[start:stop]), {})
+    add_context_keys(features, alone)
     folder = store.dataset(name)
     for split in pairs:
         table = pa.Table.from_pylist(pairs[split], PAIR_SCHEMA)

@@ -26,12 +26,14 @@ CONTRACT = {
     "ratings": "data split prompt_id response_id attribute rating",
     "embeddings": "features key role vector",
     "runs": "run parent method data features k lam seed settings created validation_nll validation_accuracy "
-    "train_pairs names note",
+    "train_pairs names note router_input",
     "scores": "run data split part pair_id attribute head margin weight",
     "head_accuracy": "run data split part attribute head n accuracy low high",
     "mixture_accuracy": "run data split part attribute n accuracy low high",
     "best_head": "run data split attribute chosen_on head n accuracy low high",
     "router_weights": "run data split part attribute head mean_weight mean_entropy",
+    "wordings": "data split attribute context pairs in_train",
+    "context_weights": "run data split part context attribute head n mean_weight",
     "budget_curve": "run parent data split seed budget tau attribute n accuracy low high",
     "adaptation": "run parent data split grouped_by method shots groups n accuracy low high nll nll_low nll_high "
     "overconfidence overconfidence_low overconfidence_high gain gain_low gain_high",
@@ -55,6 +57,8 @@ TYPES = {
     "tau": "DOUBLE",
     "best_head": "INTEGER",
     "trimmed": "BOOLEAN",
+    "in_train": "BOOLEAN",
+    "pairs": "BIGINT",
     "settings": "JSON",
     "created": "TIMESTAMP",
     "weight": "FLOAT",
@@ -83,6 +87,7 @@ def put_dataset(root: Path, features: str) -> None:
     texts = {"prompt": "ask | me", "chosen": "yes", "rejected": "no"}
     rows = [
         {**same, **texts, "pair_id": pair, "prompt_id": "q" + pair, "attribute": attribute}
+        | ({"context": "Be kind."} if pair == "p0" else {})
         for pair, attribute in zip(PAIR_IDS, ("tone", "tone", None), strict=True)
     ]
     rating = {"data": "tiny", "split": "train", "prompt_id": "q", "response_id": "r", "attribute": "a", "rating": 4.0}
@@ -205,6 +210,16 @@ def test_every_example_runs_and_finds_rows(store: Path) -> None:
 def test_an_empty_store_has_every_view_without_rows(tmp_path: Path) -> None:
     total = " + ".join(f"(SELECT count(*) FROM {view})" for view in CONTRACT)
     assert rows(tmp_path, f"SELECT {total}") == [(0,)]
+
+
+def test_wordings_and_the_weights_of_their_pairs(store: Path) -> None:
+    assert rows(store, "FROM wordings") == [("tiny", "train", "tone", "Be kind.", 1, True)]
+    weights = "SELECT context, attribute, head, n, mean_weight FROM context_weights WHERE run = 'r1' ORDER BY ALL"
+    of_contexts = [("Be kind.", "tone"), (None, "tone"), (None, None)]
+    assert rows(store, weights) == [(*names, head, 1, 0.5) for names in of_contexts for head in (0, 1)]
+    # Only what a query names is read, and what the view itself counts by.
+    assert rows(store, "SELECT sum(mean_weight) FROM context_weights WHERE run = 'r1'") == [(3.0,)]
+    assert rows(store, "SELECT count(*) FROM wordings WHERE in_train") == [(1,)]
 
 
 def test_scores_are_long_whatever_the_number_of_heads(store: Path) -> None:

@@ -14,11 +14,13 @@ from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors import pair_stream
+from micropref.cache.vectors.context_keys import context_keys
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import LocatedPairs, locate_pairs
 from micropref.cache.vectors.pair_stream import PairStream, stream_pairs
-from micropref.heads.fitting.minibatches import Batch, training_scales
+from micropref.heads.fitting.minibatches import Batch
 from micropref.heads.fitting.pair_source import open_feed, score, source_scales
+from micropref.heads.fitting.scales import training_scales
 from micropref.heads.fitting.settings import PairTensors
 from micropref.heads.mixture import Mixture, Router
 
@@ -26,7 +28,7 @@ Synthetic = Callable[..., str]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=["context", "prompt"])
+@pytest.fixture(params=["context+prompt or prompt", "prompt"])
 def located(
     store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> LocatedPairs:
@@ -182,3 +184,54 @@ def test_damage_found_while_reading_ahead_is_reported(stream: PairStream) -> Non
     shard.write_bytes(shard.read_bytes()[:-2000])
     with pytest.raises(Failure, match=shard.name):
         list(open_feed(stream, True, 64).in_order())
+
+
+def test_every_router_input_is_streamed_as_it_is_in_memory_and_centred(
+    store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = open_features(store, synthetic(store, shards=3, prompts=120))
+    monkeypatch.setattr(pair_stream, "BLOCK_BYTES", 10 * 3 * 16 * 4)
+    monkeypatch.setattr(pair_stream, "WINDOW_BYTES", 60 * 3 * 16 * 4)
+    dataset = open_dataset(store, "toy")
+    columns = ["pair_id", "context", "prompt_key", "context_key"]
+    table = dataset.linked_pairs(features.id, "train", columns)
+    own = dict(context_keys(features).iter_rows())
+
+    def vectors(keys: list[bytes | None]) -> torch.Tensor:
+        there = [key for key in keys if key is not None]
+        found = torch.full((len(keys), 16), torch.nan)
+        found[[key is not None for key in keys]] = torch.from_numpy(
+            features.gather(features.locate(pl.Series(there, dtype=pl.Binary)))
+        )
+        return found
+
+    prompt, joint = vectors(table["prompt_key"].to_list()), vectors(table["context_key"].to_list())
+    alone = vectors([own.get(context) for context in table["context"]])
+    both = torch.cat([alone, prompt], 1)
+    both[alone[:, 0].isnan()] = torch.nan
+    expected = {"context": alone, "context+prompt": joint, "difference": joint - prompt, "context,prompt": both}
+    for reads, rows in expected.items():
+        located = locate_pairs(dataset, features, "train", router_input=reads)
+        loaded = located.load()
+        assert loaded.table["pair_id"].equals(table["pair_id"])
+        torch.testing.assert_close(loaded.router, rows, equal_nan=True)
+        if reads == "context":
+            assert len(loaded.router_inputs) == 3, "two contexts and none"
+        stream = stream_pairs(located)
+        place = {pair_id: row for row, pair_id in enumerate(table["pair_id"])}
+        in_order = rows[[place[pair_id] for pair_id in stream.table["pair_id"]]]
+        scales, memory = source_scales(stream), training_scales(in_memory(stream))
+        mean = in_order[~in_order[:, 0].isnan()].double().mean(0)
+        assert scales.centre is not None
+        assert memory.centre is not None
+        torch.testing.assert_close(scales.centre, mean)
+        torch.testing.assert_close(memory.centre, mean)
+        assert scales.router == pytest.approx(memory.router, rel=1e-6)
+        spread = (in_order - mean)[~in_order[:, 0].isnan()].square().mean().sqrt()
+        assert scales.router == pytest.approx(float(spread), rel=1e-5)
+        for source in (stream, in_memory(stream)):
+            assert source.lacks_contexts
+            plain = torch.cat([routers(one) for one in open_feed(source, True, 64).in_order()])
+            torch.testing.assert_close(plain, in_order, equal_nan=True)
+            centred = [routers(one) for one in open_feed(source, True, 64, centre=scales.centre).in_order()]
+            torch.testing.assert_close(torch.cat(centred), (in_order - mean.float()).nan_to_num(), atol=1e-5, rtol=1e-5)

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from micropref.cache.errors import BadInput, Failure
 from micropref.heads.fitting.fit import FitPlan, FitProgress, FitSetting, Fitted, PairTensors, fit, mean_nll
 from micropref.heads.fitting.initial_weights import as_mixture, initial_weights
-from micropref.heads.fitting.minibatches import batch_indices, batch_size, training_scales
+from micropref.heads.fitting.minibatches import batch_indices, batch_size
+from micropref.heads.fitting.scales import training_scales
 from micropref.heads.fitting.solvers import learning_rate_factor
 from micropref.heads.mixture import Mixture
 
@@ -45,7 +46,7 @@ def plain_adamw(setting: FitSetting, plan: FitPlan) -> Mixture:
     """One setting by autograd, torch.optim.AdamW and a LambdaLR, in float64."""
     scales = training_scales(TRAIN)
     assert TRAIN.router is not None
-    delta, router = TRAIN.delta.double() / scales.delta, TRAIN.router.double() / scales.router
+    delta, router = TRAIN.delta.double() / scales.delta, (TRAIN.router.double() - scales.centre) / scales.router
     parts = initial_weights(setting, delta.shape[1], router.shape[1], torch.float64)
     frozen = ("v2", "b1", "prior") if setting.hidden == 0 else ("prior",)
     learned = {name: part.requires_grad_() for name, part in parts.items() if name not in frozen}

@@ -9,7 +9,8 @@ import torch
 
 from micropref.heads.fitting.initial_weights import Parts, initial_weights
 from micropref.heads.fitting.losses import ABSENT_LOGIT, Penalty, by_autograd, ensemble_formula, mixture_losses
-from micropref.heads.fitting.minibatches import Batch, Scales
+from micropref.heads.fitting.minibatches import Batch
+from micropref.heads.fitting.scales import Scales
 from micropref.heads.fitting.settings import FitSetting
 from micropref.heads.fitting.stacked_weights import Stack
 

@@ -10,9 +10,10 @@ import torch
 
 from micropref.cache.errors import BadInput
 from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit, mean_nll
-from micropref.heads.fitting.minibatches import LEAST_RUNS, SIDE_BY_SIDE, Feed, sharing_runs, training_scales
+from micropref.heads.fitting.minibatches import LEAST_RUNS, SIDE_BY_SIDE, Feed, sharing_runs
 from micropref.heads.fitting.pair_source import score
 from micropref.heads.fitting.projection import principal_components
+from micropref.heads.fitting.scales import training_scales
 from micropref.heads.fitting.segments import ROUND, Segments
 from micropref.heads.methods.base import Pairs
 from micropref.heads.methods.bradley_terry import MixtureModel

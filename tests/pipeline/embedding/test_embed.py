@@ -79,8 +79,9 @@ def test_vectors_are_those_of_the_texts_read_one_at_a_time(
 
 def test_counts_by_hand(run: Callable[..., EmbedReport], write_rows: Write, rows: list[dict[str, Any]]) -> None:
     report = run(write_rows(rows))
-    # 40 prompts, each alone, behind two contexts, and with two responses.
-    assert report.texts == report.texts_embedded == 40 * 5
+    # 40 prompts, each alone, behind two contexts, and with two responses; and the two contexts alone.
+    assert report.texts == report.texts_embedded == 40 * 5 + 2
+    assert report.contexts == 2
     assert report.pairs == 120
     assert report.splits == {"train": 120}
     assert report.users == 7
@@ -420,10 +421,10 @@ def test_an_interrupt_keeps_whole_shards_and_goes_on(
             run(path, packing="padded", tokens_per_batch=8192)
     assert not (store.root / "datasets").exists()
     report = run(path)
-    assert 0 < report.texts_reused < report.texts == 200
-    assert report.texts_embedded + report.texts_reused == 200
+    assert 0 < report.texts_reused < report.texts == 202
+    assert report.texts_embedded + report.texts_reused == 202
     checked = verify(store)
-    assert (checked.problems, checked.vectors, checked.duplicate_vectors) == ([], 200, 0)
+    assert (checked.problems, checked.vectors, checked.duplicate_vectors) == ([], 202, 0)
 
 
 def test_bad_sources_write_nothing(run: Callable[..., EmbedReport], write_rows: Write, store: StoreFolder) -> None:

@@ -92,11 +92,11 @@ def test_figures_are_those_of_the_embedded_data_set(
     assert opened.sql(pairs).equals(embedded.sql(pairs))
     figures = []
     for store in (embedded, opened):
-        run = store.train("mine", k=2, restarts=2, epochs=4).run
+        run = store.train("mine", k=2, restarts=2, epochs=4, router_input="context+prompt").run
         evaluation = store.evaluate(run)
         routed = store.route(run, budget=[2, 4])
         adapted = store.adapt(run, "attribute", shots=[1, 2])
-        swept = store.sweep("mine", k=[1, 2], lam=0.1, seeds=1, epochs=2)
+        swept = store.sweep("mine", k=[1, 2], lam=0.1, seeds=1, epochs=2, router_input="context+prompt")
         compared = store.compare("mine", methods=["single"], seeds=1, shots=2, budget=2)
         diagnosis = store.diagnose("mine", k=2, restarts=1)
         figures.append(

@@ -17,6 +17,7 @@ from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.runs.records import open_run
 from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.context_keys import context_keys
 from micropref.cache.vectors.opening import planned_features
 from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.fitting.settings import FitPlan, FitSetting
@@ -52,7 +53,8 @@ def test_scores_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Syntheti
     evaluation = evaluate(store, run.id)
     state = {name: tensor.double().numpy() for name, tensor in run.tensors().items()}
     features = planned_features(store, {"width": WIDTH, "store_dtype": "float32", "max_length": 8})
-    columns = ["pair_id", "attribute", "prompt_key", "context_key", "chosen_key", "rejected_key"]
+    columns = ["pair_id", "attribute", "context", "chosen_key", "rejected_key"]
+    alone = dict(context_keys(features).iter_rows())
     frame = open_dataset(store, "toy").linked_pairs(features_id, "test", columns)
 
     def vector(key: bytes) -> np.ndarray:
@@ -61,9 +63,10 @@ def test_scores_are_those_of_a_slow_loop(store: StoreFolder, synthetic: Syntheti
     right: dict[str | None, list[float]] = {group: [] for group in GROUPS}
     for row in frame.iter_rows(named=True):
         delta = vector(row["chosen_key"]) - vector(row["rejected_key"])
-        read = vector(row["context_key"] or row["prompt_key"])
-        hidden = np.maximum(state["router.v1"] @ read + state["router.b1"], 0)
-        logits = state["router.v2"] @ hidden + state["router.b2"]
+        logits = state["no_context"]
+        if row["context"] is not None:
+            hidden = np.maximum(state["router.v1"] @ vector(alone[row["context"]]) + state["router.b1"], 0)
+            logits = state["router.v2"] @ hidden + state["router.b2"]
         weights = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         probability = sum(w / (1 + math.exp(-(head @ delta))) for w, head in zip(weights, state["heads"], strict=True))
         right[row["attribute"]].append(float(probability > 0.5))
