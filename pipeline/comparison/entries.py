@@ -11,17 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.choices import RouterInput
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_drm, by_hyre
 from micropref.heads.adaptation.router_refit import RouteSetting, choose_tau, fresh_router, refit_router
-from micropref.heads.evaluation.metrics import correct
 from micropref.heads.methods.base import Adaptable, Model, Need, Pairs
 from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.methods.registry import methods
 from micropref.heads.mixture import Mixture
+from micropref.pipeline.comparison.best_head import of_best_head
 from micropref.pipeline.comparison.ceiling import ceiling
 from micropref.pipeline.comparison.experiment import Experiment
 from micropref.pipeline.comparison.prediction import Prediction
@@ -33,9 +32,6 @@ REFERENCE = "single"
 """The entry that differences are taken to."""
 LEARN_UNITS = ("lore", "pal-a", "pal-b")
 """Methods whose models are Adaptable."""
-
-FOLDS = 5
-"""Of validation prompts, where the scale is chosen for heads that validation pairs chose."""
 
 
 @dataclass(frozen=True)
@@ -139,45 +135,10 @@ def _best_head(method: str, name: str, title: str, *, oracle: bool) -> Entry:
     """Return the row of the head that does best on each attribute: on validation pairs, or on the scored ones."""
 
     def predict(experiment: Experiment) -> list[Prediction]:
-        return [
-            _of_best_head(experiment, method, model, oracle=oracle) for model in experiment.models(method, "prompt")
-        ]
+        return [of_best_head(experiment, method, model, oracle=oracle) for model in experiment.models(method, "prompt")]
 
     chosen = f"{methods()[method].supervision}; head chosen on {'test' if oracle else 'validation'}"
     return Entry(name, title, chosen, predict)
-
-
-def _of_best_head(experiment: Experiment, method: str, model: Model, *, oracle: bool) -> Prediction:
-    needs = methods()[method].needs
-    scored = model.scores(experiment.scored(needs, "prompt")).margins
-    validation = model.scores(experiment.validation(needs, "prompt")).margins
-    groups = experiment.scored_group, experiment.validation_group
-    chosen_on, group = (scored, groups[0]) if oracle else (validation, groups[1])
-    kinds = len(experiment.groups)
-    best = _best_of_groups(chosen_on, group, kinds)
-    of_scored = _of_group(scored, best, groups[0])
-    if oracle:
-        return Prediction(of_scored, _of_group(validation, best, groups[1]))
-    # The pairs that chose a head flatter it: each validation pair is predicted by the head that the other folds choose.
-    fold = experiment.validation(needs, "prompt").clusters % FOLDS
-    held_out = []
-    for number in range(FOLDS):
-        best = _best_of_groups(validation[fold != number], group[fold != number], kinds)
-        held_out.append(_of_group(validation[fold == number], best, group[fold == number]))
-    return Prediction(of_scored, torch.cat(held_out))
-
-
-def _best_of_groups(margins: torch.Tensor, group: torch.Tensor, kinds: int) -> torch.Tensor:
-    """Return the head of the highest accuracy on each group's pairs; a group without pairs takes that of all."""
-    right = correct(F.logsigmoid(margins))
-    accuracies = [(right[group == number] if (group == number).any() else right).mean(0) for number in range(kinds)]
-    return torch.stack(accuracies).argmax(1)
-
-
-def _of_group(margins: torch.Tensor, head: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Return the margins of the head of each pair's group, of pairs that have a group."""
-    rows = torch.nonzero(group >= 0)[:, 0]
-    return margins[rows, head[group[rows]]]
 
 
 def _few_shot(experiment: Experiment, method: str) -> list[Prediction]:

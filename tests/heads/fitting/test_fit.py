@@ -267,7 +267,7 @@ BROKEN[4321, 1] = math.nan
     ("call", "said"),
     [
         (lambda: run(method="mixed"), "method is 'mixed': expected one of mixture, static, single, ensemble"),
-        (lambda: run(k=0), "k is 0: expected a finite number of at least 1"),
+        (lambda: run(k=0), "k is 0: expected at least 1"),
         (lambda: run(lam=-0.1), "lam is -0.1"),
         (lambda: run(lam=math.nan), "lam is nan"),
         (lambda: run(lr=0.0), "lr is 0.0"),
