@@ -1,8 +1,12 @@
 """Whether groups are found on wordings nobody trained on: what the router reads and what is made of its restarts.
 
-Every draw picks wordings and prompts for training anew; the others are tested. Prints a row for each recipe, a mean over
-draws with an interval that resamples draws and wordings, and writes build/bench/wordings.json. Run by
+Every draw picks wordings and prompts for training anew; the others are tested. Prints a row for each recipe, a mean
+over draws with an interval that resamples draws and wordings, and writes build/bench/wordings.json. Run by
 `make bench-wordings`; ARGS=--quick tries it. Vectors are embedded once and kept in --folder.
+
+Shapes: `demo` redraws the demo's choices; `interaction` gives every second topic the opposite taste; `unique` has a
+context of its own in every pair; `shipped` is the demo's own split, and a draw changes the seeds of the restarts only.
+--rule also decides by `wordings_rule.decide` between the first input and the others, in every draw.
 """
 
 from __future__ import annotations
@@ -14,10 +18,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness import BUILD, report
+from harness import BUILD, at_least, report
 from wordings_draws import Draw, Sizes, draw, shipped
 from wordings_measures import Tally, gain
 from wordings_recipes import fitted, read_input, recipes, references
+from wordings_rule import decide
 from wordings_vectors import Vectors, Wordings, load_vectors, read_wordings
 
 from micropref.heads.fitting.settings import FitPlan, FitSetting
@@ -25,6 +30,8 @@ from micropref.pipeline.demo.generate import generate
 
 JOINT = ("joint", "difference")
 HEADS = 5
+CLOSE = 0.005
+"""Nats within which two inputs are as good as each other."""
 
 
 def asked() -> argparse.Namespace:
@@ -34,8 +41,10 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=BUILD / "wordings.json")
     parser.add_argument("--folder", type=Path, default=BUILD / "wordings", help="where vectors are kept")
     parser.add_argument("--backbone", default="minilm", help="as `embed` takes it")
-    parser.add_argument("--pool", default="stated", choices=("stated", "oblique", "demo"), help="where contexts are from")
-    parser.add_argument("--shape", default="demo", choices=("demo", "interaction", "shipped"))
+    parser.add_argument(
+        "--pool", default="stated", choices=("stated", "oblique", "demo"), help="where contexts are from"
+    )
+    parser.add_argument("--shape", default="demo", choices=("demo", "interaction", "unique", "shipped"))
     parser.add_argument("--inputs", default="alone,joint", help="alone, raw, system, empty, references, joint, ...")
     parser.add_argument("--each", default="4", help="wordings a group in train, one or more")
     parser.add_argument("--draws", type=int, default=20)
@@ -47,8 +56,9 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--latent", default="pair")
     parser.add_argument("--restarts", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=240, help="prompts of the demo")
+    parser.add_argument("--rule", action="store_true", help="say what the rule takes, and whether that was right")
     parser.add_argument("--no-centre", action="store_true", help="leave the router's input where it is")
-    parser.add_argument("--no-refit", action="store_true", help="leave the refitted routers out")
+    parser.add_argument("--refit", action="store_true", help="refit routers on the frozen heads too, which takes long")
     return parser.parse_args()
 
 
@@ -63,19 +73,19 @@ def settings(options: argparse.Namespace) -> dict[str, FitSetting]:
 
 
 def run_draw(
-    options: argparse.Namespace, one: Draw, wordings: Wordings, vectors: Vectors, tallies: dict[str, Tally]
+    options: argparse.Namespace, one: Draw, first: int, wordings: Wordings, vectors: Vectors, tallies: dict[str, Tally]
 ) -> None:
-    """Fit and score all recipes on a draw."""
-    found = references(one, vectors, wordings.group)
+    """Fit and score all recipes on a draw, with restarts from the seed `first` on."""
+    found = references(one, vectors)
     for name, share in itertools.product(options.inputs.split(","), options.dropout.split(",")):
         read = read_input(name, one, vectors)
         read = read if options.no_centre else read.centred()
         read = read.dropped(float(share), 0) if float(share) else read
         for what, setting in settings(options).items():
-            seeds = [replace(setting, seed=seed) for seed in range(options.restarts)]
+            seeds = [replace(setting, seed=seed) for seed in range(first, first + options.restarts)]
             models = fitted(one, vectors, read, seeds, FitPlan())
             label = f"{name} {what}" + (f" drop {share}" if float(share) else "")
-            refit = not options.no_refit and name in vectors.forms
+            refit = options.refit and name in vectors.forms
             for recipe, said in recipes(models, one, vectors, read, refit).items():
                 found[f"{label}: {recipe}"] = said
     for label, said in found.items():
@@ -85,28 +95,45 @@ def run_draw(
 def main() -> None:
     options = asked()
     if options.quick:
-        options.draws, options.restarts, options.inputs, options.prompts = 2, 2, "alone,both", 24
+        options.draws, options.restarts, options.inputs, options.prompts = 2, 2, "alone,both", 60
     pool = "demo" if options.shape == "shipped" else options.pool
     wordings = read_wordings(600 if options.shape == "shipped" else options.prompts, pool)
     joint = len(wordings.prompts) if set(options.inputs.split(",")) & set(JOINT) else 0
     references_too = "references" in options.inputs.split(",")
     vectors = load_vectors(wordings, options.backbone, options.folder, joint, references_too)
+    data = generate()
     rows: list[dict[str, Any]] = []
     sizes = Sizes(600, 200, 400) if options.quick else Sizes()
+    decisions: list[dict[str, Any]] = []
     for each in [int(one) for one in options.each.split(",")]:
         tallies: dict[str, Tally] = {}
-        for seed in range(options.first, options.first + options.draws):
-            if options.shape == "shipped":
-                data = generate()
-                one = shipped(wordings, data.train, data.test)
-            else:
-                one = draw(wordings, seed, each, options.shape, sizes, len(wordings.prompts))
+        for number in range(options.first, options.first + options.draws):
             start = time.perf_counter()
-            run_draw(options, one, wordings, vectors, tallies)
-            print(f"{each} a group, draw {seed}: {time.perf_counter() - start:.1f} s", flush=True)
+            if options.shape == "shipped":
+                one, first = shipped(wordings, data.train, data.test), number * options.restarts
+            else:
+                one, first = draw(wordings, number, each, options.shape, sizes, len(wordings.prompts)), 0
+            run_draw(options, one, first, wordings, vectors, tallies)
+            if options.rule:
+                decisions.append({"each": each, "draw": number, **ruled(options, one, vectors, tallies)})
+            print(f"{each} a group, draw {number}: {time.perf_counter() - start:.1f} s", flush=True)
         rows += [{"each": each, "recipe": label, **tally.row()} for label, tally in tallies.items()]
         rows += paired(each, tallies)
-    report(options.out, rows, [], quick=options.quick, options=_plain(options), sizes=asdict(sizes))
+    bars = (
+        [at_least("decided rightly", sum(one["right"] for one in decisions) / len(decisions), 0.9)] if decisions else []
+    )
+    report(
+        options.out, rows, bars, quick=options.quick, options=_plain(options), sizes=asdict(sizes), decisions=decisions
+    )
+
+
+def ruled(options: argparse.Namespace, one: Draw, vectors: Vectors, tallies: dict[str, Tally]) -> dict[str, Any]:
+    """Return what the rule takes of a draw, and whether no input's test NLL is lower by more than CLOSE."""
+    names, (what, setting) = options.inputs.split(","), next(iter(settings(options).items()))
+    decision = decide(one, vectors, names[1:], setting, options.restarts)
+    nll = {name: tallies[f"{name} {what}: merged"].nll[-1] for name in names}
+    right = nll[decision.choice] <= min(nll.values()) + CLOSE
+    return {"choice": decision.choice, "reason": decision.reason, "right": right, "nll": nll}
 
 
 def paired(each: int, tallies: dict[str, Tally]) -> list[dict[str, Any]]:

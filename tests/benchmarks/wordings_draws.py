@@ -13,12 +13,11 @@ from typing import Literal
 import torch
 from wordings_vectors import GROUPS, STYLES, Vectors, Wordings
 
-from micropref.heads.fitting.settings import PairTensors
 from micropref.pipeline.demo import generate as demo
 
 Shape = Literal["demo", "interaction", "unique"]
 """demo: a group has one taste; interaction: on every second topic the taste of its opposite; unique: as demo, and every
-fit pair has a context of its own."""
+pair has a context of its own, a mixture of the vectors of two wordings."""
 RANKS = torch.tensor([[demo.TASTES[group].index(style) for style in STYLES] for group in GROUPS])
 """[groups, styles] place of a style in a group's ranking."""
 OPPOSITE = torch.tensor([GROUPS.index(demo.OPPOSITE[group]) for group in GROUPS])
@@ -45,6 +44,10 @@ class Pairs:
     rejected: torch.Tensor
     group: torch.Tensor
     """Who chose: the context describes this group."""
+    other: torch.Tensor
+    """A second wording of the same group,"""
+    share: torch.Tensor
+    """and how much of it a pair's context has: 0 unless every pair has a context of its own."""
 
     def delta(self, vectors: Vectors) -> torch.Tensor:
         """Return Δ [N, D]."""
@@ -71,15 +74,25 @@ def draw(wordings: Wordings, seed: int, each: int, shape: Shape, sizes: Sizes, p
     for group in range(len(GROUPS)):
         own = torch.nonzero(wordings.group == group).flatten()
         known[own[torch.randperm(len(own), generator=generator)[:each]]] = True
-    part = torch.rand(prompts, generator=generator)
-    test = part < TEST_PROMPTS
-    validation = ~test & (part < TEST_PROMPTS + VALIDATION_PROMPTS)
+    test, validation = _held_prompts(wordings.topic[:prompts], generator)
     made = (
         _pairs(wordings, known, ~test & ~validation, shape, sizes.fit, generator),
         _pairs(wordings, known, validation, shape, sizes.validation, generator),
         _pairs(wordings, ~known, test, shape, sizes.test, generator),
     )
     return Draw(*made)
+
+
+def _held_prompts(topic: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return masks [P] of test and of validation prompts, the same shares of every topic and one at least."""
+    test, validation = torch.zeros(2, len(topic), dtype=torch.bool)
+    for number in topic.unique():
+        own = torch.nonzero(topic == number).flatten()
+        own = own[torch.randperm(len(own), generator=generator)]
+        tested, held = (max(1, round(share * len(own))) for share in (TEST_PROMPTS, VALIDATION_PROMPTS))
+        test[own[:tested]] = True
+        validation[own[tested : tested + held]] = True
+    return test, validation
 
 
 def shipped(wordings: Wordings, rows: list[dict[str, str]], test: list[dict[str, str]]) -> Draw:
@@ -104,7 +117,12 @@ def _of_rows(wordings: Wordings, rows: list[dict[str, str]]) -> Pairs:
         )
         for row in rows
     ]
-    return Pairs(*torch.tensor(numbers).T)
+    return _plain(*torch.tensor(numbers).T)
+
+
+def _plain(context: torch.Tensor, *more: torch.Tensor) -> Pairs:
+    """Return pairs whose contexts are wordings as they are."""
+    return Pairs(context, *more, other=context, share=torch.zeros(len(context)))
 
 
 def _pairs(
@@ -123,11 +141,12 @@ def _pairs(
     group = torch.randint(len(GROUPS), (count,), generator=generator)
     home = torch.rand(count, generator=generator) < demo.HOME_SHARE
     at_home = torch.where(home, group, OPPOSITE[group])
-    context, prompt = torch.empty(2, count, dtype=torch.int64)
+    context, prompt, other = torch.empty(3, count, dtype=torch.int64)
     topic = wordings.topic[: len(prompts)]
     for g in range(len(GROUPS)):
         mine, there = group == g, at_home == g
-        context[mine] = pick(torch.nonzero(contexts & (wordings.group == g)).flatten(), int(mine.sum()))
+        wording = torch.nonzero(contexts & (wordings.group == g)).flatten()
+        context[mine], other[mine] = (pick(wording, int(mine.sum())) for _ in range(2))
         prompt[there] = pick(torch.nonzero(prompts & (topic % len(GROUPS) == g)).flatten(), int(there.sum()))
     taste = group
     if shape == "interaction":
@@ -136,9 +155,7 @@ def _pairs(
     second = (first + torch.randint(1, len(STYLES), (count,), generator=generator)) % len(STYLES)
     ahead = RANKS[taste, second] - RANKS[taste, first]
     agrees = torch.rand(count, generator=generator) < torch.sigmoid(demo.SHARPNESS * ahead)
-    return Pairs(context, prompt, torch.where(agrees, first, second), torch.where(agrees, second, first), group)
-
-
-def tensors(pairs: Pairs, vectors: Vectors, router: torch.Tensor, rows: torch.Tensor) -> PairTensors:
-    """Return pairs as a fit takes them; `rows` of the router's input is the one each pair reads."""
-    return PairTensors(pairs.delta(vectors), router, pairs.context, rows)
+    chosen, rejected = torch.where(agrees, first, second), torch.where(agrees, second, first)
+    if shape != "unique":
+        return _plain(context, prompt, chosen, rejected, group)
+    return Pairs(context, prompt, chosen, rejected, group, other, torch.rand(count, generator=generator))

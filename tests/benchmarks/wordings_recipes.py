@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from wordings_draws import Draw, Pairs
+from wordings_refit import refit_on_wordings
 from wordings_vectors import GROUPS, Vectors
 
-from micropref.heads.adaptation.held_out_wordings import refit_on_wordings
 from micropref.heads.fitting.fit import fit
+from micropref.heads.fitting.merging import MERGED, merge_restarts
 from micropref.heads.fitting.settings import FitPlan, FitSetting, Fitted, PairTensors
 from micropref.heads.mixture import Mixture, pair_log_probability
-
-AVERAGED = 4
-"""Restarts that are averaged, the best by validation."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +45,32 @@ class Input:
 def read_input(name: str, draw: Draw, vectors: Vectors) -> Input:
     """Return a form of the context alone, or joint, difference (joint − prompt), both ([e(c), e(x)]) or prompt."""
     parts = (draw.fit, draw.validation, draw.test)
-    if name in vectors.forms:
-        return Input(vectors.forms[name], *(part.context for part in parts))
     if name == "prompt":
         return Input(vectors.prompts, *(part.prompt for part in parts))
-    count = len(vectors.prompts)
-    code = torch.cat([part.context * count + part.prompt for part in parts])
-    distinct, place = torch.unique(code, return_inverse=True)
-    context, prompt = distinct // count, distinct % count
+    columns = [torch.cat([getattr(part, what) for part in parts]) for what in ("context", "other", "prompt")]
+    share = torch.cat([part.share for part in parts])
+    code = torch.stack([*columns, (share * 2**24).long()])
+    if name in vectors.forms:
+        code[2] = 0
+    (context, other, prompt, _), place = torch.unique(code, dim=1, return_inverse=True)
+    weight = share.new_zeros(len(context)).scatter(0, place, share)[:, None]
+    alone = vectors.forms.get(name, vectors.forms["alone"])
+    rows = torch.lerp(alone[context], alone[other], weight)
     if name == "both":
-        two = (vectors.forms["alone"], vectors.prompts)
-        rows = torch.cat([_unit(one)[at] for one, at in zip(two, (context, prompt), strict=True)], 1)
-    else:
+        split = len(draw.fit.context)
+        rows = torch.cat([_unit(rows, place[:split]), _unit(vectors.prompts, draw.fit.prompt)[prompt]], 1)
+    elif name in ("joint", "difference"):
         assert vectors.joint is not None, "no joint vectors were read"
-        rows = vectors.joint[context, prompt]
+        rows = torch.lerp(vectors.joint[context, prompt], vectors.joint[other, prompt], weight)
         if name == "difference":
             rows = rows - vectors.prompts[prompt]
     return Input(rows, *torch.split(place, [len(part.context) for part in parts]))
 
 
-def _unit(rows: torch.Tensor) -> torch.Tensor:
-    centred = rows - rows.mean(0)
-    return centred / centred.square().mean().sqrt()
+def _unit(rows: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
+    """Return rows of mean 0 and rms 1 over those that fit pairs read."""
+    centred = rows - rows[fit].mean(0)
+    return centred / centred[fit].square().mean().sqrt()
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,14 @@ class Prediction:
 
 def fitted(draw: Draw, vectors: Vectors, read: Input, settings: Sequence[FitSetting], plan: FitPlan) -> list[Fitted]:
     """Fit every setting on a draw."""
+    parts = ((draw.fit, read.fit), (draw.validation, read.validation))
+    train, validation = (part_tensors(pairs, vectors, read, rows) for pairs, rows in parts)
+    return fit(train, validation, settings, plan)
 
-    def part(pairs: Pairs, rows: torch.Tensor) -> PairTensors:
-        return PairTensors(pairs.delta(vectors), read.rows, pairs.context, rows)
 
-    return fit(part(draw.fit, read.fit), part(draw.validation, read.validation), settings, plan)
+def part_tensors(pairs: Pairs, vectors: Vectors, read: Input, rows: torch.Tensor) -> PairTensors:
+    """Return pairs as a fit takes them; `rows` are those of the router's input that they read."""
+    return PairTensors(pairs.delta(vectors), read.rows, pairs.context, rows)
 
 
 def predict(mixture: Mixture, draw: Draw, vectors: Vectors, read: Input) -> Prediction:
@@ -118,20 +123,23 @@ def refitted(mixture: Mixture, draw: Draw, vectors: Vectors, read: Input) -> Mix
 
 
 def recipes(models: Sequence[Fitted], draw: Draw, vectors: Vectors, read: Input, refit: bool) -> dict[str, Prediction]:
-    """Return what is made of a setting's restarts: the best, the mean of the best few, the same with new routers."""
-    ranked = sorted(models, key=lambda one: one.validation_nll)[:AVERAGED]
+    """Return what is made of a setting's restarts: the best, the best few averaged or merged, each with new routers."""
+    ranked = sorted(models, key=lambda one: one.validation_nll)[:MERGED]
     said = [predict(one.mixture, draw, vectors, read) for one in ranked]
-    found = {"best": said[0], f"mean of {AVERAGED}": averaged(said)}
+    merged, _ = merge_restarts(
+        models, part_tensors(draw.validation, vectors, read, read.validation), draw.validation.prompt
+    )
+    found = {"best": said[0], f"mean of {MERGED}": averaged(said), "merged": predict(merged, draw, vectors, read)}
     if refit:
         again = [predict(refitted(one.mixture, draw, vectors, read), draw, vectors, read) for one in ranked]
-        found |= {"best, refit": again[0], f"mean of {AVERAGED}, refit": averaged(again)}
+        found |= {"best, refit": again[0], f"mean of {MERGED}, refit": averaged(again)}
     return found
 
 
-def references(draw: Draw, vectors: Vectors, groups: torch.Tensor) -> dict[str, Prediction]:
+def references(draw: Draw, vectors: Vectors) -> dict[str, Prediction]:
     """Return what knows the groups: one model each, told the group of the test pairs or by a classifier of contexts.
 
-    `groups` [C] are those of the contexts. The classifier, a ridge of softmax regression on e(c), has seen the group of
+    The classifier, a ridge of softmax regression on e(c), has seen the group of
     every training wording: a router that has not can hardly find new wordings better.
     """
     heads = torch.cat([_group_head(draw, vectors, group) for group in range(len(GROUPS))])
@@ -140,14 +148,15 @@ def references(draw: Draw, vectors: Vectors, groups: torch.Tensor) -> dict[str, 
     known = torch.nn.functional.logsigmoid(margins)
     told = known.gather(1, draw.test.group[:, None])[:, 0]
     read = read_input("alone", draw, vectors).centred()
-    said = _classifier(read.rows, torch.unique(read.fit), groups)
+    of_row = torch.zeros(len(read.rows), dtype=torch.int64).scatter(0, read.fit, draw.fit.group)
+    said = _classifier(read.rows, torch.unique(read.fit), of_row)
     even = torch.full((len(GROUPS),), -math.log(len(GROUPS)))
     without = pair_log_probability(margins, even.expand(len(margins), -1))
     empty = torch.zeros(0)
     return {
         "ceiling: told the group": Prediction(told, empty, without),
         "told the training wordings' groups": Prediction(
-            pair_log_probability(margins, said[draw.test.context]), empty, without
+            pair_log_probability(margins, said[read.test]), empty, without
         ),
     }
 

@@ -5,8 +5,8 @@ Letters: N pairs, C contexts, D width of the router's input, K heads, F folds, R
 A router that is fitted with the heads has seen a few wordings of every group, hundreds of times each. It is too sure of
 wordings it has not seen. Here every context has one soft label, what the heads' weights would have to be for its
 pairs. A ridge of softmax regression maps contexts to labels; contexts are held out in turns, and the strength whose
-held-out NLL over the contexts' pairs is lowest is kept. The strongest ridge is the constant weighting, so where contexts
-tell nothing of each other the router says the same for all.
+held-out NLL over the contexts' pairs is lowest is kept. The strongest ridge is the constant weighting, so where
+contexts tell nothing of each other the router says the same for all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from micropref.heads.mixture import Mixture, Router, pair_log_probability
+from micropref.heads.mixture import Mixture, Router
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, math.inf)
 """Ridges to choose among, per mean cross-entropy of inputs whose mean square length is 1."""
@@ -126,7 +126,11 @@ def _standard(contexts: torch.Tensor, pairs: torch.Tensor) -> tuple[torch.Tensor
 
 
 def _ridges(
-    inputs: torch.Tensor, labels: torch.Tensor, pairs: torch.Tensor, constant: torch.Tensor, strengths: tuple[float, ...]
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    pairs: torch.Tensor,
+    constant: torch.Tensor,
+    strengths: tuple[float, ...],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return matrices [R, K, D] and biases [R, K] of the lowest Σ_c share_c CE(label_c, softmax) + ½ strength ‖V‖².
 
