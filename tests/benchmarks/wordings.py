@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import BUILD, at_least, report
-from wordings_draws import Draw, Sizes, draw, shipped
-from wordings_measures import Tally, gain
-from wordings_recipes import fitted, read_input, recipes, references
-from wordings_rule import decide
-from wordings_vectors import Vectors, Wordings, load_vectors, read_wordings
 
 from micropref.heads.fitting.settings import FitPlan, FitSetting
 from micropref.pipeline.demo.generate import generate
+from tests.benchmarks.wordings_draws import Draw, Sizes, draw, shipped
+from tests.benchmarks.wordings_measures import Tally, gain
+from tests.benchmarks.wordings_recipes import fitted, read_input, recipes, references
+from tests.benchmarks.wordings_rule import decide
+from tests.benchmarks.wordings_vectors import Vectors, Wordings, load_vectors, read_wordings
 
 JOINT = ("joint", "difference")
 HEADS = 5

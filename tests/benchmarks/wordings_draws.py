@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from wordings_vectors import GROUPS, STYLES, Vectors, Wordings
 
 from micropref.pipeline.demo import generate as demo
+from tests.benchmarks.wordings_vectors import GROUPS, STYLES, Vectors, Wordings
 
 Shape = Literal["demo", "interaction", "unique"]
 """demo: a group has one taste; interaction: on every second topic the taste of its opposite; unique: as demo, and every
@@ -146,7 +146,9 @@ def _pairs(
     for g in range(len(GROUPS)):
         mine, there = group == g, at_home == g
         wording = torch.nonzero(contexts & (wordings.group == g)).flatten()
-        context[mine], other[mine] = (pick(wording, int(mine.sum())) for _ in range(2))
+        place = torch.randint(len(wording), (int(mine.sum()),), generator=generator)
+        step = torch.randint(1, max(2, len(wording)), place.shape, generator=generator)
+        context[mine], other[mine] = wording[place], wording[(place + step) % len(wording)]
         prompt[there] = pick(torch.nonzero(prompts & (topic % len(GROUPS) == g)).flatten(), int(there.sum()))
     taste = group
     if shape == "interaction":

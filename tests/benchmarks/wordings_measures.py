@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from wordings_draws import Draw
-from wordings_recipes import Prediction
-from wordings_vectors import GROUPS
 
 from micropref.heads.evaluation.metrics import correct, nll, resampled_counts
+from tests.benchmarks.wordings_draws import Draw
+from tests.benchmarks.wordings_recipes import Prediction
+from tests.benchmarks.wordings_vectors import GROUPS
 
 
 @dataclass

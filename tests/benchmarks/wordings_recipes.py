@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from wordings_draws import Draw, Pairs
-from wordings_refit import refit_on_wordings
-from wordings_vectors import GROUPS, Vectors
 
 from micropref.heads.fitting.fit import fit
 from micropref.heads.fitting.merging import MERGED, merge_restarts
 from micropref.heads.fitting.settings import FitPlan, FitSetting, Fitted, PairTensors
 from micropref.heads.mixture import Mixture, pair_log_probability
+from tests.benchmarks.wordings_draws import Draw, Pairs
+from tests.benchmarks.wordings_refit import refit_on_wordings
+from tests.benchmarks.wordings_vectors import GROUPS, Vectors
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from wordings_draws import Draw
-from wordings_recipes import Prediction, fitted, read_input, recipes
-from wordings_vectors import Vectors
 
 from micropref.heads.evaluation.metrics import standard_error
 from micropref.heads.fitting.settings import FitPlan, FitSetting
+from tests.benchmarks.wordings_draws import Draw
+from tests.benchmarks.wordings_recipes import Prediction, fitted, read_input, recipes
+from tests.benchmarks.wordings_vectors import Vectors
 
 DEFAULT = "alone"
 FOLDS = 4
