@@ -2,7 +2,7 @@
 
 The context alone is the default. A form that reads the prompt as well has to be better on validation by more than two
 standard errors, paired and by prompt. Where contexts repeat it must not lose either on wordings that are held out,
-every one once, by more than one standard error over wordings: else the data cannot tell, and the default stays.
+every one once, by more than two standard errors over wordings: else the data cannot tell, and the default stays.
 Validation on known wordings alone takes memory of (context, prompt) for a better form.
 """
 
@@ -25,7 +25,9 @@ FOLDS = 4
 FOLD_RESTARTS = 4
 """Restarts of each fit with contexts held out: there are many fits."""
 ERRORS = 2.0
-"""Standard errors that a form has to be ahead by."""
+"""Standard errors that a form has to be ahead by on validation, and may be behind by on held-out wordings.
+
+Held-out wordings are few and swing: at one standard error the rule refuses forms that win on new wordings."""
 REPEATED = 3
 """Contexts that have more than one fit pair, from which on they are held out."""
 
@@ -57,7 +59,7 @@ def decide(draw: Draw, vectors: Vectors, candidates: Sequence[str], setting: Fit
     gain = _held_out(draw, vectors, best, setting) - _held_out(draw, vectors, DEFAULT, setting)
     error = float(standard_error(gain[:, None], draw.validation.context))
     seen = f"{best} is ahead on validation, {float(gain.mean()):+.3f} ± {error:.3f} nats on held-out wordings"
-    return Decision(best, seen) if gain.mean() > -error else Decision(DEFAULT, f"not decidable: {seen}")
+    return Decision(best, seen) if gain.mean() > -ERRORS * error else Decision(DEFAULT, f"not decidable: {seen}")
 
 
 def _validation(draw: Draw, vectors: Vectors, name: str, setting: FitSetting, restarts: int) -> torch.Tensor:
