@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow bench-embed bench-train bench-cache latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow bench-embed bench-train bench-cache bench-wordings latent theory lint format clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "micropref needs Python 3.11 or newer; set PYTHON=")'
@@ -47,6 +47,9 @@ bench-train: setup ## training on the cache: plain loop, batched, projected, sci
 
 bench-cache: setup ## reading vectors, mapped and decoded, and streaming pairs; ARGS=--quick tries it, --full takes 11 GB
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_cache.py $(ARGS)
+
+bench-wordings: setup ## groups found on wordings nobody trained on: what the router reads; ARGS='--backbone smollm2' changes it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/wordings.py $(ARGS)
 
 latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS="--store DIR" adds real features
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/latent.py $(ARGS)

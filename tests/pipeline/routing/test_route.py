@@ -157,7 +157,8 @@ def test_the_saved_run_has_the_parents_heads_and_evaluates_like_any(store: Store
     assert_frame_equal(largest.select(columns), by_attribute.select(columns))
     assert routed.totals["accuracy"][0] == pytest.approx(evaluate(store, parent).accuracy)
     held = load_pairs(dataset, opened, "train", router_input="context", only=pl.col("part") == "validation")
-    nll = -mixture.log_probability(held.delta, held.router).mean().item()
+    odds = torch.logit(mixture.log_probability(held.delta, held.router).double().exp())
+    nll = -torch.nn.functional.logsigmoid(run.record["scale"] * odds).mean().item()
     assert run.record["validation_nll"] == pytest.approx(nll, abs=1e-5)
 
 
