@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from micropref.heads.evaluation.metrics import standard_error
+from micropref.heads.evaluation.intervals import standard_error
 from micropref.heads.fitting.pair_source import Source, score
 from micropref.heads.fitting.settings import Fitted
 from micropref.heads.mixture import Mixture, Router, pair_log_probability

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from micropref.heads.evaluation.metrics import standard_error
+from micropref.heads.evaluation.intervals import standard_error
 from micropref.heads.fitting.settings import FitPlan, FitSetting
 from tests.benchmarks.wordings_draws import Draw
 from tests.benchmarks.wordings_recipes import Prediction, fitted, read_input, recipes

@@ -98,7 +98,7 @@ def test_memory_decides(store: StoreFolder, synthetic: Synthetic, monkeypatch: p
     monkeypatch.setattr(memory, "BASE", 0)
     monkeypatch.setattr(memory, "PAIR_BYTES", 0)
     monkeypatch.setattr(memory, "VECTOR_BYTES", 0)
-    tight = train(store, "toy", SETTING, plan, TrainOptions(restarts=1, memory=3 * 10**6))
+    tight = train(store, "toy", SETTING, plan, TrainOptions(restarts=1, memory=15 * 10**5))
     assert tight.record["streamed"]
 
 
