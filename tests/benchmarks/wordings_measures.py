@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from micropref.heads.evaluation.metrics import correct, nll, resampled_counts
+from micropref.heads.evaluation.metrics import correct, nll
 from tests.benchmarks.wordings_draws import Draw
 from tests.benchmarks.wordings_recipes import Prediction
 from tests.benchmarks.wordings_vectors import GROUPS
@@ -74,12 +74,19 @@ def gain(one: Tally, other: Tally) -> tuple[float, float, float]:
 def interval(right: torch.Tensor, pairs: torch.Tensor, resamples: int = 1000) -> tuple[float, float]:
     """Return a 95 % interval of Σ right / Σ pairs, both [S, C], from draws and wordings resampled independently."""
     draws, contexts = right.shape
-    of_draws = torch.cat(list(resampled_counts(draws, 0, resamples)))
-    of_contexts = torch.cat(list(resampled_counts(contexts, 1, resamples)))
+    of_draws = _resampled(draws, 0, resamples)
+    of_contexts = _resampled(contexts, 1, resamples)
     sums = ((of_draws @ right) * of_contexts).sum(1)
     counts = ((of_draws @ pairs) * of_contexts).sum(1)
     low, high = torch.quantile(sums / counts, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
+
+
+def _resampled(clusters: int, seed: int, resamples: int) -> torch.Tensor:
+    """Return how often each of `clusters` is drawn in bootstrap samples [resamples, clusters] of all of them."""
+    drawn = torch.randint(clusters, (resamples, clusters), generator=torch.Generator().manual_seed(seed))
+    counts = torch.zeros(resamples, clusters, dtype=torch.float64)
+    return counts.scatter_add_(1, drawn, torch.ones_like(counts))
 
 
 def _mean(values: list[float]) -> float:
