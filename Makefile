@@ -30,8 +30,8 @@ demo: setup ## the whole story on generated data: embed, train, evaluate, query
 demo-causal: smollm2 ## the same on a causal chat model: some minutes, the first time half a minute more to convert it
 	$(BIN)/micropref demo --backbone smollm2
 
-test: setup lint ## lint, types, and the default suite
-	$(BIN)/python -m pytest -q
+test: setup lint ## lint, types, and the default suite, two files at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: smollm2 ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow
