@@ -31,6 +31,7 @@ from micropref.cache.vectors.pair_stream import PairStream, stream_pairs
 from micropref.heads.fitting.hardware import resolve_dtype
 from micropref.heads.fitting.pair_source import open_feed
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.pipeline.api.values import size
 from micropref.pipeline.sources.splits import part_of
 from micropref.pipeline.training.train import TrainOptions, train
 
@@ -185,7 +186,7 @@ def _child(root: Path, memory: str) -> None:
         ends.append(time.perf_counter())
 
     plan = FitPlan(epochs=2, batch=BATCH, patience=0)
-    options = TrainOptions(restarts=8, memory=memory)
+    options = TrainOptions(restarts=8, memory=size(memory))
     done = train(StoreFolder(root), NAME, FitSetting("mixture", 5), plan, options, progress)
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     record = {name: done.record[name] for name in ("streamed", "train_pairs", "validation_pairs", "validation_nll")}
