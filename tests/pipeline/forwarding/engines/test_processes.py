@@ -87,7 +87,7 @@ def test_a_killed_process_is_reported_and_the_next_run_goes_on(tmp_path: Path, r
     one, two = StoreFolder(tmp_path / "one"), StoreFolder(tmp_path / "two")
 
     def kill() -> None:
-        while not list(two.root.rglob("*.parquet")):
+        while not list(two.root.glob("features/*/shards/*.json")):  # a shard is stored once it is committed
             time.sleep(0.001)
         os.kill(min(child.pid for child in multiprocessing.active_children() if child.pid), signal.SIGKILL)
 
@@ -105,7 +105,10 @@ def test_a_killed_process_is_reported_and_the_next_run_goes_on(tmp_path: Path, r
 
 
 def command(store: StoreFolder, source: Path, backbone: Path, *more: str) -> list[str]:
-    code = "from pipeline import text_plan; text_plan.SHARD_TOKENS = 2000; from cli import app; app()"
+    code = (
+        "from micropref.pipeline.embedding import shard_plan; shard_plan.SHARD_TOKENS = 2000; "
+        "from micropref.cli import app; app()"
+    )
     options = ["--name", "mine", "--backbone", str(backbone), "--store", str(store.root), "--dtype", "float32"]
     return [sys.executable, "-c", code, "embed", str(source), *options, "--device", "cpu", *more]
 
@@ -138,7 +141,7 @@ def test_a_killed_command_takes_its_workers_along_and_the_next_goes_on(
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
-        assert "shards are stored; the same command again goes on from there" in stderr
+        assert "stored; the same command again goes on from there" in stderr
         assert "Traceback" not in stderr
     count = -1
     while count != (count := len(list(two.root.rglob("*.parquet")))):
