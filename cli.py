@@ -418,9 +418,9 @@ def ask(
       micropref ask maxmin-1a2b3c4d --replay --by attribute --candidates 40 --n 16
     """
     unused_options = ("user", "answers", "threshold") if replay else ("by", "candidates", "draws")
-    given = ", ".join(f"--{option}" for option in unused_options if _is_given(ctx, option))
+    given = ", ".join(f"`{option}`" for option in unused_options if _is_given(ctx, option))
     if given:
-        raise BadInput(f"{given}: no effect {'with' if replay else 'without'} --replay; leave out one or the other")
+        raise BadInput(f"{given}: no effect {'with' if replay else 'without'} `replay`; leave out one or the other")
     if replay:
         from micropref.pipeline.people.ask_replay import ReplayOptions, replay_policies
         from micropref.pipeline.show.ask import show_replayed

@@ -134,6 +134,7 @@ def resolved_parameters(method: Callable[..., Any]) -> dict[str, inspect.Paramet
     return {name: signature.parameters[name].replace(annotation=hint) for name, hint in hints.items()}
 
 
+@cache
 def documented(method: Callable[..., Any]) -> dict[str, str]:
     """Return what a docstring's section Args says of each argument, on one line."""
     section = (inspect.getdoc(method) or "").partition("Args:\n")[2].partition("\n\n")[0]

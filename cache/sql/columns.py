@@ -13,6 +13,11 @@ NARROWEST = 24
 """Characters that a text keeps at least when it is cut."""
 
 
+def printable(text: str, kept: str = "") -> str:
+    """Return a text without control characters, which could drive a terminal; those of `kept` stay."""
+    return "".join(letter if letter.isprintable() or letter in kept else " " for letter in text)
+
+
 @dataclass(frozen=True)
 class Column:
     """One column, its values already text."""

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from micropref.cache.atomic import write_bytes
 from micropref.cache.choices import TableFormat
 from micropref.cache.errors import BadInput
-from micropref.cache.sql.columns import Column, aligned, cut, fitted, total_width
+from micropref.cache.sql.columns import Column, aligned, cut, fitted, printable, total_width
 
 WIDEST_CELL = 60
 """Characters of a cell in `table`; the other formats never cut."""
@@ -129,7 +129,7 @@ def _cell(value: Any) -> str:
         return str(value).lower()
     text = _text(value)
     assert text is not None
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return printable(text)
 
 
 def _cells(table: pa.Table) -> list[list[str]]:

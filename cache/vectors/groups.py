@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import polars as pl
 import torch
 
@@ -16,16 +18,21 @@ def clusters_of(names: pl.Series) -> torch.Tensor:
     return names.rank("dense").cast(pl.Int64).to_torch()
 
 
+def distinct_contexts(contexts: Iterable[pl.Series]) -> pl.Series:
+    """Return the distinct contexts of all series, as `sides_of` takes them."""
+    return pl.concat([pl.Series(dtype=pl.String), *contexts]).drop_nulls().unique()
+
+
 def sides_of(table: pl.DataFrame, fitted_contexts: pl.Series | None = None) -> dict[str, torch.Tensor]:
     """Return what intervals are over, with a number for each pair [N]: users where any are named, and prompts.
 
-    Also wordings, for figures of a model that reads contexts and was fitted on `fitted_contexts`: a new wording may be
-    misread in all its pairs, while one that was fitted is no draw from many. Pairs that name no user share none, nor do
-    pairs without a new wording.
+    Also wordings, for figures of a model that reads contexts and was fitted on `fitted_contexts` (distinct): a new
+    wording may be misread in all its pairs, while one that was fitted is no draw from many. Pairs that name no user
+    share none, nor do pairs without a new wording.
     """
     names = {"users": table["user"], "prompts": table["prompt_id"]}
     if fitted_contexts is not None:
-        known = table["context"].is_in(fitted_contexts.drop_nulls().unique().implode())
+        known = table["context"].is_in(fitted_contexts.implode())
         names["wordings"] = table["context"].set(known.fill_null(value=False), None)
     return {side: clusters_of(_own_where_missing(one)) for side, one in names.items() if one.null_count() < len(one)}
 

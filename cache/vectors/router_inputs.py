@@ -32,7 +32,7 @@ class RouterPlaces:
     first: Rows
     """Position of the vector that it reads [N]; -1: of a pair without the context that it reads."""
     second: Rows | None = None
-    """Position of the prompt that is subtracted, or stands beside the first [N]; None where one vector is read."""
+    """Position of the prompt that is subtracted, or stands next to the first [N]; None where one vector is read."""
 
     def __len__(self) -> int:
         return len(self.first)

@@ -79,6 +79,7 @@ class _WorkingModel:
 
     @classmethod
     def of(cls, residuals: Residuals, cluster: torch.Tensor) -> _WorkingModel:
+        """Return the model of clusters [N], from what each has of every group."""
         kinds, weights = len(residuals.sizes), residuals.weights
         number = int(cluster.max()) + 1
         cells = torch.bincount(cluster * kinds + residuals.group, minlength=number * kinds)
@@ -116,7 +117,7 @@ class _WorkingModel:
         return (product * product.T).sum() + diagonal.sum()
 
     def correlation(self, squares: torch.Tensor, residuals: Residuals) -> torch.Tensor:
-        """Return ρ [C] that makes Σ_g s_g² as large as expected beside Σ_i (ω e)², within [0, 1]."""
+        """Return ρ [C] that makes Σ_g s_g² as large as expected next to Σ_i (ω e)², within [0, 1]."""
         weights, sizes = residuals.weights, residuals.sizes
         mates = self.counts.square().sum(0)
         ends = [torch.where(fitted.isinf(), 0.0, fitted).sum() for _, fitted in map(self.variances, (0.0, 1.0))]

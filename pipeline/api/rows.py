@@ -18,10 +18,9 @@ def as_paths(source: Any, folder: Path) -> list[Path]:
     Rows are a list of dicts or a table of Polars, pandas, Arrow or `datasets`. Their file is named by its content, so
     that the same rows given again are the same source. Raises BadInput for anything else.
     """
-    if isinstance(source, str | Path):
-        return [Path(source)]
-    if isinstance(source, list | tuple) and source and all(isinstance(one, str | Path) for one in source):
-        return [Path(one) for one in source]
+    paths = given_paths(source)
+    if paths:
+        return paths
     lines = "".join(_line(number, row) for number, row in enumerate(_rows(source), 1))
     if not lines:
         raise BadInput("source: found no rows; expected a path, or rows such as {'prompt': ..., 'chosen': ..., ...}")
@@ -29,6 +28,22 @@ def as_paths(source: Any, folder: Path) -> list[Path]:
     if not path.is_file():
         write_bytes(path, lines.encode())
     return [path]
+
+
+def given_paths(source: Any) -> list[Path]:
+    """Return the files of a source that is a path or several; none where it is rows."""
+    if isinstance(source, str | Path):
+        return [Path(source)]
+    if isinstance(source, list | tuple) and all(isinstance(one, str | Path) for one in source):
+        return [Path(one) for one in source]
+    return []
+
+
+def row_fields(number: int, row: Any) -> Mapping[str, Any]:
+    """Return a row that is a dict. Raises BadInput naming the `number` of one that is not."""
+    if not isinstance(row, Mapping):
+        raise BadInput(f"source, row {number}: found a {type(row).__name__}; expected a dict")
+    return row
 
 
 def _rows(source: Any) -> Iterator[Mapping[str, Any]]:
@@ -48,10 +63,9 @@ def _rows(source: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _line(number: int, row: Any) -> str:
-    if not isinstance(row, Mapping):
-        raise BadInput(f"source, row {number}: found a {type(row).__name__}; expected a dict")
+    fields = row_fields(number, row)
     try:
-        return json.dumps(dict(row), ensure_ascii=False, default=_plain) + "\n"
+        return json.dumps(dict(fields), ensure_ascii=False, default=_plain) + "\n"
     except TypeError as error:
         raise BadInput(f"source, row {number}: {error}; expected texts, numbers, lists and dicts") from None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from micropref.cache.atomic import publish, staged_file
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import digest_file
+from micropref.pipeline.api.rows import given_paths, row_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,10 +23,9 @@ def as_vector_paths(source: Any, folder: Path) -> list[Path]:
     Rows are a list of dicts or a table of Polars, pandas, Arrow or `datasets`. Their file is named by its content, so
     that the same table given again is the same source. Raises BadInput for anything else.
     """
-    if isinstance(source, str | Path):
-        return [Path(source)]
-    if isinstance(source, list | tuple) and source and all(isinstance(one, str | Path) for one in source):
-        return [Path(one) for one in source]
+    paths = given_paths(source)
+    if paths:
+        return paths
     table = _table(source)
     if not table.num_rows:
         raise BadInput("source: found no rows; expected a path, or rows with texts and vectors")
@@ -65,9 +65,8 @@ def _table(source: Any) -> pa.Table:
 
 
 def _row(number: int, row: Any) -> dict[str, Any]:
-    if not isinstance(row, Mapping):
-        raise BadInput(f"source, row {number}: found a {type(row).__name__}; expected a dict")
-    return {name: value.numpy() if hasattr(value, "detach") else value for name, value in row.items()}
+    fields = row_fields(number, row)
+    return {name: value.numpy() if hasattr(value, "detach") else value for name, value in fields.items()}
 
 
 def _plain(field: pa.Field) -> pa.Field:

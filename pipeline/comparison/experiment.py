@@ -18,7 +18,7 @@ from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
-from micropref.cache.vectors.groups import sides_of
+from micropref.cache.vectors.groups import distinct_contexts, sides_of
 from micropref.cache.vectors.opening import only_features
 from micropref.cache.vectors.pair_features import has_contexts
 from micropref.cache.vectors.router_inputs import contexts_to_read
@@ -132,8 +132,8 @@ class Experiment:
         """Return the contexts that a method may have been fitted on."""
         seen = self._seen("context")
         if self._budget_in_train:
-            return seen
-        return pl.concat([seen, self.table[self.budget_rows.flatten().numpy()]["context"]])
+            return distinct_contexts([seen])
+        return distinct_contexts([seen, self.table[self.budget_rows.flatten().numpy()]["context"]])
 
     @cached_property
     def validation_group(self) -> torch.Tensor:

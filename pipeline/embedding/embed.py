@@ -37,7 +37,7 @@ from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.worker import Job
 from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sources.ingest import SourceOptions, covered, doubled_stems
+from micropref.pipeline.sources.ingest import SourceOptions, known_parts
 from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
@@ -63,8 +63,7 @@ def embed(
     """
     start = time.monotonic()
     dataset = open_to_fill(store, name, announce)
-    doubled = doubled_stems(dataset, sources.splits)
-    known = {path: covered(dataset, path, sources, doubled) for path in dict.fromkeys(paths)}
+    known = known_parts(dataset, paths, sources)
     place = choose_engine(engine, options)
     options = place.resolve(options)
     backbone, tokenizer = _load(options, place, plan_only=plan_only)

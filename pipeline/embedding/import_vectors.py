@@ -44,7 +44,7 @@ from micropref.pipeline.embedding.vector_rows import (
 from micropref.pipeline.options import StoreDtype
 from micropref.pipeline.progress import Announce, progress_bar
 from micropref.pipeline.sources.files import source_files
-from micropref.pipeline.sources.ingest import SourceOptions, covered, doubled_stems
+from micropref.pipeline.sources.ingest import SourceOptions, known_parts
 from micropref.pipeline.sources.pairs import PreferencePair
 from micropref.pipeline.sources.rows import is_blank
 
@@ -56,7 +56,7 @@ SHARD_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a user says of his vectors."""
+    """What a user says of the vectors."""
 
     backbone_name: str
     """What made them."""
@@ -148,8 +148,7 @@ def import_vectors(
     start = time.monotonic()
     files = look_at(paths)
     dataset = open_to_fill(store, name, announce)
-    doubled = doubled_stems(dataset, sources.splits)
-    known = {path: covered(dataset, path, sources, doubled) for path in dict.fromkeys(paths)}
+    known = known_parts(dataset, paths, sources)
     features, damaged = whole_features(store, options.record(files))
     for line in damaged.values():
         announce(f"{line}; what it held is stored again where these files have it")

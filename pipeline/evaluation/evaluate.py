@@ -97,7 +97,7 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     lowest = float(evaluated["accuracy"].to_numpy().min())
     seen = None
     if fitted.reading.contexts:
-        seen = compare_wordings(frame, set(known.drop_nulls()), scores.log_probability())
+        seen = compare_wordings(frame, set(known), scores.log_probability())
     return Evaluation(
         run=run.id,
         data=dataset.name,

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-WIDTH = 80
+from micropref.pipeline.show.lines import WIDTH
+
 NAME_WIDTH = 26
 MOST_LISTED = 12
 """Values of a list that are shown; the others are counted."""
@@ -35,7 +36,7 @@ def as_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "-", True: "yes", False: "no"}[value]
     if isinstance(value, str):
-        return printable(value) if value.isprintable() else json.dumps(value, ensure_ascii=False)
+        return value if value.isprintable() else json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):
         return f"{value:.4f}" if 0.001 <= abs(value) < 1e6 else f"{value:g}"
     if isinstance(value, dict):
@@ -46,11 +47,6 @@ def as_text(value: Any) -> str:
         shown = [f"({as_text(one)})" if isinstance(one, list | tuple) else as_text(one) for one in value[:MOST_LISTED]]
         return apart.join([*shown, *more]) or "none"
     return str(value)
-
-
-def printable(text: str) -> str:
-    """Return a text of a user's without what could drive a terminal; lines stay lines."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
 
 
 def size_of(count: int) -> str:

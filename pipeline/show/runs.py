@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.cache.maintenance.description import Difference, RunDescription, Shown
     from micropref.cache.maintenance.removal import Removal
-from micropref.pipeline.show.entries import NAME_WIDTH, WIDTH, as_text, printable, show_entries, show_row, size_of
+from micropref.cache.sql.columns import printable
+from micropref.pipeline.show.entries import NAME_WIDTH, as_text, show_entries, show_row, size_of
 from micropref.pipeline.show.figures import counted
+from micropref.pipeline.show.lines import WIDTH
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ def show_named(named: Named) -> str:
 
 def show_noted(noted: Noted) -> str:
     """Return the note of a run."""
-    return f"run {noted.run} has no note\n" if noted.note is None else f"{printable(noted.note)}\n"
+    if noted.note is None:
+        return f"run {noted.run} has no note\n"
+    return printable(noted.note, kept="\n") + "\n"
 
 
 def show_runs(shown: Shown) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from micropref.cache.sql.columns import GAP, Column, aligned, cut, total_width
+from micropref.cache.sql.columns import GAP, Column, aligned, cut, printable, total_width
 from micropref.pipeline.show.lines import WIDTH, paragraphs
 
 LONGEST_NAME = 28
-"""Characters of a row's name before it is shortened; the whole of it stands beneath the table."""
+"""Characters of a row's name before it is shortened; the whole of it stands below the table."""
 LONGEST_TEXT = 40
 """Characters of any other text, likewise."""
 
@@ -41,7 +41,7 @@ def _columns(rows: Sequence[dict[str, Any]], shorten: Callable[[str, int], str],
         values = [row[name] for row in rows]
         most = LONGEST_NAME if place < keys else LONGEST_TEXT
         cells = tuple(shorten(_cell(value), most) for value in values)
-        columns.append(_headed(Column(shorten(_printable(name), LONGEST_NAME), cells, all(map(_is_figure, values)))))
+        columns.append(_headed(Column(shorten(printable(name), LONGEST_NAME), cells, all(map(_is_figure, values)))))
     return columns
 
 
@@ -52,18 +52,13 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4f}" if isinstance(value, float) else _printable(str(value))
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
 def start_of(text: str, width: int = 32) -> str:
     """Return a text's first line, cut where it is longer."""
     first, _, rest = text.strip().partition("\n")
     return first if len(first) <= width and not rest else f"{first[: width - 1]}…"
-
-
-def _printable(text: str) -> str:
-    """Return a text as one line: control characters could drive a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _is_figure(value: Any) -> bool:

@@ -98,6 +98,12 @@ def _check_contexts(source: Source, contexts: Mapping[str, tuple[str, ...]], pat
         )
 
 
+def known_parts(dataset: Dataset, paths: Sequence[Path], options: SourceOptions) -> dict[Path, list[Commit]]:
+    """Return, for each distinct source, the parts that hold it already; none where it has to be read."""
+    doubled = _doubled_stems(dataset, options.splits)
+    return {path: covered(dataset, path, options, doubled) for path in dict.fromkeys(paths)}
+
+
 def covered(dataset: Dataset, path: Path, options: SourceOptions, doubled: Container[str] = ()) -> list[Commit]:
     """Return the parts that already hold all this source would give, none where it has to be read.
 
@@ -118,7 +124,7 @@ def covered(dataset: Dataset, path: Path, options: SourceOptions, doubled: Conta
     return parts if all(_suffices(part, options) and part.stem not in doubled for part in parts) else []
 
 
-def doubled_stems(dataset: Dataset, splits: Sequence[str]) -> set[str]:
+def _doubled_stems(dataset: Dataset, splits: Sequence[str]) -> set[str]:
     """Return the stems of parts that share pair ids with another: reading either of the two again numbers it again."""
     found = (both for split in splits for both in dataset.doubled(split))
     return {part.stem for both in found for part in (both.first, both.second)}

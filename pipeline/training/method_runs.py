@@ -16,6 +16,7 @@ from micropref.cache.runs.records import Run, open_run, save_run
 from micropref.cache.runs.records import router_input as router_input_of
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.groups import distinct_contexts
 from micropref.cache.vectors.opening import open_features
 from micropref.heads.methods.base import MethodOptions, Model
 from micropref.heads.methods.registry import methods
@@ -67,19 +68,19 @@ def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
 
 
 def fitted_contexts(store: StoreFolder, run: Run) -> pl.Series:
-    """Return the contexts that a run was fitted on; those of a data set that is gone are not known."""
+    """Return the distinct contexts that a run was fitted on; those of a data set that is gone are not known."""
     budget, name = run.budget(), run.record["data"]
     if budget is not None:
         before = fitted_contexts(store, open_run(store, run.record["parent"]))
-        return pl.concat([before, read_table(budget, "budget", ["context"])["context"]])
+        return distinct_contexts([before, read_table(budget, "budget", ["context"])["context"]])
     settings = run.record["settings"]
     if (settings["router_input"], settings["reward_input"]) == ("prompt", "plain") or name not in store.names(
         "datasets"
     ):
-        return pl.Series(dtype=pl.String)
+        return distinct_contexts([])
     dataset = open_dataset(store, name)
     parts = dataset.of_split(TRAIN) if TRAIN in dataset.splits() else []
-    return pl.concat([pl.Series(dtype=pl.String), *(read_table(one, "pairs", ["context"])["context"] for one in parts)])
+    return distinct_contexts(read_table(one, "pairs", ["context"])["context"] for one in parts)
 
 
 @holds(data="name")

@@ -52,7 +52,7 @@ class Machine:
 
         """
 
-    def mend(self, *, mode: Literal["slow", "fast"] = "slow") -> None:
+    def repair(self, *, mode: Literal["slow", "fast"] = "slow") -> None:
         """Repair something.
 
         Args:
@@ -118,7 +118,7 @@ def test_help_is_what_the_docstring_says() -> None:
 
 
 def test_help_of_one_method_may_be_that_of_another() -> None:
-    (mode,) = CommandOptions(Machine.mend, Machine, {}).parameters()
+    (mode,) = CommandOptions(Machine.repair, Machine, {}).parameters()
     assert mode.annotation.__metadata__[0].help == "fast or not."
 
 

@@ -362,6 +362,14 @@ def overlapping(write_rows: Callable[..., Path]) -> list[str]:
     return [str(write_rows(rows[start : start + 10], f"{start}.jsonl")) for start in (0, 4)]
 
 
+@pytest.fixture
+def cached(command: Callable[..., Any], overlapping: list[str]) -> list[str]:
+    """Return both sources, their vectors stored by other data sets: commands that embed both then commit at once."""
+    for name, source in zip("ab", overlapping, strict=True):
+        command("embed", source, "--name", name)
+    return overlapping
+
+
 def embed_at_once(store: StoreFolder, backbone: Path, sources: list[Any], patch: pytest.MonkeyPatch) -> None:
     """Embed sources in threads that wait for each other before they first commit pairs."""
     barrier, real, met = threading.Barrier(len(sources)), parts.write_part, threading.local()
@@ -383,15 +391,12 @@ def embed_at_once(store: StoreFolder, backbone: Path, sources: list[Any], patch:
 
 def test_writers_at_the_same_moment_give_no_pair_id_twice(
     store: StoreFolder,
-    command: Callable[..., Any],
     tiny_backbone: Callable[..., Path],
-    overlapping: list[str],
+    cached: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, source in zip("ab", overlapping, strict=True):
-        command("embed", source, "--name", name)  # so that all vectors are there, and both commit at once
     monkeypatch.setattr(parts, "PAUSE_S", 0.05)
-    embed_at_once(store, tiny_backbone("bert"), overlapping, monkeypatch)
+    embed_at_once(store, tiny_backbone("bert"), cached, monkeypatch)
     ids = pair_ids(store, "mine")
     assert len(ids) == len(set(ids)) == 20
     assert sum(not pair_id.endswith("-0") for pair_id in ids) == 6
@@ -402,24 +407,22 @@ def test_doubled_pair_ids_are_reported_and_repaired(
     store: StoreFolder,
     command: Callable[..., Any],
     tiny_backbone: Callable[..., Path],
-    overlapping: list[str],
+    cached: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, source in zip("ab", overlapping, strict=True):
-        command("embed", source, "--name", name)
     with monkeypatch.context() as patch:
         patch.setattr(parts, "_clashes", lambda *_: False)  # as if both were killed before they looked again
-        embed_at_once(store, tiny_backbone("bert"), overlapping, patch)
+        embed_at_once(store, tiny_backbone("bert"), cached, patch)
     assert len(set(pair_ids(store, "mine"))) == 14
     (line,) = verify(store).problems
     assert "data set 'mine', split 'train': 6 pair ids stand in two sources, " in line
-    assert f"`micropref embed {overlapping[0]} --name mine`" in line or f"embed {overlapping[1]} --name mine`" in line
-    again = command("embed", overlapping[0], "--name", "mine")
+    assert f"`micropref embed {cached[0]} --name mine`" in line or f"embed {cached[1]} --name mine`" in line
+    again = command("embed", cached[0], "--name", "mine")
     assert again.exit_code == 0
     assert len(set(pair_ids(store, "mine"))) == 20
     assert verify(store).problems == []
     before = contents(store.root)
-    assert command("embed", *overlapping, "--name", "mine").exit_code == 0
+    assert command("embed", *cached, "--name", "mine").exit_code == 0
     assert contents(store.root) == before
 
 
@@ -523,17 +526,15 @@ def test_one_source_embedded_by_several_at_once_stands_once(
     store: StoreFolder,
     command: Callable[..., Any],
     tiny_backbone: Callable[..., Path],
-    overlapping: list[str],
+    cached: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, source in zip("ab", overlapping, strict=True):
-        command("embed", source, "--name", name)
     monkeypatch.setattr(parts, "PAUSE_S", 0.05)
-    first, second = overlapping
+    first, second = cached
     embed_at_once(store, tiny_backbone("bert"), [[first, second], [second], [second, first]], monkeypatch)
-    assert sorted(part.record["source"] for part in open_dataset(store, "mine").parts) == sorted(overlapping)
+    assert sorted(part.record["source"] for part in open_dataset(store, "mine").parts) == sorted(cached)
     assert len(set(pair_ids(store, "mine"))) == len(pair_ids(store, "mine")) == 20
-    command("embed", *overlapping, "--name", "mine")
+    command("embed", *cached, "--name", "mine")
     assert verify(store).problems == []
 
 

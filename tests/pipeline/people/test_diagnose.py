@@ -44,11 +44,11 @@ def shuffled(parts: Parts, seed: int) -> Parts:
 
 def diluted(parts: Parts, share: float, seed: int) -> Parts:
     """Deal the users of so large a share of the pairs out anew."""
-    dealt = shuffled(parts, seed)
+    others = shuffled(parts, seed)
     chosen = [pl.Series(np.random.default_rng(seed).random(len(part)) < share) for part in parts]
     mixed = [
         replace(part, table=part.table.with_columns(user=other.table["user"].zip_with(mask, part.table["user"])))
-        for part, other, mask in zip(parts, dealt, chosen, strict=True)
+        for part, other, mask in zip(parts, others, chosen, strict=True)
     ]
     return mixed[0], mixed[1], mixed[2]
 
