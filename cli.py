@@ -382,6 +382,32 @@ def adapt(
     return readable(replayed, show_online(replayed, call.store.folder))
 
 
+@_command(
+    Store.score,
+    source=Form(metavar="INPUT", kind=str),
+    out=Form("--out", metavar="FILE", short="-o", kind=str),
+    pass_=Form("--pass"),
+    weights=Form(metavar="W,W,...", kind=str, parse=_numbers("weights", float)),
+)
+def score(call: _Call) -> Any:
+    """Give new responses a reward.
+
+    A row has prompt and response, prompt and responses (a list), or chosen and rejected.
+
+    \b
+    Example:
+      micropref score mixture-1a2b3c4d candidates.jsonl -o scored.jsonl --context "Be brief."
+      micropref score mixture-1a2b3c4d candidates.jsonl --best-of --user ann
+    """
+    if call.as_json and call.arguments["out"] == "-":
+        raise BadInput("out is -: with `as_json` the report goes to standard output; give a file")
+    report = call.store.score(**call.arguments)
+    if call.as_json or call.arguments["out"] != "-":
+        return report
+    _announce(f"{report!r}")
+    return None
+
+
 @app.command()
 def ask(
     ctx: typer.Context,

@@ -40,6 +40,8 @@ class Form:
     """Such as `--format`; None: made of the argument's name, or none where Python takes the argument by position."""
     metavar: str | None = None
     """Shown for the value in the help; None: typer's choice."""
+    short: str | None = None
+    """Such as `-o`, besides the flag."""
     help: str | None = None
     """None: what the docstring says of the argument."""
     kind: Any = None
@@ -109,7 +111,7 @@ class CommandOptions:
         if default is None and type(None) not in get_args(kind):
             kind = kind | None
         if form.flag:
-            info: Any = typer.Option(form.flag, **told)
+            info: Any = typer.Option(form.flag, *filter(None, [form.short]), **told)
         else:
             info = typer.Argument(**told | {"metavar": form.metavar or name.upper()})
         return argument.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info], default=default)

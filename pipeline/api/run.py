@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import polars as pl
 
+    from micropref.pipeline.api.scorer import Scorer
+    from micropref.pipeline.options import DeviceName
+
 
 class Run:
     """A fitted model and how it came to be. `Store.run` opens one.
@@ -76,6 +79,24 @@ class Run:
             raise BadInput(f"run {self.id}: method {self._run.record['method']} has no reward heads (there: {there})")
         heads: npt.NDArray[np.float32] = tensors["heads"].float().numpy()
         return heads
+
+    def scorer(
+        self, *, backbone: str | None = None, device: DeviceName = "auto", trust_remote_code: bool = False
+    ) -> Scorer:
+        """Load the run's backbone to score new texts.
+
+        Args:
+            backbone: where it lies now; None: where it was when the run's features were embedded.
+            device: where it computes.
+            trust_remote_code: whether its own Python code may run.
+
+        Raises:
+            BadInput: where it is not there or another one, or the run's heads reward no response by itself.
+
+        """
+        from micropref.pipeline.api.scorer import Scorer
+
+        return Scorer(self._folder, self.id, backbone=backbone, device=device, trust_remote_code=trust_remote_code)
 
     def table(self, name: str) -> pl.DataFrame:
         """Return the run's rows of a view: head_accuracy, mixture_accuracy, best_head or router_weights.

@@ -1,0 +1,82 @@
+"""`Store.score` and what `Run.scorer` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from micropref.pipeline.api.checks import checked
+from micropref.pipeline.api.opened import OpenedStore
+from micropref.pipeline.api.reports import readable
+from micropref.pipeline.api.run import Run
+from micropref.pipeline.api.values import run_id
+from micropref.pipeline.options import DeviceName, PassName
+
+if TYPE_CHECKING:
+    from micropref.pipeline.rewards.scoring.score import ScoreReport
+
+
+class Scoring(OpenedStore):
+    """Rewards of new texts."""
+
+    @checked
+    def score(
+        self,
+        run: str | Run,
+        source: str | Path,
+        out: str | Path = "-",
+        *,
+        context: str | None = None,
+        attribute: str | None = None,
+        user: str | None = None,
+        weights: Sequence[float] | None = None,
+        best_of: bool = False,
+        backbone: str | None = None,
+        device: DeviceName = "auto",
+        pass_: PassName = "auto",  # noqa: S107 - no password
+        tokens_per_batch: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> ScoreReport:
+        """Give new responses a reward: r = Σ_k π_k w_k · e, by the run's own weights or for one taste.
+
+        A row has `prompt` and `response`, `prompt` and a list `responses`, or `chosen` and `rejected`; its own
+        `context` and `user` go before those given here. It is written with `reward`, `heads` [K], `weights` [K] and,
+        where responses are compared, `p_chosen` and `best`; a response that cannot be scored has the reward null and
+        a `reason`.
+
+        Args:
+            run: the run, one of its names, or its id; also what `adapt` made.
+            source: .jsonl, .csv or .parquet file or folder; - is JSON Lines on standard input.
+            out: .jsonl, .csv or .parquet file; - is JSON Lines on standard output.
+            context: sentence that says what is wanted, for rows without one.
+            attribute: attribute of the run's data, whose mean weights are taken.
+            user: person the run has weights for, for rows without one.
+            weights: weights of the heads themselves.
+            best_of: write the best response to each prompt only; rows of one prompt are neighbours.
+            backbone: where the backbone lies now; None: where it was when the run's features were embedded.
+            device: where the backbone computes.
+            pass_: how texts are put together for the backbone.
+            tokens_per_batch: tokens of a batch, padding included; None: what is good for the device.
+            trust_remote_code: whether the backbone's own Python code may run.
+
+        Returns:
+            What was scored and what was not, and why.
+
+        Raises:
+            BadInput: for a run without such heads, an unknown taste, and a file without responses.
+
+        Example:
+            store = Store("data")
+            trained = store.train("mine", k=5)
+            store.score(trained.run, "candidates.jsonl", "scored.jsonl")
+
+        """
+        from micropref.pipeline.rewards.scoring import score as stage
+        from micropref.pipeline.rewards.scoring.taste import Taste
+        from micropref.pipeline.show.score import show_scored
+
+        taste = Taste(context, attribute, user, None if weights is None else tuple(weights))
+        options = stage.ScoreOptions(taste, best_of, backbone, device, pass_, tokens_per_batch, trust_remote_code)
+        report = stage.score(self._store, run_id(run), str(source), str(out), options, self._announce)
+        return readable(report, show_scored(report))

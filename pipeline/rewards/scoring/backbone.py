@@ -1,0 +1,86 @@
+"""The backbone that made a run's features, loaded to read new texts exactly as it read those."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from micropref.cache.errors import BadInput
+from micropref.cache.vectors.features import Features
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.options import PINNED_DATE, DeviceName, PoolingName
+from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
+
+STORED_AS = ("store_dtype", "layout_version")
+"""Settings of features that say how vectors are kept, not how they are made."""
+
+
+def load_backbone(
+    features: Features,
+    *,
+    backbone: str | None = None,
+    device: DeviceName = "auto",
+    trust_remote_code: bool = False,
+) -> tuple[Backbone, PairTokenizer]:
+    """Load the backbone of some features, and the tokenizer that reads texts as theirs were read.
+
+    `backbone` says where it lies now; None: where it was when they were embedded. Raises BadInput where it is not
+    there, is another one, or where the vectors were imported and nothing here can make more of them.
+    """
+    settings, about = features.settings, features.about()
+    if features.imported is not None:
+        raise BadInput(
+            f"features {features.id} were imported (made by {features.imported!r}): no backbone here reads new texts "
+            "as theirs were read; score in the place that made them, with the run's heads"
+        )
+    name = backbone or about.get("name")
+    if name is None:
+        raise BadInput(f"features {features.id} do not say which backbone made them: give `backbone`")
+    if settings["trust_remote_code"] and not trust_remote_code:
+        raise BadInput(f"backbone {name} runs its own Python code: allow it with `trust_remote_code`")
+    revision = about.get("revision") if backbone is None else None
+    loaded = Backbone.load(
+        name,
+        dtype=settings["dtype"],
+        device=device,
+        pooling=_pooling(settings),
+        max_length=settings["max_length"],
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    tokenizer = loaded.pair_tokenizer(_tokenizing(settings))
+    found = {**loaded.settings(), **tokenizer.settings(), "width": loaded.width}
+    _check_same(features, name, found)
+    return loaded, tokenizer
+
+
+def _tokenizing(settings: dict[str, Any]) -> Tokenizing:
+    return Tokenizing(
+        max_length=settings["max_length"],
+        template="auto" if settings["template"] == "pair" else settings["template"],
+        overlong=settings["overlong"],
+        context_template=settings["context_template"],
+        date=settings.get("date") or PINNED_DATE,
+    )
+
+
+def _pooling(settings: dict[str, Any]) -> PoolingName:
+    """Return the option that comes to the recorded pooling: a record says what it came to."""
+    recorded = settings["pooling"]
+    named: dict[str, PoolingName] = {"last": "last", "mean": "mean"}
+    return "auto" if recorded["normalize"] or recorded["mode"] not in named else named[recorded["mode"]]
+
+
+def _check_same(features: Features, name: str, found: dict[str, Any]) -> None:
+    made_with = {key: value for key, value in features.settings.items() if key not in STORED_AS}
+    differs = sorted(key for key in made_with.keys() | found.keys() if made_with.get(key) != found.get(key))
+    if differs:
+        raise BadInput(
+            f"backbone {name} is not the one that made features {features.id}: its {differs[0]} is "
+            f"{_short(found.get(differs[0]))}, expected {_short(made_with.get(differs[0]))}; give the folder of the "
+            "same files with `backbone`"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

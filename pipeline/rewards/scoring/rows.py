@@ -1,0 +1,109 @@
+"""Rows of a file that hold responses to score: which columns, and what a row asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from micropref.cache.errors import BadInput
+from micropref.pipeline.rewards.scoring.candidates import Candidates
+from micropref.pipeline.rewards.scoring.taste import Taste
+from micropref.pipeline.sources.comparison_rows import preference
+from micropref.pipeline.sources.field_parsing import label, response, text, user
+from micropref.pipeline.sources.files import read_rows, source_files
+from micropref.pipeline.sources.jsonl import json_records
+from micropref.pipeline.sources.pairs import Text
+from micropref.pipeline.sources.prompt_split import behind_prompt
+from micropref.pipeline.sources.rows import NoPreference, Row, RowError, Unreadable, describe
+
+RowShape = Literal["response", "responses", "pair"]
+"""prompt and response; prompt and responses, a list; chosen and rejected, mostly with prompt."""
+STDIN = "-"
+EXPECTED = "prompt with response, prompt with responses (a list), or chosen and rejected"
+
+
+@dataclass(frozen=True)
+class AskedRow:
+    """One row of the input."""
+
+    values: dict[str, Any]
+    """Its columns as they were read."""
+    shape: RowShape | None
+    """Which columns hold responses; None: none do."""
+    candidates: Candidates | None
+    """What is to be scored; None where it cannot be read."""
+    reason: str | None = None
+    """Why it cannot be read."""
+
+
+def asked_rows(source: str, taste: Taste) -> Iterator[AskedRow]:
+    """Yield the rows of a file, or of JSON Lines on standard input (`-`); columns context and user add to `taste`.
+
+    Raises BadInput for a file that cannot be read, or whose first row has no responses.
+    """
+    if source == STDIN:
+        files, records = [Path("/dev/stdin")], json_records
+    else:
+        files, records = source_files(Path(source)), None
+    shape = None
+    for row in read_rows(files, records):
+        if isinstance(row, Unreadable):
+            yield AskedRow({}, shape, None, f"{row.error}")
+            continue
+        if shape is None and (shape := _shape(row)) is None:
+            raise BadInput(f"{row.origin}: found the columns {_named(row)}; expected {EXPECTED}")
+        yield _asked(row, taste)
+
+
+def _asked(row: Row, taste: Taste) -> AskedRow:
+    shape = _shape(row)
+    try:
+        if shape is None:
+            raise RowError(None, f"the columns {_named(row)}", EXPECTED)
+        prompt, responses = _texts(row, shape)
+        candidates = Candidates(prompt, responses, _with_columns(row, taste), shape != "response", row.origin)
+    except (RowError, NoPreference, BadInput) as error:
+        return AskedRow(row.values, shape, None, str(error))
+    return AskedRow(row.values, shape, candidates)
+
+
+def _shape(row: Row) -> RowShape | None:
+    names = row.values.keys()
+    if "responses" in names and "prompt" in names:
+        return "responses"
+    if "response" in names and "prompt" in names:
+        return "response"
+    return "pair" if names >= {"chosen", "rejected"} else None
+
+
+def _texts(row: Row, shape: RowShape) -> tuple[Text, tuple[Text, ...]]:
+    """Return a row's prompt and its responses. Raises RowError or NoPreference for what is none."""
+    if shape == "pair" and "prompt" not in row.values:
+        (pair,) = preference(row)
+        return pair.prompt, (pair.chosen, pair.rejected)
+    if shape == "responses":
+        items = row.values["responses"]
+        if not isinstance(items, list) or not items:
+            raise RowError("responses", describe(items), "a list of responses")
+        each = {f"responses[{at}]": item for at, item in enumerate(items)}
+    else:
+        names = ("response",) if shape == "response" else ("chosen", "rejected")
+        each = {name: row.values[name] for name in names}
+    asked = text(row, "prompt")
+    read = replace(row, values=row.values | each)
+    prompt, responses = behind_prompt(asked, {name: response(read, name) for name in each})
+    return prompt, tuple(responses)
+
+
+def _with_columns(row: Row, taste: Taste) -> Taste:
+    """Return what a row asks for: its own context and user, else those of the command."""
+    context, person = label(row, "context"), user(row)
+    if taste.weights is not None or taste.attribute is not None or (context is None and person is None):
+        return taste
+    return replace(taste, context=context or taste.context, user=person or taste.user)
+
+
+def _named(row: Row) -> str:
+    return ", ".join(map(repr, row.values)) or "of an empty object"

@@ -1,0 +1,227 @@
+"""By whose taste responses are scored: how a run's heads are weighed for a context, an attribute or a person.
+
+G groups of candidates, K heads, D' width of what a router reads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import polars as pl
+import torch
+
+from micropref.cache.choices import TRAIN
+from micropref.cache.datasets import open_dataset
+from micropref.cache.errors import BadInput
+from micropref.cache.runs.names import find_run
+from micropref.cache.runs.people import Person, person_path, read_person
+from micropref.cache.runs.records import Run, open_run
+from micropref.cache.store import StoreFolder
+from micropref.heads.adaptation.few_shot import Adapted
+from micropref.heads.methods.base import NO_UNIT, Combine, Pairs, Scores
+from micropref.pipeline.training.method_runs import FittedRun, open_fitted
+
+
+@dataclass(frozen=True)
+class Taste:
+    """By what heads are weighed; nothing given: as the run weighs them for the prompt alone."""
+
+    context: str | None = None
+    """A sentence that says what is wanted, which the run's router reads."""
+    attribute: str | None = None
+    """An attribute of the run's data: the mean weights of its train pairs."""
+    user: str | None = None
+    """A person that the run has weights for."""
+    weights: tuple[float, ...] | None = None
+    """[K] weights as they are."""
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            total = sum(self.weights)
+            if not all(math.isfinite(one) and one >= 0 for one in self.weights) or not total > 0:
+                raise BadInput(f"weights is {_listed(self.weights)}: expected numbers of at least 0, one above it")
+            object.__setattr__(self, "weights", tuple(one / total for one in self.weights))
+        if self.weights is not None or self.attribute is not None:
+            named = [name for name in ("context", "attribute", "user", "weights") if getattr(self, name) is not None]
+            if len(named) > 1:
+                raise BadInput(f"{named[0]} and {named[1]} are both given: expected one of them")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """How heads are weighed for one group of candidates."""
+
+    log_weights: torch.Tensor
+    """[K] float64."""
+    combine: Combine
+    """How they become one prediction for a pair."""
+    divisor: torch.Tensor | None = None
+    """[K] what a head's rewards are divided by first; None: nothing."""
+
+
+class RewardHeads:
+    """A run whose heads give a response by itself a reward: r_k = w_k · e, and whoever it has weights for."""
+
+    def __init__(self, store: StoreFolder, run: str) -> None:
+        """Open a run, or the weights of groups that `adapt` kept.
+
+        Raises BadInput where there is none, or its heads compare two responses and reward none.
+        """
+        found = find_run(store, run)
+        self._store, self._groups = store, found if "groups" in found.record else None
+        self.fitted: FittedRun = open_fitted(store, open_run(store, found.record["parent"]) if self._groups else found)
+        heads = self.fitted.model.state().get("heads")
+        if heads is None or heads.ndim != 2:
+            raise BadInput(
+                f"run {found.id} ({self.run.record['method']}): its heads give no reward to a response by itself; take "
+                "a run of method mixture, static or single"
+            )
+        self.heads: torch.Tensor = heads.double()
+        self._people: dict[str, Person] = {}
+        self._means: dict[str, torch.Tensor] = {}
+
+    @property
+    def run(self) -> Run:
+        """Return the run whose heads these are."""
+        return self.fitted.run
+
+    @property
+    def k(self) -> int:
+        """Return how many heads there are."""
+        return len(self.heads)
+
+    @property
+    def routed(self) -> bool:
+        """Say whether weights depend on what a router or a gate reads."""
+        unrouted = {"heads", "static", "penalties"}
+        return "router" in self.fitted.reading.needs and not self.fitted.model.state().keys() <= unrouted
+
+    @property
+    def reads_contexts(self) -> bool:
+        """Say whether a context changes a reward."""
+        reading = self.fitted.reading
+        return reading.heads_read_contexts or (self.routed and reading.contexts)
+
+    @property
+    def knows_people(self) -> bool:
+        """Say whether there are weights for any person."""
+        units, folder = self.fitted.reading.units, self.run.folder / "people"
+        return self._groups is not None or units is not None or (folder.is_dir() and any(folder.iterdir()))
+
+    def check_given(self, taste: Taste) -> None:
+        """Raise BadInput where the run cannot follow what a command names for all rows; rows may name a context."""
+        if taste != Taste() and not (taste.context is None and self.fitted.reading.heads_read_contexts):
+            self.check(taste)
+
+    def check(self, taste: Taste) -> None:
+        """Raise BadInput where the run cannot weigh its heads by this."""
+        if taste.context is not None and not self.reads_contexts:
+            raise BadInput(
+                f"run {self.run.id} reads no contexts, so {taste.context!r} would change nothing; leave `context` out, "
+                "or take a run that was trained or routed on contexts"
+            )
+        if taste.context is None and self.fitted.reading.heads_read_contexts:
+            raise BadInput(f"the heads of run {self.run.id} read responses behind contexts: give a `context`")
+        if taste.weights is not None and len(taste.weights) != self.k:
+            raise BadInput(f"weights is {_listed(taste.weights)}: run {self.run.id} has {self.k} heads")
+        if taste.attribute is not None:
+            self._mean_weights(taste.attribute)
+        if taste.user is not None:
+            self._personal(taste.user)
+
+    def weigh(self, tastes: list[Taste], router: torch.Tensor) -> list[Weighed]:
+        """Return how heads are weighed for each of G groups, whose router reads the rows [G, D'] of `router`.
+
+        A row of NaN stands for a group without the context that the router reads. Raises like `check`.
+        """
+        own = self._own(tastes, router)
+        rows = (Scores(own.margins[[at]], own.log_weights[[at]], own.combine) for at in range(len(tastes)))
+        return [self._weighed(taste, row) for taste, row in zip(tastes, rows, strict=True)]
+
+    def _own(self, tastes: list[Taste], router: torch.Tensor) -> Scores:
+        """Return the run's own weights [G, K]."""
+        reading = self.fitted.reading
+        units = None
+        if reading.units is not None:
+            codes = {name: code for code, name in enumerate(reading.units.names)}
+            kind = reading.units.kind
+            units = torch.tensor([codes.get(getattr(taste, kind) or "", NO_UNIT) for taste in tastes])
+        nothing = torch.zeros(len(tastes), self.heads.shape[1])
+        pairs = Pairs(nothing, router, torch.zeros(len(tastes), dtype=torch.long), nothing, nothing, units)
+        return self.fitted.model.scores(pairs)
+
+    def _weighed(self, taste: Taste, own: Scores) -> Weighed:
+        if taste.weights is not None:
+            return Weighed(torch.tensor(taste.weights, dtype=torch.float64).log(), "linear")
+        if taste.attribute is not None and not self._is_unit(taste.attribute):
+            return Weighed(self._mean_weights(taste.attribute).log(), own.combine)
+        if taste.user is None or self._is_unit(taste.user):
+            return Weighed(own.log_weights[0].double(), own.combine)
+        adapted = self._personal(taste.user)
+        scores = adapted.scores(Scores(own.margins.double(), own.log_weights.double(), own.combine), torch.tensor([0]))
+        divisor = None if adapted.scale is None else adapted.scale[0].double()
+        return Weighed(scores.log_weights[0], scores.combine, divisor)
+
+    def _is_unit(self, name: str) -> bool:
+        units = self.fitted.reading.units
+        return units is not None and name in units.names
+
+    def _personal(self, user: str) -> Adapted:
+        """Return what was learned of a person. Raises BadInput where nothing was."""
+        if self._is_unit(user):
+            return Adapted(torch.zeros(1, self.k, dtype=torch.float64), routed=True)
+        if self._groups is not None and (found := _of_group(self._groups, user)) is not None:
+            return found
+        person = self._people.get(user) or read_person(person_path(self.run.folder / "people", user))
+        if person is None:
+            raise BadInput(
+                f"run {self.run.id} has no weights for user {user!r}; learn them with `micropref ask` or `micropref "
+                "adapt`, or leave `user` out"
+            )
+        self._people[user] = person
+        return _adapted(person)
+
+    def _mean_weights(self, attribute: str) -> torch.Tensor:
+        """Return the run's mean weights [K] of an attribute's train pairs."""
+        adapted = self._groups if self._groups and self._groups.record["settings"]["by"] == "attribute" else None
+        if adapted is not None and (found := _of_group(adapted, attribute)) is not None:
+            return found.log_weights[0].exp().double()
+        if attribute not in self._means:
+            dataset = open_dataset(self._store, self.run.record["data"])
+            split = TRAIN if TRAIN in dataset.splits() else dataset.splits()[0]
+            _, pairs = replace(self.fitted.reading, units=None).pairs(
+                dataset, self.fitted.features, split, pl.col("attribute") == attribute
+            )
+            if not len(pairs):
+                raise BadInput(
+                    f"data set {dataset.name!r}, split {split!r}: no pair has the attribute {attribute!r}; "
+                    "see `micropref show` for those there are"
+                )
+            self._means[attribute] = self.fitted.model.scores(pairs).log_weights.double().exp().mean(0)
+        return self._means[attribute]
+
+
+def _of_group(run: Run, name: str) -> Adapted | None:
+    """Return the weights of one group of an adapted run; None where it has none of that name."""
+    if name not in run.record["groups"]:
+        return None
+    at = run.record["groups"].index(name)
+    tensors, settings = run.tensors(), run.record["settings"]
+    scale = tensors.get("scale")
+    return Adapted(
+        tensors["weights"][[at]].double().log(),
+        None if scale is None else scale[[at]].double(),
+        settings["routed"],
+        settings["combine"],
+    )
+
+
+def _adapted(person: Person) -> Adapted:
+    scale = None if person.scale is None else torch.tensor([person.scale], dtype=torch.float64)
+    weights = torch.tensor([person.weights], dtype=torch.float64).log()
+    return Adapted(weights, scale, person.routed, "linear" if person.combine == "linear" else "probability")
+
+
+def _listed(weights: tuple[float, ...]) -> str:
+    return ",".join(f"{one:g}" for one in weights)

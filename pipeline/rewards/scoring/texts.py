@@ -1,0 +1,168 @@
+"""From candidates to the texts that a backbone reads, one chunk of groups at a time.
+
+G groups of candidates, n texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from micropref.cache.errors import BadInput
+from micropref.pipeline.options import Responses
+from micropref.pipeline.rewards.scoring.candidates import Candidates
+from micropref.pipeline.sources.pairs import PreferencePair, Text
+from micropref.pipeline.text.tokenizer import PairTokenizer
+from micropref.pipeline.text.tokens import Tokens
+
+TOO_LONG = "too long: the response does not fit the backbone's {limit} tokens"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which texts a run reads besides responses."""
+
+    prompt: bool
+    """The prompt by itself."""
+    joint: bool
+    """The context with the prompt."""
+    alone: bool
+    """The context by itself."""
+    behind_context: bool
+    """Whether responses stand behind context and prompt."""
+
+
+@dataclass
+class GroupTexts:
+    """Which texts of a chunk belong to one group of candidates; None: there is none."""
+
+    responses: list[int | None]
+    """Each candidate's."""
+    reasons: list[str | None]
+    """Why a candidate has none."""
+    trimmed: list[bool]
+    """Whether its prompt was cut."""
+    prompt: int | None = None
+    joint: int | None = None
+
+
+@dataclass
+class Chunk:
+    """The distinct texts of some groups, each group's side by side, and which of them each group needs."""
+
+    groups: list[GroupTexts] = field(default_factory=list)
+    """One for each group, in order."""
+    texts: list[Tokens] = field(default_factory=list)
+    """What the backbone reads [n]."""
+    trees: list[int] = field(default_factory=list)
+    """Number of each text's prompt [n]."""
+
+
+def read_chunk(tokenizer: PairTokenizer, candidates: Sequence[Candidates], wanted: Wanted) -> Chunk:
+    """Tokenize G groups of candidates. What cannot be read has its reason in place of a text."""
+    read = _Tokenized(tokenizer, wanted)
+    pairs = [read.pair(one, response, response) for one in candidates for response in one.responses]
+    rows = iter(read.encode(pairs))
+    chunk = Chunk()
+    for tree, one in enumerate(candidates):
+        found = [next(rows) for _ in one.responses]
+        if one.together and len(found) > 1 and any(row.trimmed for row in found):
+            found = read.together(one, found)
+        _add(chunk, tree, found)
+    return chunk
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What one candidate became."""
+
+    texts: dict[str, Tokens]
+    """By role: response, prompt, joint."""
+    trimmed: bool = False
+    reason: str | None = None
+
+
+class _Tokenized:
+    """Tokenizes candidates as pairs of a response with itself, or with the longest of its group."""
+
+    def __init__(self, tokenizer: PairTokenizer, wanted: Wanted) -> None:
+        self._tokenizer, self._wanted = tokenizer, wanted
+
+    def pair(self, one: Candidates, first: Text, second: Text) -> PreferencePair:
+        """Return a pair of two candidates."""
+        reads = self._wanted.joint or self._wanted.behind_context
+        return PreferencePair(
+            one.prompt, first, second, context=one.taste.context if reads else None, origin=one.origin
+        )
+
+    def encode(self, pairs: Sequence[PreferencePair]) -> list[_Row]:
+        """Return what the first responses of pairs are to the backbone, in order."""
+        found: list[_Row] = []
+        for behind, some in groupby(pairs, lambda pair: self._wanted.behind_context and pair.context is not None):
+            found += self._encode(list(some), "context" if behind else "plain")
+        return found
+
+    def _encode(self, pairs: list[PreferencePair], responses: Responses) -> list[_Row]:
+        """Tokenize all at once; where one is refused, one by one, so that the others are read all the same."""
+        try:
+            encoded = self._tokenizer.encode(pairs, responses)
+        except BadInput as error:
+            if len(pairs) == 1:
+                return [_Row({}, reason=str(error).removeprefix(f"{pairs[0].origin}: "))]
+            half = len(pairs) // 2
+            return self._encode(pairs[:half], responses) + self._encode(pairs[half:], responses)
+        roles = {
+            "response": encoded.chosen_context if responses == "context" else encoded.chosen,
+            **({"prompt": encoded.prompt} if self._wanted.prompt else {}),
+            **({"joint": encoded.context} if self._wanted.joint else {}),
+        }
+        rows = []
+        for row in range(len(pairs)):
+            if encoded.overlong[row]:
+                rows.append(_Row({}, reason=TOO_LONG.format(limit=self._tokenizer.options.max_length)))
+                continue
+            texts = {role: encoded.texts[at[row]] for role, at in roles.items() if at[row] >= 0}
+            rows.append(_Row(texts, bool(encoded.trimmed[row])))
+        return rows
+
+    def together(self, one: Candidates, found: list[_Row]) -> list[_Row]:
+        """Cut the prompt of a group to one text: the one that leaves room for the longest candidate that fits."""
+        fit = [at for at, row in enumerate(found) if row.reason is None]
+        if len(fit) < 2:
+            return found
+        first = one.responses[fit[0]]
+        against = [one.responses[at] for at in fit]
+        mine = self.encode([self.pair(one, first, other) for other in against])
+        theirs = self.encode([self.pair(one, other, first) for other in against])
+        # Behind the same prompt the longer text is the one with the longer response.
+        longer = [len(b.texts["response"]) - len(a.texts["response"]) for a, b in zip(mine, theirs, strict=True)]
+        longest = against[max(range(len(fit)), key=longer.__getitem__)]
+        cut = self.encode([self.pair(one, response, longest) for response in against])
+        again = dict(zip(fit, cut, strict=True))
+        return [again.get(at, row) for at, row in enumerate(found)]
+
+
+def _add(chunk: Chunk, tree: int, rows: Sequence[_Row]) -> None:
+    """Put a group's distinct texts next to each other at the end of a chunk."""
+    numbers: dict[tuple[bytes, bytes], int] = {}
+
+    def number(tokens: Tokens | None) -> int | None:
+        if tokens is None:
+            return None
+        at = numbers.setdefault(tokens.content, len(chunk.texts))
+        if at == len(chunk.texts):
+            chunk.texts.append(tokens)
+            chunk.trees.append(tree)
+        return at
+
+    whole = next((row for row in rows if row.reason is None), _Row({}))
+    chunk.groups.append(
+        GroupTexts(
+            [number(row.texts.get("response")) for row in rows],
+            [row.reason for row in rows],
+            [row.trimmed for row in rows],
+            number(whole.texts.get("prompt")),
+            number(whole.texts.get("joint")),
+        )
+    )
