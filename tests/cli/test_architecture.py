@@ -37,7 +37,7 @@ FLOORS = (
     {"pipeline.backbone", "pipeline.evaluation"},
     {"pipeline.forwarding", "pipeline.people"},
     {"pipeline.forwarding.engines", "pipeline.routing"},
-    {"pipeline.embedding", "pipeline.comparison"},
+    {"pipeline.embedding", "pipeline.comparison", "pipeline.rewards", "pipeline.rewards.scoring"},
     {"pipeline.demo"},
     {"pipeline.show"},
     {"pipeline.api"},

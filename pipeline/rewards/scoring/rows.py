@@ -14,7 +14,7 @@ from micropref.pipeline.sources.comparison_rows import preference
 from micropref.pipeline.sources.field_parsing import label, response, text, user
 from micropref.pipeline.sources.files import read_rows, source_files
 from micropref.pipeline.sources.jsonl import json_records
-from micropref.pipeline.sources.pairs import Text
+from micropref.pipeline.sources.pairs import Origin, Text
 from micropref.pipeline.sources.prompt_split import behind_prompt
 from micropref.pipeline.sources.rows import NoPreference, Row, RowError, Unreadable, describe
 
@@ -43,18 +43,21 @@ def asked_rows(source: str, taste: Taste) -> Iterator[AskedRow]:
 
     Raises BadInput for a file that cannot be read, or whose first row has no responses.
     """
-    if source == STDIN:
-        files, records = [Path("/dev/stdin")], json_records
-    else:
-        files, records = source_files(Path(source)), None
     shape = None
-    for row in read_rows(files, records):
+    for row in _stdin_rows() if source == STDIN else read_rows(source_files(Path(source))):
         if isinstance(row, Unreadable):
             yield AskedRow({}, shape, None, f"{row.error}")
             continue
         if shape is None and (shape := _shape(row)) is None:
             raise BadInput(f"{row.origin}: found the columns {_named(row)}; expected {EXPECTED}")
         yield _asked(row, taste)
+
+
+def _stdin_rows() -> Iterator[Row | Unreadable]:
+    pool: dict[Any, Any] = {}
+    for line, values in json_records(Path("/dev/stdin")):
+        origin = Origin("standard input", line)
+        yield Unreadable(origin, values) if isinstance(values, RowError) else Row(values, origin, False, pool)
 
 
 def _asked(row: Row, taste: Taste) -> AskedRow:

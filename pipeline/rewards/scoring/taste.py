@@ -34,14 +34,12 @@ class Taste:
     user: str | None = None
     """A person that the run has weights for."""
     weights: tuple[float, ...] | None = None
-    """[K] weights as they are."""
+    """[K] weights of the heads themselves; divided by their sum."""
 
     def __post_init__(self) -> None:
-        if self.weights is not None:
-            total = sum(self.weights)
-            if not all(math.isfinite(one) and one >= 0 for one in self.weights) or not total > 0:
-                raise BadInput(f"weights is {_listed(self.weights)}: expected numbers of at least 0, one above it")
-            object.__setattr__(self, "weights", tuple(one / total for one in self.weights))
+        given = self.weights or (1.0,)
+        if self.weights == () or not (all(math.isfinite(one) and one >= 0 for one in given) and sum(given) > 0):
+            raise BadInput(f"weights is {_listed(self.weights or ())}: expected numbers of at least 0, one above it")
         if self.weights is not None or self.attribute is not None:
             named = [name for name in ("context", "attribute", "user", "weights") if getattr(self, name) is not None]
             if len(named) > 1:
@@ -153,7 +151,8 @@ class RewardHeads:
 
     def _weighed(self, taste: Taste, own: Scores) -> Weighed:
         if taste.weights is not None:
-            return Weighed(torch.tensor(taste.weights, dtype=torch.float64).log(), "linear")
+            given = torch.tensor(taste.weights, dtype=torch.float64)
+            return Weighed((given / given.sum()).log(), "linear")
         if taste.attribute is not None and not self._is_unit(taste.attribute):
             return Weighed(self._mean_weights(taste.attribute).log(), own.combine)
         if taste.user is None or self._is_unit(taste.user):
