@@ -22,7 +22,8 @@ class Scorer:
     """A run with its backbone loaded: rewards of new texts. `Run.scorer` makes one.
 
     Example:
-        scorer = Store("data").run("mine").scorer()
+        store = Store("data")
+        scorer = store.run(store.train("mine", k=5).run).scorer()
         scorer.score("How do I cook rice?", ["Rinse it.", "Boil."], context="Be brief.").rewards
         scorer.best_of("How do I cook rice?", ["Rinse it.", "Boil."])
 

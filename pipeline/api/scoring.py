@@ -69,7 +69,7 @@ class Scoring(OpenedStore):
         Example:
             store = Store("data")
             trained = store.train("mine", k=5)
-            store.score(trained.run, "candidates.jsonl", "scored.jsonl")
+            store.score(trained.run, "pairs.jsonl", "scored.jsonl")
 
         """
         from micropref.pipeline.rewards.scoring import score as stage
