@@ -408,6 +408,22 @@ def score(call: _Call) -> Any:
     return None
 
 
+@_command(
+    Store.export,
+    folder=Form(metavar="DIR", kind=Path),
+    weights=Form(metavar="W,W,...", kind=str, parse=_numbers("weights", float)),
+)
+def export(call: _Call) -> Any:
+    """Write a run as a model folder for other tools.
+
+    \b
+    Example:
+      micropref export mixture-1a2b3c4d reward-model --context "Be brief."
+      micropref export mixture-1a2b3c4d heads --all-heads
+    """
+    return call.store.export(**call.arguments)
+
+
 @app.command()
 def ask(
     ctx: typer.Context,

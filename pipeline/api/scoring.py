@@ -1,4 +1,4 @@
-"""`Store.score` and what `Run.scorer` returns."""
+"""`Store.score` and `export`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from micropref.pipeline.api.values import run_id
 from micropref.pipeline.options import DeviceName, PassName
 
 if TYPE_CHECKING:
+    from micropref.pipeline.rewards.exporting.export import ExportReport
     from micropref.pipeline.rewards.scoring.score import ScoreReport
 
 
 class Scoring(OpenedStore):
-    """Rewards of new texts."""
+    """Rewards of new texts, here and in other tools."""
 
     @checked
     def score(
@@ -80,3 +81,61 @@ class Scoring(OpenedStore):
         options = stage.ScoreOptions(taste, best_of, backbone, device, pass_, tokens_per_batch, trust_remote_code)
         report = stage.score(self._store, run_id(run), str(source), str(out), options, self._announce)
         return readable(report, show_scored(report))
+
+    @checked
+    def export(
+        self,
+        run: str | Run,
+        folder: str | Path,
+        *,
+        context: str | None = None,
+        attribute: str | None = None,
+        user: str | None = None,
+        weights: Sequence[float] | None = None,
+        all_heads: bool = False,
+        link: bool = False,
+        force: bool = False,
+        backbone: str | None = None,
+        device: DeviceName = "auto",
+        trust_remote_code: bool = False,
+    ) -> ExportReport:
+        """Write a run as a model folder: a sequence classifier of transformers, for encoders a CrossEncoder.
+
+        The heads become one head for one taste; weights that depend on the prompt are averaged over stored prompts,
+        and what that costs is reported. The folder is loaded again, and its rewards compared, before it gets its name.
+
+        Args:
+            run: the run, one of its names, or its id; also what `adapt` made.
+            folder: model folder to write.
+            context: sentence that says what is wanted.
+            attribute: attribute of the run's data, whose mean weights are taken.
+            user: person the run has weights for.
+            weights: weights of the heads themselves.
+            all_heads: give every head an output of its own, for people who weigh them themselves.
+            link: hard links to the backbone's weights in place of copies.
+            force: replace an export of that name.
+            backbone: as in `score`.
+            device: where the check computes.
+            trust_remote_code: as in `score`.
+
+        Returns:
+            Where it is, how heads are weighed, and accuracies on validation pairs before and after.
+
+        Raises:
+            BadInput: for an unknown taste, a folder that is there, and backbones that have no such class.
+            Failure: where the folder's rewards are not the run's.
+
+        Example:
+            store = Store("data")
+            trained = store.train("mine", k=5)
+            store.export(trained.run, "reward-model", attribute="warm")
+
+        """
+        from micropref.pipeline.rewards.exporting import export as stage
+        from micropref.pipeline.rewards.scoring.taste import Taste
+        from micropref.pipeline.show.score import show_exported
+
+        taste = Taste(context, attribute, user, None if weights is None else tuple(weights))
+        options = stage.ExportOptions(taste, all_heads, link, force, backbone, device, trust_remote_code)
+        report = stage.export(self._store, run_id(run), Path(folder), options, self._announce)
+        return readable(report, show_exported(report))

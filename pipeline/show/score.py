@@ -1,4 +1,4 @@
-"""What `score` did as text."""
+"""What `score` and `export` did as text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from micropref.pipeline.show.lines import paragraphs
 
 if TYPE_CHECKING:
+    from micropref.pipeline.rewards.exporting.export import ExportReport
     from micropref.pipeline.rewards.scoring.score import ScoreReport
 
 
@@ -23,4 +24,27 @@ def show_scored(report: ScoreReport) -> str:
     if report.trimmed:
         lines.append(f"responses whose prompt was cut to fit: {report.trimmed:,}")
     lines += [f"without a reward: {count:,} ({reason})" for reason, count in report.without_reward.items()]
+    return paragraphs(lines)
+
+
+def show_exported(report: ExportReport) -> str:
+    """Return where the folder is, how heads are weighed, and what fixing the weights costs."""
+    outputs = "one output" if report.outputs == 1 else f"{report.outputs} outputs"
+    lines = [f"run {report.run} as {report.kind} in {report.folder}: {outputs}, {report.bytes / 1e6:,.1f} MB"]
+    if report.weights:
+        mean = f", averaged over {report.averaged_over} prompts" if report.averaged_over else ""
+        lines.append("weights of the heads: " + ", ".join(f"{weight:.3f}" for weight in report.weights) + mean)
+    accuracies = {
+        "the run": report.routed_accuracy,
+        "with these weights for every prompt": report.averaged_accuracy,
+        "as one head": report.exported_accuracy,
+    }
+    if known := [f"{name} {value:.3f}" for name, value in accuracies.items() if value is not None]:
+        lines.append(f"accuracy on {report.validation_pairs:,} validation pairs: " + "; ".join(known))
+    else:
+        lines.append("accuracy: not known, no validation pair is of this taste")
+    lines.append(
+        f"loaded again: the rewards of {report.checked_texts} stored texts differ by at most "
+        f"{report.largest_difference:.1g}"
+    )
     return paragraphs(lines)

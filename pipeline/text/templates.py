@@ -27,11 +27,11 @@ Rendered = str | tuple[str, str]
 """What a tokenizer takes: one text, or the two segments of an encoder."""
 
 _PLACEHOLDER = re.compile(r"\{(context|prompt)\}")
-_DATE_CODES = ("%-d", "%-m", "%A", "%B", "%H", "%I", "%M", "%S", "%Y", "%a", "%b", "%d", "%e", "%j", "%m", "%p", "%y")
+DATE_CODES = ("%-d", "%-m", "%A", "%B", "%H", "%I", "%M", "%S", "%Y", "%a", "%b", "%d", "%e", "%j", "%m", "%p", "%y")
 
 # A macro shadows the function of the same name that transformers offers to templates, which reads the clock.
 # The block tag ends the line so that the template's own first line is treated as it would be without it.
-_PINNED_CLOCK = (
+PINNED_CLOCK = (
     "{%- macro strftime_now(format) -%}"
     "{%- set pinned = namespace(text=format) -%}"
     "{%- for code, value in pinned_date.items() -%}"
@@ -100,11 +100,11 @@ class ChatTemplate:
         if "date_string" in self.source:
             variables["date_string"] = self.date.strftime("%d %b %Y")
         if "strftime_now" in self.source:
-            variables["pinned_date"] = {code: self.date.strftime(code) for code in _DATE_CODES}
+            variables["pinned_date"] = {code: self.date.strftime(code) for code in DATE_CODES}
         try:
             text = self.tokenizer.apply_chat_template(
                 [{"role": message.role, "content": message.content} for message in messages],
-                chat_template=_PINNED_CLOCK + self.source if "strftime_now" in self.source else self.source,
+                chat_template=PINNED_CLOCK + self.source if "strftime_now" in self.source else self.source,
                 tokenize=False,
                 add_generation_prompt=response is None,
                 **variables,

@@ -137,6 +137,20 @@ class RewardHeads:
         rows = (Scores(own.margins[[at]], own.log_weights[[at]], own.combine) for at in range(len(tastes)))
         return [self._weighed(taste, row) for taste, row in zip(tastes, rows, strict=True)]
 
+    def personal(self, taste: Taste, own: Scores) -> Scores:
+        """Return the run's scores of N pairs, by the weights of a person where the taste names one."""
+        if taste.user is None or self._is_unit(taste.user):
+            return own
+        rows = torch.zeros(len(own.margins), dtype=torch.long)
+        return self._personal(taste.user).scores(
+            Scores(own.margins.double(), own.log_weights.double(), own.combine), rows
+        )
+
+    def divisor(self, taste: Taste) -> torch.Tensor | None:
+        """Return what heads' rewards [K] are divided by for a taste; None: nothing."""
+        adapted = None if taste.user is None else self._personal(taste.user)
+        return None if adapted is None or adapted.scale is None else adapted.scale[0].double()
+
     def _own(self, tastes: list[Taste], router: torch.Tensor) -> Scores:
         """Return the run's own weights [G, K]."""
         reading = self.fitted.reading

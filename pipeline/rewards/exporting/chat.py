@@ -1,0 +1,111 @@
+"""Tokenizer files of an exported folder: a template that renders what the run's backbone read, and a pad token.
+
+transformers reads the reward at the last token that is not padding, so no text may end in the pad token.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from micropref.cache.errors import BadInput
+from micropref.pipeline.options import PINNED_DATE
+from micropref.pipeline.text.templates import DATE_CODES, PINNED_CLOCK
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PLAIN = (
+    "{%- if messages | length == 2 and messages[0].role == 'user' and messages[1].role == 'assistant' -%}"
+    "{{- messages[0].content + '\\n\\n' + messages[1].content -}}"
+    "{%- else -%}"
+    "{%- for message in messages -%}"
+    "{{- ('' if loop.first else '\\n\\n') + message.role + ': ' + message.content -}}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+)
+"""What the plain template writes of a prompt and a response."""
+_ONLY_HERE = ("backend", "is_local", "local_files_only", "auto_map")
+"""Entries of tokenizer_config.json that transformers 4 does not know, or that say where files once lay."""
+
+
+def exported_template(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> str:
+    """Return a chat template that writes what features of these settings read, date and beginning-of-text included."""
+    beginning = str(tokenizer.decode(settings["special_tokens"]))
+    if settings["template"] == "plain":
+        return _written(beginning) + _PLAIN
+    source = tokenizer.get_chat_template()
+    date = datetime.date.fromisoformat(settings["date"] or PINNED_DATE)
+    pinned = _pinned(source, date)
+    ids = tokenizer(rendered(tokenizer, pinned, "a", "b"), add_special_tokens=False)["input_ids"]
+    begins = ids[: len(settings["special_tokens"])] == list(settings["special_tokens"])
+    return pinned if begins else _written(beginning) + pinned
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, template: str, prompt: str, response: str) -> str:
+    """Return the text of a prompt and a response under a chat template."""
+    chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    return str(tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False))
+
+
+def _written(beginning: str) -> str:
+    return "{{- " + json.dumps(beginning, ensure_ascii=False) + " -}}" if beginning else ""
+
+
+def _pinned(source: str, date: datetime.date) -> str:
+    """Return a chat template with today's date, where it asks for it, written inside."""
+    front = ""
+    if "date_string" in source:
+        front += "{%- set date_string = " + json.dumps(date.strftime("%d %b %Y")) + " -%}\n"
+    if "strftime_now" in source:
+        codes = {code: date.strftime(code) for code in DATE_CODES}
+        front += "{%- set pinned_date = " + json.dumps(codes) + " -%}\n" + PINNED_CLOCK
+    return front + source
+
+
+def choose_pad(tokenizer: PreTrainedTokenizerBase, texts: list[str], template: str) -> str:
+    """Return the token that texts are padded with: a special one that none of them ends with and no template writes.
+
+    Raises BadInput where there is none, for then no batch could be read rightly.
+    """
+    last = {tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in texts}
+    own = [tokenizer.pad_token, tokenizer.unk_token]
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    ends = [tokenizer.eos_token]
+    for token in (*own, *added, *ends):
+        if token is None or token == tokenizer.bos_token:
+            continue
+        written = token in template or (token == tokenizer.eos_token and "eos_token" in template)
+        if not written and tokenizer.convert_tokens_to_ids(token) not in last:
+            return str(token)
+    raise BadInput(
+        "the backbone's tokenizer has no special token that its texts do not end with, and one is needed for padding: "
+        "add one to the tokenizer and the embedding, and embed with that backbone"
+    )
+
+
+def write_tokenizer(folder: Path, pad: str, template: str, max_length: int) -> None:
+    """Patch the tokenizer's files in a folder so that transformers 4 and 5 read them alike."""
+    path = folder / "tokenizer_config.json"
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = {name: value for name, value in config.items() if name not in _ONLY_HERE}
+    config |= {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "pad_token": pad,
+        "padding_side": "right",
+        "truncation_side": "left",
+        "model_max_length": max_length,
+        "chat_template": template,
+    }
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    special = folder / "special_tokens_map.json"
+    if special.is_file():
+        named = json.loads(special.read_text(encoding="utf-8"))
+        special.write_text(json.dumps({**named, "pad_token": pad}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    for stale in (*folder.glob("chat_template.*"), *folder.glob("additional_chat_templates/*")):
+        stale.unlink()
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

@@ -1,0 +1,81 @@
+"""An encoder with one reward head as a CrossEncoder folder of sentence-transformers.
+
+Its modules: the transformer, the pooling, the scaling to length 1 where the run's features have it, and a linear map.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from micropref.cache.errors import BadInput
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.rewards.exporting.causal import link_or_copy
+
+_MODULES = "sentence_transformers.sentence_transformer.modules"
+_BASE = "sentence_transformers.base.modules"
+_LEFT_OUT = {"README.md", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"}
+
+
+def write_cross_encoder(backbone: Backbone, folder: Path, head: torch.Tensor, max_length: int, *, link: bool) -> None:
+    """Write a folder that `CrossEncoder(folder).predict([(prompt, response)])` reads as the head's reward [L, D]."""
+    for file in backbone.checkpoint.folder.iterdir():
+        if file.is_file() and file.name not in _LEFT_OUT and not file.name.startswith("."):
+            link_or_copy(file, folder / file.name, link=link and file.suffix == ".safetensors")
+    parts = [("", f"{_BASE}.transformer.Transformer"), ("1_Pooling", f"{_MODULES}.pooling.Pooling")]
+    if backbone.pooling.normalize:
+        parts.append(("2_Normalize", f"{_BASE}.normalize.Normalize"))
+    dense = f"{len(parts)}_Dense"
+    parts.append((dense, f"{_BASE}.dense.Dense"))
+    modules = [{"idx": at, "name": str(at), "path": path, "type": kind} for at, (path, kind) in enumerate(parts)]
+    for path, _ in parts[1:]:
+        (folder / path).mkdir()
+    _json(folder / "modules.json", modules)
+    method = {"method": "forward", "method_output_name": "last_hidden_state"}
+    reads = {"transformer_task": "feature-extraction", "modality_config": {"text": method}}
+    _json(folder / "sentence_bert_config.json", {**reads, "module_output_name": "token_embeddings"})
+    _json(folder / "1_Pooling" / "config.json", _pooling(backbone))
+    if backbone.pooling.normalize:
+        same = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+        _json(folder / "2_Normalize" / "config.json", same)
+    tokenizer = folder / "tokenizer_config.json"
+    config = json.loads(tokenizer.read_text(encoding="utf-8")) if tokenizer.is_file() else {}
+    named = backbone.tokenizer
+    pad = named.pad_token or named.unk_token or named.sep_token  # masked, so that any will do
+    _json(tokenizer, {**config, "model_max_length": max_length, "pad_token": pad})
+    _json(
+        folder / dense / "config.json",
+        {
+            "in_features": backbone.width,
+            "out_features": len(head),
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+            "module_input_name": "sentence_embedding",
+            "module_output_name": "scores",
+        },
+    )
+    save_file({"linear.weight": head.float().contiguous()}, folder / dense / "model.safetensors")
+    _json(
+        folder / "config_sentence_transformers.json",
+        {
+            "model_type": "CrossEncoder",
+            "prompts": {},
+            "default_prompt_name": None,
+            "activation_fn": "torch.nn.modules.linear.Identity",
+        },
+    )
+
+
+def _pooling(backbone: Backbone) -> dict[str, Any]:
+    mode = {"last": "lasttoken", "mean": "mean", "cls": "cls"}.get(backbone.pooling.mode)
+    if mode is None:
+        raise BadInput(f"pooling {backbone.pooling.mode}: a CrossEncoder folder has mean, cls or last token")
+    return {"embedding_dimension": backbone.width, "pooling_mode": mode, "include_prompt": True}
+
+
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

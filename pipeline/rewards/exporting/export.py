@@ -1,0 +1,194 @@
+"""`export`: a run and one taste as a model folder of transformers or sentence-transformers, checked before it is named.
+
+K heads, D embedding width.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from micropref.cache.choices import TRAIN
+from micropref.cache.datasets import open_dataset, read_table
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.maintenance.uses import holds
+from micropref.cache.store import StoreFolder
+from micropref.pipeline.options import DeviceName
+from micropref.pipeline.progress import Announce
+from micropref.pipeline.rewards.exporting.card import write_card, write_record
+from micropref.pipeline.rewards.exporting.causal import patch_config, write_weights
+from micropref.pipeline.rewards.exporting.chat import choose_pad, exported_template, rendered, write_tokenizer
+from micropref.pipeline.rewards.exporting.check import check
+from micropref.pipeline.rewards.exporting.encoder import write_cross_encoder
+from micropref.pipeline.rewards.exporting.head import fixed_head
+from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
+from micropref.pipeline.rewards.scoring.taste import Taste
+
+CHECKED_PAIRS = 8
+"""Stored pairs whose rewards are computed from the folder again."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `export`."""
+
+    taste: Taste = field(default_factory=Taste)
+    """For whom the heads are weighed."""
+    all_heads: bool = False
+    """Whether every head is an output of its own, for people who weigh them themselves."""
+    link: bool = False
+    """Whether the backbone's files are linked instead of copied."""
+    force: bool = False
+    """Whether a folder that is there is replaced."""
+    backbone: str | None = None
+    """Where the backbone lies; None: where it was when the run's features were embedded."""
+    device: DeviceName = "auto"
+    """Where the check computes."""
+    trust_remote_code: bool = False
+    """Whether the backbone's own Python code may run."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export` wrote."""
+
+    run: str
+    """The run whose heads these are."""
+    folder: str
+    """The model folder."""
+    kind: str
+    """Class that reads it."""
+    outputs: int
+    """Numbers it gives for a text."""
+    weights: list[float]
+    """[K] what heads weigh; empty where each is an output of its own."""
+    averaged_over: int
+    """Prompts over which weights that depend on the prompt are a mean; 0: they do not."""
+    validation_pairs: int
+    """Validation pairs of this taste, on which accuracies are."""
+    routed_accuracy: float | None
+    """Of the run, weighing its heads for each prompt."""
+    averaged_accuracy: float | None
+    """Of the run with these weights for every prompt."""
+    exported_accuracy: float | None
+    """Of the folder's one head."""
+    checked_texts: int
+    """Stored texts whose reward was computed from the folder again."""
+    largest_difference: float
+    """Of the folder's rewards to the run's."""
+    bytes: int
+    """Size of the folder."""
+
+
+@holds(run="run_id")
+def export(
+    store: StoreFolder, run_id: str, folder: Path, options: ExportOptions, announce: Announce = lambda _: None
+) -> ExportReport:
+    """Write a model folder, load it again, and compare its rewards with the run's before it gets its name.
+
+    Raises BadInput where there is a folder of that name already, or this run or backbone cannot be exported.
+    """
+    _check_target(folder, force=options.force)
+    engine = ScoringEngine.open(
+        store, run_id, backbone=options.backbone, device=options.device,
+        trust_remote_code=options.trust_remote_code, announce=announce,
+    )  # fmt: skip
+    try:
+        heads, backbone = engine.heads, engine.backbone
+        if heads.fitted.reading.heads_read_contexts:
+            raise BadInput(
+                f"run {heads.run.id}: its heads read responses behind contexts, and a model folder reads a prompt and "
+                "a response; take a run trained with `reward_input` plain"
+            )
+        one = fixed_head(store, engine, options.taste)
+        mix = torch.eye(heads.k, dtype=torch.float64) if options.all_heads else one.mix[None]
+        with _new_folder(folder) as new:
+            texts = _texts(store, heads.run.record["data"])
+            kind = _write(engine, new, mix @ heads.heads, texts, link=options.link)
+            checked, worst = check(engine, new, mix, texts)
+            write_record(new, heads.run, options.taste, one, mix, worst)
+            write_card(new, heads.run, backbone, options.taste, one, len(mix))
+    finally:
+        engine.close()
+    return ExportReport(
+        run=heads.run.id,
+        folder=str(folder),
+        kind=kind,
+        outputs=len(mix),
+        weights=[] if options.all_heads else list(one.weights),
+        averaged_over=one.averaged_over,
+        validation_pairs=one.pairs,
+        routed_accuracy=one.routed_accuracy,
+        averaged_accuracy=one.averaged_accuracy,
+        exported_accuracy=None if options.all_heads else one.exported_accuracy,
+        checked_texts=checked,
+        largest_difference=worst,
+        bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+    )
+
+
+def _check_target(folder: Path, *, force: bool) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise BadInput(f"{folder}: found a file or link; expected the name of a new folder")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise BadInput(f"{folder}: there is a folder already; give another name, or replace it with `force`")
+    if force and folder.is_dir() and any(folder.iterdir()) and not (folder / "micropref.json").is_file():
+        raise BadInput(f"{folder}: holds no micropref.json, so it is not an export; give another name, or remove it")
+    if not folder.absolute().parent.is_dir():
+        raise BadInput(f"{folder}: there is no folder {folder.absolute().parent}; make it first")
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Provide a folder that gets its name when all went well, in the place of an export that was there."""
+    target = folder.absolute()
+    staged = target.with_name(f".{target.name[:60]}-{secrets.token_hex(4)}")
+    try:
+        staged.mkdir()
+        yield staged
+        if target.is_dir():
+            old = target.with_name(f"{staged.name}-old")
+            target.rename(old)
+            staged.rename(target)
+            shutil.rmtree(old)
+        else:
+            staged.rename(target)
+    except OSError as error:
+        raise Failure(f"{folder}: cannot write: {error.strerror or error}; nothing was kept") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _texts(store: StoreFolder, data: str) -> list[tuple[str, str]]:
+    """Return prompt and response of a few stored pairs."""
+    dataset = open_dataset(store, data)
+    part = dataset.of_split(TRAIN if TRAIN in dataset.splits() else None)[0]
+    table = read_table(part, "pairs", ["prompt", "chosen", "rejected"]).unique("prompt", maintain_order=True)
+    return [(prompt, each) for prompt, *both in table.head(CHECKED_PAIRS).iter_rows() for each in both]
+
+
+def _write(
+    engine: ScoringEngine, folder: Path, matrix: torch.Tensor, texts: list[tuple[str, str]], *, link: bool
+) -> str:
+    """Write heads [L, D] with the backbone, and return the class that reads the folder."""
+    backbone, settings = engine.backbone, engine.heads.fitted.features.settings
+    if not backbone.causal:
+        write_cross_encoder(backbone, folder, matrix, settings["max_length"], link=link)
+        return "CrossEncoder"
+    if backbone.pooling.mode != "last" or backbone.pooling.normalize:
+        raise BadInput(
+            f"features {engine.heads.fitted.features.id}: pooled as {backbone.pooling.settings()}; a sequence "
+            "classifier of transformers reads the last token as it is: embed with `pooling` last to export"
+        )
+    architecture = write_weights(backbone, folder, matrix, link=link)
+    template = exported_template(backbone.tokenizer, settings)
+    pad = choose_pad(backbone.tokenizer, [rendered(backbone.tokenizer, template, *text) for text in texts], template)
+    write_tokenizer(folder, pad, template, settings["max_length"])
+    patch_config(folder, pad_token_id=backbone.tokenizer.convert_tokens_to_ids(pad))
+    return architecture
