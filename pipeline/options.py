@@ -65,4 +65,7 @@ GroupedBy = Literal["user", "attribute", "context"]
 RoutedBy = Literal["attribute", "context"]
 ShotsFrom = SplitName
 """Split that choices to learn from are drawn from."""
+RewardHeadsOf = Literal["together", "separate"]
+"""One reward function for a trainer, heads weighed, or one for each head."""
+RewardScale = Literal["none", "std"]
 Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.cache.errors import BadInput
@@ -81,7 +82,12 @@ class Run:
         return heads
 
     def scorer(
-        self, *, backbone: str | None = None, device: DeviceName = "auto", trust_remote_code: bool = False
+        self,
+        *,
+        backbone: str | None = None,
+        device: DeviceName = "auto",
+        trust_remote_code: bool = False,
+        feedback: str | Path | None = None,
     ) -> Scorer:
         """Load the run's backbone to score new texts.
 
@@ -89,6 +95,7 @@ class Run:
             backbone: where it lies now; None: where it was when the run's features were embedded.
             device: where it computes.
             trust_remote_code: whether its own Python code may run.
+            feedback: SQLite file of people's choices, which `learn` adds to; None: they are kept in memory.
 
         Raises:
             BadInput: where it is not there or another one, or the run's heads reward no response by itself.
@@ -96,7 +103,14 @@ class Run:
         """
         from micropref.pipeline.api.scorer import Scorer
 
-        return Scorer(self._folder, self.id, backbone=backbone, device=device, trust_remote_code=trust_remote_code)
+        return Scorer(
+            self._folder,
+            self.id,
+            backbone=backbone,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            feedback=None if feedback is None else Path(feedback),
+        )
 
     def table(self, name: str) -> pl.DataFrame:
         """Return the run's rows of a view: head_accuracy, mixture_accuracy, best_head or router_weights.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from micropref.cache.errors import BadInput
-from micropref.pipeline.options import DeviceName
+from micropref.pipeline.options import DeviceName, RewardHeadsOf, RewardScale
 
 if TYPE_CHECKING:
     from micropref.cache.store import StoreFolder
+    from micropref.pipeline.rewards.people.feedback import Feedback
+    from micropref.pipeline.rewards.people.personal import People
     from micropref.pipeline.rewards.scoring.candidates import Rewarded
     from micropref.pipeline.rewards.scoring.taste import Taste
     from micropref.pipeline.sources.pairs import Text
@@ -37,16 +41,22 @@ class Scorer:
         backbone: str | None = None,
         device: DeviceName = "auto",
         trust_remote_code: bool = False,
+        feedback: Path | None = None,
     ) -> None:
-        """Load the backbone that the run's features were made with.
+        """Load the backbone that the run's features were made with; `feedback` is a file of people's choices.
 
         Raises BadInput where it is another one, or the run's heads give no reward to a response by itself.
         """
         from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 
+        self._store, self._file = store, feedback
+        self._feedback: Feedback | None = None
+        self._people: People | None = None
         self._engine = ScoringEngine.open(
             store, run, backbone=backbone, device=device, trust_remote_code=trust_remote_code
         )
+        if feedback is not None:
+            self._opened_people()
 
     def __repr__(self) -> str:
         heads = self._engine.heads
@@ -132,9 +142,105 @@ class Scorer:
             raise BadInput(f"no response has a reward: {next(iter(found.reasons), 'there is none')}")
         return responses[found.best]
 
+    def learn(
+        self, user: str, prompt: Asked, chosen: Asked, rejected: Asked, *, context: str | None = None
+    ) -> tuple[float, ...]:
+        """Learn from one choice of a person; from now on `user` scores by it.
+
+        Choices are kept in the file that the scorer was opened with, else until it is closed. Weights are those of
+        `adapt`'s method shrunk.
+
+        Args:
+            user: who chose.
+            prompt: what both responses answer.
+            chosen: the response that was preferred.
+            rejected: the other one.
+            context: sentence that said what is wanted.
+
+        Returns:
+            What the heads weigh for this person now [K].
+
+        Raises:
+            BadInput: for texts that cannot be scored.
+            Failure: where the file cannot be written.
+
+        """
+        from micropref.pipeline.rewards.people.feedback import Choice
+
+        people = self._opened_people()
+        found = self.score_many([prompt], [[chosen, rejected]], context=context, together=True)[0]
+        first, second = found.heads
+        if first is None or second is None or found.weights is None:
+            raise BadInput(f"this choice cannot be learned from: {next(filter(None, found.reasons))}")
+        margins = tuple(a - b for a, b in zip(first, second, strict=True))
+        people.learn(user, Choice(margins, tuple(math.log(max(weight, 1e-300)) for weight in found.weights)))
+        (after,) = self.score_many([prompt], [chosen], context=context, user=user)
+        assert after.weights is not None
+        return after.weights
+
+    def trl(
+        self,
+        *,
+        heads: RewardHeadsOf = "together",
+        scale: RewardScale = "none",
+        clip: float | None = None,
+        asynchronous: bool = False,
+    ) -> Any:
+        """Return reward functions for TRL's `reward_funcs`; columns `context` and `user` of the data set are read.
+
+        Args:
+            heads: one function, heads weighed as the run does (together), or a list of one for each head (separate).
+            scale: divide rewards by their standard deviation over the run's stored responses (std), or not (none):
+                rewards of very different sizes that are summed before they are normalised drown each other.
+            clip: largest size of a reward; None: any.
+            asynchronous: coroutine functions, for trainers that go on meanwhile.
+
+        Returns:
+            A function, or a list of K functions `head_0`, `head_1`, ...
+
+        Raises:
+            BadInput: where the run's data is gone and `scale` is std, and for a `clip` that is not above 0.
+
+        """
+        from micropref.pipeline.rewards.scoring.training_rewards import AsyncRewardFunction, RewardFunction, spreads
+
+        if clip is not None and not clip > 0:
+            raise BadInput(f"clip is {clip}: expected a number above 0")
+        count = self._engine.heads.k
+        each, whole = spreads(self._store, self._engine.heads) if scale == "std" else ([1.0] * count, 1.0)
+
+        def score(
+            prompts: Sequence[Any],
+            completions: Sequence[Any],
+            contexts: Sequence[str | None],
+            users: Sequence[str | None],
+        ) -> list[Rewarded]:
+            return self.score_many(prompts, completions, context=contexts, user=users)
+
+        functions = [RewardFunction(score, f"head_{at}", at, each[at], clip) for at in range(count)]
+        if heads == "together":
+            functions = [RewardFunction(score, f"micropref_{self._engine.heads.run.id}", None, whole, clip)]
+        made = [AsyncRewardFunction(one) if asynchronous else one for one in functions]
+        return made if heads == "separate" else made[0]
+
     def close(self) -> None:
-        """End the thread that forwards."""
+        """End the thread that forwards, and close the file of choices."""
         self._engine.close()
+        if self._feedback is not None:
+            self._feedback.close()
+            self._feedback = None
+
+    def _opened_people(self) -> People:
+        """Return who learns; choices are kept in memory where no file was named."""
+        from micropref.pipeline.rewards.people.feedback import MEMORY, Feedback
+        from micropref.pipeline.rewards.people.personal import People, choose_variance
+
+        if self._people is None:
+            heads = self._engine.heads
+            self._feedback = Feedback(self._file or MEMORY, heads.run.id, heads.k)
+            self._people = People(heads, self._feedback, choose_variance(self._store, heads)[0])
+            heads.people = self._people
+        return self._people
 
     def _taste(
         self, context: str | None, attribute: str | None, user: str | None, weights: Sequence[float] | None

@@ -38,7 +38,7 @@ FLOORS = (
     {"pipeline.forwarding", "pipeline.people"},
     {"pipeline.forwarding.engines", "pipeline.routing"},
     {"pipeline.embedding", "pipeline.comparison", "pipeline.rewards", "pipeline.rewards.scoring"},
-    {"pipeline.demo", "pipeline.rewards.exporting"},
+    {"pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people"},
     {"pipeline.show"},
     {"pipeline.api"},
     {"cli"},

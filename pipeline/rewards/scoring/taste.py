@@ -6,6 +6,7 @@ G groups of candidates, K heads, D' width of what a router reads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -76,7 +77,9 @@ class RewardHeads:
                 "a run of method mixture, static or single"
             )
         self.heads: torch.Tensor = heads.double()
-        self._people: dict[str, Person] = {}
+        self.people: Callable[[str], Adapted | None] = self.kept
+        """What was learned of a person by name; None: nothing."""
+        self._people: dict[str, Adapted | None] = {}
         self._means: dict[str, torch.Tensor] = {}
 
     @property
@@ -105,7 +108,8 @@ class RewardHeads:
     def knows_people(self) -> bool:
         """Say whether there are weights for any person."""
         units, folder = self.fitted.reading.units, self.run.folder / "people"
-        return self._groups is not None or units is not None or (folder.is_dir() and any(folder.iterdir()))
+        others = self.people != self.kept or self._groups is not None or units is not None
+        return others or (folder.is_dir() and any(folder.iterdir()))
 
     def check_given(self, taste: Taste) -> None:
         """Raise BadInput where the run cannot follow what a command names for all rows; rows may name a context."""
@@ -184,16 +188,23 @@ class RewardHeads:
         """Return what was learned of a person. Raises BadInput where nothing was."""
         if self._is_unit(user):
             return Adapted(torch.zeros(1, self.k, dtype=torch.float64), routed=True)
-        if self._groups is not None and (found := _of_group(self._groups, user)) is not None:
-            return found
-        person = self._people.get(user) or read_person(person_path(self.run.folder / "people", user))
-        if person is None:
+        found = self.people(user)
+        if found is None:
             raise BadInput(
                 f"run {self.run.id} has no weights for user {user!r}; learn them with `micropref ask` or `micropref "
                 "adapt`, or leave `user` out"
             )
-        self._people[user] = person
-        return _adapted(person)
+        return found
+
+    def kept(self, user: str) -> Adapted | None:
+        """Return what the run itself keeps of a person: of `adapt`, else of `ask`; None: nothing."""
+        if user not in self._people:
+            found = None if self._groups is None else _of_group(self._groups, user)
+            if found is None:
+                person = read_person(person_path(self.run.folder / "people", user))
+                found = None if person is None else _adapted(person)
+            self._people[user] = found
+        return self._people[user]
 
     def _mean_weights(self, attribute: str) -> torch.Tensor:
         """Return the run's mean weights [K] of an attribute's train pairs."""

@@ -65,7 +65,9 @@ def read_chunk(tokenizer: PairTokenizer, candidates: Sequence[Candidates], wante
     pairs = [read.pair(one, response, response) for one in candidates for response in one.responses]
     rows = iter(read.encode(pairs))
     chunk = Chunk()
-    for tree, one in enumerate(candidates):
+    tree = 0
+    for before, one in zip((None, *candidates), candidates, strict=False):
+        tree += before is not None and before.prompt != one.prompt
         found = [next(rows) for _ in one.responses]
         if one.together and len(found) > 1 and any(row.trimmed for row in found):
             found = read.together(one, found)
