@@ -424,6 +424,24 @@ def export(call: _Call) -> Any:
     return call.store.export(**call.arguments)
 
 
+@_command(Store.serve)
+def serve(call: _Call) -> Any:
+    """Serve a run's rewards over HTTP.
+
+    \b
+    Example:
+      micropref serve mixture-1a2b3c4d --port 8000
+      curl -s localhost:8000/v1/score -H 'content-type: application/json' \\
+        -d '{"prompt": "Hi", "responses": ["Hello!", "What?"], "user": "ann"}'
+      curl -s localhost:8000/v1/feedback -H 'content-type: application/json' \\
+        -d '{"user": "ann", "prompt": "Hi", "chosen": "Hello!", "rejected": "What?", "id": "1"}'
+      curl -s -X DELETE localhost:8000/v1/users/ann
+    """
+    if call.as_json:
+        raise BadInput("as_json has no effect: a server prints no report; ask its route /v1/models")
+    return call.store.serve(**call.arguments)
+
+
 @app.command()
 def ask(
     ctx: typer.Context,

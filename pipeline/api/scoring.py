@@ -139,3 +139,46 @@ class Scoring(OpenedStore):
         options = stage.ExportOptions(taste, all_heads, link, force, backbone, device, trust_remote_code)
         report = stage.export(self._store, run_id(run), Path(folder), options, self._announce)
         return readable(report, show_exported(report))
+
+    @checked
+    def serve(
+        self,
+        run: str | Run,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        token_file: str | Path | None = None,
+        feedback: str | Path | None = None,
+        queue: int = 2048,
+        timeout: float = 60.0,
+        body_mb: float = 16.0,
+        backbone: str | None = None,
+        device: DeviceName = "auto",
+        trust_remote_code: bool = False,
+    ) -> None:
+        """Serve a run's rewards over HTTP until it is interrupted: own routes, and those of OpenRLHF, verl and vLLM.
+
+        Args:
+            run: the run, one of its names, or its id.
+            host: address to listen at; beyond this machine a token is needed.
+            port: port to listen at; 0: one that is free.
+            token_file: file whose one line every request has to bring as `Authorization: Bearer ...`.
+            feedback: SQLite file of people's choices, on a local disk; None: feedback.sqlite in the run's folder.
+            queue: responses that may wait; beyond that the answer is 503.
+            timeout: seconds that a request may take.
+            body_mb: size of a request at most, in MB.
+            backbone: as in `score`.
+            device: as in `score`.
+            trust_remote_code: as in `score`.
+
+        Raises:
+            BadInput: for a run without rewards, a missing token, and a port that is taken.
+
+        """
+        from micropref.pipeline.rewards.serving import serve as stage
+        from micropref.pipeline.rewards.serving.options import ServeOptions
+
+        token, choices = (None if path is None else Path(path) for path in (token_file, feedback))
+        loaded = (backbone, device, trust_remote_code)
+        options = ServeOptions(host, port, token, choices, *loaded, queue=queue, timeout=timeout, body_mb=body_mb)
+        stage.serve(self._store, run_id(run), options, self._announce)

@@ -144,6 +144,14 @@ class PairTokenizer:
                 raise BadInput(f"context {context!r}: found a text without a single token; give it words")
         return [tokens if len(tokens) <= self.options.max_length else None for tokens in found]
 
+    def encode_written(self, texts: Sequence[str]) -> list[Tokens | None]:
+        """Tokenize texts that hold their template and special tokens already, which become control tokens.
+
+        None stands for one that does not fit, or has no token.
+        """
+        found = list(self._tokens_of(list(texts)))
+        return [tokens if 0 < len(tokens) <= self.options.max_length else None for tokens in found]
+
     def _fit(
         self, pair: PreferencePair, pieces: dict[str, _Piece], known: dict[_Piece, Tokens]
     ) -> dict[str, Tokens] | None:

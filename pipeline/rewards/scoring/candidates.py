@@ -25,6 +25,9 @@ class Candidates:
     """Whether they are compared: where one does not fit, the prompt is cut to the same text for all."""
     origin: Origin = HERE
     """Where they were read."""
+    written: bool = False
+    """Whether each response is a whole text, prompt, template and special tokens included, which is read as it is; the
+    prompt is then such a text too, empty where it is not known."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from micropref.pipeline.sources.pairs import PreferencePair, Text
 from micropref.pipeline.text.tokenizer import PairTokenizer
 from micropref.pipeline.text.tokens import Tokens
 
+NO_PROMPT = "this backbone or router reads the prompt apart, and the request does not say it: give `prompts`"
 TOO_LONG = "too long: the response does not fit the backbone's {limit} tokens"
 
 
@@ -62,13 +63,15 @@ class Chunk:
 def read_chunk(tokenizer: PairTokenizer, candidates: Sequence[Candidates], wanted: Wanted) -> Chunk:
     """Tokenize G groups of candidates. What cannot be read has its reason in place of a text."""
     read = _Tokenized(tokenizer, wanted)
-    pairs = [read.pair(one, response, response) for one in candidates for response in one.responses]
+    rendered = [one for one in candidates if not one.written]
+    pairs = [read.pair(one, response, response) for one in rendered for response in one.responses]
     rows = iter(read.encode(pairs))
+    as_written = iter(read.as_written([one for one in candidates if one.written]))
     chunk = Chunk()
     tree = 0
     for before, one in zip((None, *candidates), candidates, strict=False):
         tree += before is not None and before.prompt != one.prompt
-        found = [next(rows) for _ in one.responses]
+        found = [next(as_written if one.written else rows) for _ in one.responses]
         if one.together and len(found) > 1 and any(row.trimmed for row in found):
             found = read.together(one, found)
         _add(chunk, tree, found)
@@ -127,6 +130,38 @@ class _Tokenized:
             texts = {role: encoded.texts[at[row]] for role, at in roles.items() if at[row] >= 0}
             rows.append(_Row(texts, bool(encoded.trimmed[row])))
         return rows
+
+    def as_written(self, candidates: Sequence[Candidates]) -> list[_Row]:
+        """Return what texts are to the backbone that a client wrote whole, in order."""
+        found: list[_Row] = []
+        for one in candidates:
+            texts = [response for response in one.responses if isinstance(response, str)]
+            prompt = one.prompt if isinstance(one.prompt, str) else ""
+            if not self._tokenizer.causal:
+                found += self._as_segments(one, prompt, texts)
+            elif self._wanted.prompt and not prompt:
+                found += [_Row({}, reason=NO_PROMPT) for _ in texts]
+            else:
+                written = self._tokenizer.encode_written([*texts, *([prompt] if self._wanted.prompt else [])])
+                shared = {"prompt": written[-1]} if self._wanted.prompt and written[-1] is not None else {}
+                found += [self._whole(tokens, shared) for tokens in written[: len(texts)]]
+        return found
+
+    def _whole(self, tokens: Tokens | None, shared: dict[str, Tokens]) -> _Row:
+        if tokens is None:
+            return _Row({}, reason=TOO_LONG.format(limit=self._tokenizer.options.max_length))
+        return _Row({"response": tokens, **shared})
+
+    def _as_segments(self, one: Candidates, prompt: str, texts: Sequence[str]) -> list[_Row]:
+        """Return what an encoder reads, which takes prompt and response apart: the prompt has to be known."""
+        found = []
+        for text in texts:
+            if not prompt or not text.startswith(prompt):
+                found.append(_Row({}, reason=NO_PROMPT))
+            else:
+                response = text[len(prompt) :]
+                found += self.encode([self.pair(one, response, response)])
+        return found
 
     def together(self, one: Candidates, found: list[_Row]) -> list[_Row]:
         """Cut the prompt of a group to one text: the one that leaves room for the longest candidate that fits."""

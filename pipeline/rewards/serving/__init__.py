@@ -1,0 +1,4 @@
+"""A run behind HTTP: rewards, choices of people, and the routes that existing clients call.
+
+Imports pipeline.rewards.people, pipeline.rewards.scoring and what these stand on.
+"""
