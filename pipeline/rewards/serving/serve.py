@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -45,7 +46,8 @@ def serve(store: StoreFolder, run_id: str, options: ServeOptions, announce: Anno
     server = uvicorn.Server(config)
     _tell(server, announce, service.run)
     # uvicorn answers what it took, then raises the signal that stopped it once more: being told to stop is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with suppress(KeyboardInterrupt):
             server.run()
