@@ -9,6 +9,7 @@ already, which must not get worse. Writes build/bench/route.json. Run by `make b
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import polars as pl
 from harness import BUILD, Bar, at_least, report
 
 from micropref.cache.store import StoreFolder
-from micropref.heads.adaptation.router_refit import RouteSetting
+from micropref.heads.adaptation.routing_budget import RouteSetting
 from micropref.heads.fitting.settings import FitPlan, FitSetting
 from micropref.pipeline.demo.demo import HEADS, NAME, run_demo
 from micropref.pipeline.routing.route import RouteOptions, route
@@ -74,16 +75,16 @@ def bars_of(name: str, rows: list[dict[str, Any]]) -> list[Bar]:
         if name == USERS and row["budget"] in BARS
     ]
     first = rows[0] if name.endswith("reads context") else rows[1]
-    falls = [row["accuracy"] - first["accuracy"] + row["half"] for row in rows[1:]]
-    steps = [after["accuracy"] - before["accuracy"] + after["half"] for before, after in zip(rows[1:], rows[2:], strict=False)]
-    return [*bars, at_least(f"{name}: no fall beyond the intervals", min(falls + steps), 0.0)]
+    compared = [(first, row) for row in rows[1:]] + list(itertools.pairwise(rows[1:]))
+    falls = [later["accuracy"] - earlier["accuracy"] + later["half"] for earlier, later in compared]
+    return [*bars, at_least(f"{name}: no fall beyond the intervals", min(falls), 0.0)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one run, two draws, two sizes: does it run")
     parser.add_argument("--out", type=Path, default=BUILD / "route.json")
-    parser.add_argument("--store", type=Path, default=BUILD / "route", help="where the demo's vectors and runs are kept")
+    parser.add_argument("--store", type=Path, default=BUILD / "route", help="keeps the demo's vectors and runs")
     parser.add_argument("--seeds", type=int, default=8, help="draws of the budget")
     parser.add_argument("--budgets", default="5,10,20,50,100")
     asked = parser.parse_args()
