@@ -13,7 +13,7 @@ import torch
 from micropref.heads.adaptation.router_ridge import ridge_routers
 from micropref.heads.adaptation.routing_budget import Budget, RouteSetting, soft_labels
 from micropref.heads.adaptation.whitening import whitening
-from micropref.heads.evaluation.intervals import standard_error
+from micropref.heads.evaluation.intervals import mean_intervals
 from micropref.heads.mixture import Router
 
 Parts = dict[str, torch.Tensor]
@@ -24,8 +24,6 @@ BAYES = 1.0
 """The temperature at which labels follow Bayes' rule: what is taken where held-out pairs do not say otherwise."""
 TAUS = (0.3, BAYES, 3.0, 10.0, 30.0, 100.0)
 """Temperatures to choose among."""
-CLEARLY = 2.0
-"""Standard errors by which a temperature has to be better than the one that is kept otherwise."""
 HIDDEN = 128
 """Units of a new router that adam fits."""
 BATCH, RATE = 32, 1e-3
@@ -102,9 +100,10 @@ def choose_tau(
 ) -> tuple[float, dict[float, float]]:
     """Return a temperature, and the held-out NLL inside the budget of every one; none where nothing can be held out.
 
-    `kept`, one of `taus`, is taken unless another is better by more than CLEARLY standard errors: a small budget holds
-    out too little to tell temperatures apart, and the best of several by chance costs more than Bayes' rule. Wordings
-    are held out in turns, for new ones are what a router meets; prompts where a group has one wording alone.
+    `kept`, one of `taus`, is taken unless the 95 % interval of another's lead, over wordings and prompts, is above 0: a
+    small budget holds out too little to tell temperatures apart, and the best of several by chance costs more than
+    Bayes' rule. Wordings are held out in turns, for new ones are what a router meets; prompts where a group has one
+    wording alone.
     """
     unit = budget.wording if _several_each(budget.wording, budget.group) else budget.prompt
     nll = torch.zeros(len(budget), len(taus), dtype=torch.float64)
@@ -123,7 +122,8 @@ def choose_tau(
     scores = dict(zip(taus, nll.mean(0).tolist(), strict=True))
     best = min(scores, key=lambda tau: scores[tau])
     lead = nll[:, [taus.index(kept)]] - nll[:, [taus.index(best)]]
-    clear = float(lead.mean()) > CLEARLY * float(standard_error(lead, unit[scored]))
+    sides = {"wordings": budget.wording[scored], "prompts": budget.prompt[scored]}
+    clear = float(mean_intervals(lead, sides, "difference").low) > 0
     return (best if clear else kept), scores
 
 
