@@ -242,9 +242,8 @@ def test_bayes_rule_stays_unless_another_temperature_is_clearly_better() -> None
     assert set(scores) == set(TAUS)
     # Heads that are sure and mostly wrong: the labels that move least are clearly better.
     many = of_words(2, 20)
-    wrong = replace(
-        many, losses=head_losses(8 * torch.randn(len(many), HEADS, generator=torch.Generator().manual_seed(1)))
-    )
+    noise = torch.randn(len(many), HEADS, generator=torch.Generator().manual_seed(1))
+    wrong = replace(many, losses=head_losses(8 * noise))
     by_pair = RouteSetting(target="example", anchor="stage1", epochs=1)
     tau, scores = choose_tau(start, wrong, by_pair, (0.01, 1.0, math.inf), 0.01)
     assert math.isinf(tau)
