@@ -1,0 +1,116 @@
+"""Weight files of a checkpoint: whether all are there and readable as numbers, and the reward head among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from micropref.cache.errors import BadInput
+
+INDEX = "model.safetensors.index.json"
+_LFS_POINTER = b"version https://git-lfs"
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_HEADS = ("score", "classifier", "v_head", "value_head", "reward_head", "rm_head", "classification_head")
+"""First parts of the names that heads of reward models and classifiers have."""
+
+
+@dataclass(frozen=True, eq=False)
+class RewardHead:
+    """A checkpoint's own head that gives a text its reward."""
+
+    weight: Tensor | None = None
+    """[1, D] float32, where the reward is this times the text's vector; else None."""
+    unread: str = ""
+    """What was found instead, where there is a head of a form that is not read; else empty."""
+
+
+def shards(folder: Path, name: str) -> list[Path]:
+    """Return the safetensors files that an index names, all there; without an index those of the folder.
+
+    Raises BadInput where the index cannot be read, or names files that are not there.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    try:
+        names = sorted(set(map(str, json.loads(index.read_bytes())["weight_map"].values())))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"backbone {name}: {index} names no weight files ({type(error).__name__}); fetch it again"
+        ) from None
+    missing = [one for one in names if not (folder / one).is_file()]
+    if missing:
+        raise BadInput(
+            f"backbone {name}: {folder} lacks {len(missing)} of the {len(names)} weight files that {INDEX} names "
+            f"({missing[0]}{', ...' if len(missing) > 1 else ''}); fetch them again"
+        )
+    return [folder / one for one in names]
+
+
+def check_weight_files(folder: Path, name: str) -> None:
+    """Raise BadInput where a weight file is missing, a pointer to one, broken, or holds numbers of 8 bits or fewer."""
+    for path in shards(folder, name):
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+        if start == _LFS_POINTER:
+            raise BadInput(
+                f"backbone {name}: {path} is a pointer to a file that Git LFS keeps elsewhere; run `git lfs pull` there"
+            )
+        found = next((kind for key, kind in _kinds(path) if key.endswith("weight") and kind not in _FLOATS), None)
+        if found is not None:
+            raise BadInput(
+                f"backbone {name}: {path.name} holds quantised weights ({found}); give the model in 16 or 32 bit floats"
+            )
+
+
+def check_not_quantised(config: Any, name: str) -> None:
+    """Raise BadInput naming the method where a config says that the weights are quantised."""
+    text = config.get_text_config()
+    found = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
+    if found is None:
+        return
+    found = found if isinstance(found, dict) else found.to_dict()
+    method = found.get("quant_method") or "an unnamed method"
+    bits = found.get("bits") or (4 if found.get("load_in_4bit") else 8 if found.get("load_in_8bit") else None)
+    raise BadInput(
+        f"backbone {name}: its weights are quantised ({method}{f', {bits} bit' if bits else ''}), which is not read "
+        "here: give the model that it was made from, in 16 or 32 bit floats, or a .gguf file"
+    )
+
+
+def read_reward_head(folder: Path, name: str, architectures: list[str], width: int) -> RewardHead:
+    """Return the reward head of a checkpoint: `score.weight` [1, D], or in words what there is instead."""
+    found: dict[str, tuple[Path, list[int]]] = {}
+    with suppress(BadInput):
+        for path in shards(folder, name):
+            found |= {key: (path, shape) for key, shape in _shapes(path) if key.split(".")[0] in _HEADS}
+    weights = {key: shape for key, (_, shape) in found.items() if key.endswith("weight")}
+    if not weights:
+        return RewardHead()
+    classifies = any(one.endswith("ForSequenceClassification") for one in architectures)
+    if classifies and weights.get("score.weight") == [1, width]:
+        with safe_open(found["score.weight"][0], framework="pt") as file:
+            head: Tensor = file.get_tensor("score.weight").float()
+        return RewardHead(head)
+    parts = ", ".join(f"{key} {shape}" for key, (_, shape) in sorted(found.items()))
+    return RewardHead(unread=f"{architectures[0] if architectures else 'its files'} with {parts}")
+
+
+def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
+    with suppress(SafetensorError), safe_open(path, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118 - not a mapping
+            yield key, list(file.get_slice(key).get_shape())
+
+
+def _kinds(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name and the dtype of each tensor; nothing of a broken file, which loading reports."""
+    with suppress(SafetensorError), safe_open(path, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118 - not a mapping
+            yield key, str(file.get_slice(key).get_dtype())
