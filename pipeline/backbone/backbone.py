@@ -90,8 +90,8 @@ class Backbone:
         `dtype` auto is bfloat16 where the device multiplies in it, else float32; `pooling` auto is an embedding model's
         own recipe, else the last token for causal backbones and the mean for encoders; `max_length` None is the
         backbone's position limit, at most 4096; `revision` is a branch, tag or commit of a hub id; `trust_remote_code`
-        lets the checkpoint's own Python code run. Without `weights` the trunk is an outline on the meta device that embeds
-        nothing but knows all the rest; the weights need not be there.
+        lets the checkpoint's own Python code run. Without `weights` the trunk is an outline on the meta device that
+        embeds nothing but knows all the rest; the weights need not be there.
 
         Raises BadInput where nothing can be loaded under that name, or where this backbone or this machine cannot
         follow an option.

@@ -142,7 +142,7 @@ def test_a_plan_needs_no_weights(
     options = EmbedOptions(backbone=str(folder), dtype="float32")
     arguments: Any = (store, [write_rows(PAIRS)], "mine", SourceOptions(), options)
     monkeypatch.setattr(
-        "micropref.pipeline.backbone.backbone.AutoModel.from_pretrained", None
+        "micropref.pipeline.backbone.load_trunk.AutoModel.from_pretrained", None
     )  # nothing reads a weight
     whole = embed(*arguments, plan_only=True)
     for path in folder.glob("*.safetensors"):
