@@ -27,14 +27,21 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def base_of(folder: Path, name: str) -> str | None:
+def has_weights(folder: Path) -> bool:
+    """Return whether the weights of an adapter are there."""
+    return (folder / _WEIGHTS).is_file()
+
+
+def base_of(folder: Path, name: str, *, weights: bool) -> str | None:
     """Return the model that an adapter belongs to, a folder or a hub id; None: the model in the same folder.
 
     Raises BadInput where the adapter cannot be merged here.
     """
     config = _config(folder, name)
     kind = str(config.get("peft_type") or "unknown kind")
-    full = (folder / "config.json").is_file()
+    full = (folder / "config.json").is_file() and any(
+        not path.name.startswith("adapter_") for path in folder.glob("*.safetensors")
+    )
     base = config.get("base_model_name_or_path")
     on = "the model in the same folder" if full else f"{base}" if base else "a model that it does not name"
     if importlib.util.find_spec("peft") is None:
@@ -43,7 +50,7 @@ def base_of(folder: Path, name: str) -> str | None:
             f"backbone {name}: {folder} holds an adapter ({kind}) of {on}; run `pip install 'micropref[adapters]'` to "
             f"have it merged, or merge it once with peft's merge_and_unload and save_pretrained{or_leave}"
         )
-    if not (folder / _WEIGHTS).is_file():
+    if weights and not has_weights(folder):
         raise BadInput(f"backbone {name}: no {_WEIGHTS} in {folder}; an adapter's pickled weights are never loaded")
     if full:
         return None
@@ -70,7 +77,10 @@ def load_merged(model_folder: Path, adapter: Path, name: str, **options: Any) ->
             ", ...): expected an adapter of this very model"
         )
     merged = wrapped.merge_and_unload()
-    return merged.base_model, report
+    # A head on top may be new to this model, and is not read.
+    trunk = {key for key in report["missing_keys"] if key.startswith(f"{merged.base_model_prefix}.")}
+    whole = merged.base_model is merged
+    return merged.base_model, report if whole else {**report, "missing_keys": trunk}
 
 
 @contextmanager

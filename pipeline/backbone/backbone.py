@@ -35,7 +35,7 @@ from micropref.pipeline.backbone.padding import has_segments, padded
 from micropref.pipeline.backbone.pooling import Pooling
 from micropref.pipeline.backbone.recipe import Recipe, choose_recipe, first_release
 from micropref.pipeline.backbone.tree_attention import Layout, NotFollowedError, attending_to_trees
-from micropref.pipeline.backbone.weight_files import RewardHead, read_reward_head
+from micropref.pipeline.backbone.weight_files import RewardHead, are_small, read_reward_head
 from micropref.pipeline.options import DeviceName, EmbedDtype, PoolingName
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 from micropref.pipeline.text.tokens import Tokens
@@ -91,7 +91,7 @@ class Backbone:
         own recipe, else the last token for causal backbones and the mean for encoders; `max_length` None is the
         backbone's position limit, at most 4096; `revision` is a branch, tag or commit of a hub id; `trust_remote_code`
         lets the checkpoint's own Python code run. Without `weights` the trunk is an outline on the meta device that
-        embeds nothing but knows all the rest; the weights need not be there.
+        embeds nothing but knows all the rest; the weights need not be there, and are tried where they are, if small.
 
         Raises BadInput where nothing can be loaded under that name, or where this backbone or this machine cannot
         follow an option.
@@ -105,6 +105,11 @@ class Backbone:
         offset = position_offset(trunk)
         recipe = choose_recipe(pooling, checkpoint.folder, causal=causal)
         hidden = output_width(name, trunk)
+        if not weights and checkpoint.has_weights and are_small(checkpoint.folder):  # a plan finds what a pass would
+            whole, _ = load_parts(checkpoint, number, trust_remote_code=trust_remote_code, weights=True)
+            hidden = output_width(name, whole)
+        architectures = list(trunk.config.architectures or ())
+        head = read_reward_head(checkpoint.folder, checkpoint.adapter, architectures, hidden)
         return cls(
             checkpoint=checkpoint,
             trunk=trunk,
@@ -116,9 +121,9 @@ class Backbone:
             width=recipe.pooling.width(hidden),
             max_length=_choose_max_length(name, max_length, position_limit(trunk.config, trunk, offset)),
             first_position=offset,
-            head=read_reward_head(checkpoint.folder, name, list(trunk.config.architectures or ()), hidden),
+            head=head,
             trust_remote_code=trust_remote_code,
-            notes=_notes(checkpoint, trunk, max_length),
+            notes=_notes(checkpoint, trunk, head, max_length, weights=weights),
         )
 
     @property
@@ -257,13 +262,19 @@ def _move(name: str, trunk: nn.Module, device: torch.device) -> None:
         ) from None
 
 
-def _notes(checkpoint: Checkpoint, trunk: PreTrainedModel, max_length: int | None) -> tuple[str, ...]:
+def _notes(
+    checkpoint: Checkpoint, trunk: PreTrainedModel, head: RewardHead, max_length: int | None, *, weights: bool
+) -> tuple[str, ...]:
     """Return what the user should know of a checkpoint."""
     notes = []
+    if not weights and not checkpoint.has_weights and any(checkpoint.folder.glob("*.safetensors")):
+        notes.append("its weight files are not all here, which the pass needs; fetch them again")
     if checkpoint.adapter is not None:
         notes.append(f"the adapter in {checkpoint.adapter} is merged into {checkpoint.folder}")
     if uses_half(trunk.config):
         notes.append(f"of the encoder-decoder {trunk.config.model_type} only the encoder is read")
+    if head.unread and head.unread.split()[0].endswith("ForSequenceClassification"):
+        notes.append(f"its reward head is of a form that method own-head does not read: {head.unread}")
     limit = limit_note(trunk.config)
     if limit is not None and max_length is None:
         notes.append(limit)

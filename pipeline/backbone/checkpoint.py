@@ -10,7 +10,7 @@ from pathlib import Path
 
 from micropref.cache.errors import BadInput, Failure, cannot_read
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
-from micropref.pipeline.backbone.adapter import ADAPTER_FILES, base_of, is_adapter
+from micropref.pipeline.backbone.adapter import ADAPTER_FILES, base_of, has_weights, is_adapter
 from micropref.pipeline.backbone.gguf import converted
 from micropref.pipeline.backbone.weight_files import check_weight_files, shards
 from micropref.pipeline.options import MINILM
@@ -47,7 +47,8 @@ class Checkpoint:
     def has_weights(self) -> bool:
         """Return whether all safetensors files are there: a plan needs none, and a stopped download leaves some."""
         try:
-            return bool(shards(self.folder, self.name))
+            there = bool(shards(self.folder, self.name))
+            return there and (self.adapter is None or has_weights(self.adapter))
         except BadInput:
             return False
 
@@ -107,7 +108,7 @@ def _with_base(adapter: Checkpoint, *, weights: bool) -> Checkpoint:
 
     Raises BadInput where the packages that merge adapters are not installed, or no model is found.
     """
-    base = base_of(adapter.folder, adapter.name)
+    base = base_of(adapter.folder, adapter.name, weights=weights)
     folder = adapter.folder
     if base is not None:
         try:
@@ -183,7 +184,7 @@ def _check_files(checkpoint: Checkpoint, *, weights: bool) -> None:
     names = {path.name for path in checkpoint.folder.iterdir()}
     if "config.json" not in names:
         raise BadInput(f"backbone {checkpoint.name}: no config.json in {checkpoint.folder}; expected a model folder")
-    if not weights:
+    if not weights and not checkpoint.has_weights:
         return
     if not any(name.endswith(".safetensors") for name in names):
         raise BadInput(

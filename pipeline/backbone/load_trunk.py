@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -22,7 +23,7 @@ from micropref.pipeline.backbone.adapter import load_merged
 from micropref.pipeline.backbone.checkpoint import Checkpoint
 from micropref.pipeline.backbone.loading import loading
 from micropref.pipeline.backbone.matmul import fast_products
-from micropref.pipeline.backbone.weight_files import check_not_quantised
+from micropref.pipeline.backbone.weight_files import check_names_and_shapes, check_not_quantised
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError, TypeError, SafetensorError)
 _UNUSED_WEIGHTS = ("pooler.",)
@@ -40,6 +41,7 @@ def load_parts(
     Raises BadInput where they cannot be loaded, or the weights are not those of the trunk.
     """
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    trunk: Any
     try:
         with loading():
             config = AutoConfig.from_pretrained(checkpoint.folder, **options)
@@ -48,18 +50,15 @@ def load_parts(
             config.use_cache = False
             _check_tokenizer_files(checkpoint)
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder, **options)
-            if not weights:
-                with torch.device("meta"):
-                    trunk = kind.from_config(config, dtype=dtype, **options)
-            else:
-                options |= {"config": config, "dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-                if checkpoint.adapter is None:
-                    trunk, report = kind.from_pretrained(checkpoint.folder, **options)
-                else:
-                    trunk, report = load_merged(checkpoint.folder, checkpoint.adapter, checkpoint.name, **options)
-                _check_report(checkpoint, trunk, report)
-    except _LOADING_ERRORS as error:
+            with torch.device("meta"):
+                trunk = kind.from_config(config, dtype=dtype, **options)
+            check_names_and_shapes(checkpoint.folder, checkpoint.name, trunk)
+            if weights:
+                trunk = _with_weights(checkpoint, kind, config, dtype, options)
+    except (*_LOADING_ERRORS, StrictDataclassError) as error:
         reason = str(error).strip().partition("\n")[0]
+        if isinstance(error, StrictDataclassError):  # which names the field in one line, and what is wrong in the next
+            reason = " ".join(str(error).split())
         raise BadInput(
             f"backbone {checkpoint.name}: transformers cannot load {checkpoint.folder} "
             f"({type(error).__name__}: {reason})"
@@ -68,6 +67,19 @@ def load_parts(
     if hasattr(trunk, "set_attention_type"):  # else the first short text would change how all others are read
         trunk.set_attention_type(_FULL_ATTENTION)
     return trunk.eval(), tokenizer
+
+
+def _with_weights(
+    checkpoint: Checkpoint, kind: Any, config: PretrainedConfig, dtype: torch.dtype, options: dict[str, Any]
+) -> PreTrainedModel:
+    asked = {**options, "config": config, "dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    if checkpoint.adapter is None:
+        trunk, report = kind.from_pretrained(checkpoint.folder, **asked)
+    else:
+        trunk, report = load_merged(checkpoint.folder, checkpoint.adapter, checkpoint.name, **asked)
+    _check_report(checkpoint, trunk, report)
+    assert isinstance(trunk, PreTrainedModel)
+    return trunk
 
 
 def uses_half(config: PretrainedConfig) -> bool:
@@ -81,6 +93,11 @@ def output_width(name: str, trunk: PreTrainedModel) -> int:
     Raises BadInput where it gives none for each token. Not every outline can be tried: such a one is as wide as its
     config says.
     """
+    if trunk.main_input_name != "input_ids":
+        raise BadInput(
+            f"backbone {name}: {type(trunk).__name__} reads {trunk.main_input_name}: expected a causal model or an "
+            "encoder of text"
+        )
     declared = int(trunk.config.get_text_config().hidden_size)
     outline = trunk.device.type == "meta"
     ids = torch.arange(4, device=trunk.device)[None]
@@ -100,6 +117,11 @@ def output_width(name: str, trunk: PreTrainedModel) -> int:
         raise BadInput(
             f"backbone {name}: {type(trunk).__name__} gives hidden states {list(hidden.shape)} for a text of 4 tokens: "
             "expected one for each token"
+        )
+    if not outline and not hidden.isfinite().any():
+        raise BadInput(
+            f"backbone {name}: {type(trunk).__name__} makes no number but NaN of a text: its weights are broken, or "
+            "too large for the compute dtype; try float32"
         )
     return int(hidden.shape[2])
 

@@ -68,7 +68,7 @@ def first_release(recipe: Recipe, *, causal: bool) -> Recipe:
 
 
 def _own_recipe(folder: Path, *, causal: bool) -> Recipe:
-    modes, normalize, config = ["mean"], False, dict[str, Any]()
+    modes, normalize, config = list[str](), False, dict[str, Any]()
     for module in _json(folder / "modules.json"):
         kind = str(module["type"]).rpartition(".")[2]
         if kind == "Pooling":
@@ -78,6 +78,8 @@ def _own_recipe(folder: Path, *, causal: bool) -> Recipe:
             normalize = True
         elif kind not in ("Transformer", "Dropout"):
             raise _unsupported(folder, f"a {kind} module")
+    if not config:  # nothing says how a text's vector is made
+        return Recipe(Pooling("last" if causal else "mean", normalize))
     mode = "+".join(MODES.get(mode, mode) for mode in modes)
     if not modes or not set(mode.split("+")) <= set(SINGLE_MODES):
         raise _unsupported(folder, f"{mode or 'no'} pooling")

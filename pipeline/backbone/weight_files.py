@@ -11,11 +11,16 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from micropref.cache.errors import BadInput
 
 INDEX = "model.safetensors.index.json"
 _LFS_POINTER = b"version https://git-lfs"
+_ADAPTED = "base_model.model."
+"""What adapters put in front of a weight's name."""
+_SMALL = 1 << 30
+"""Bytes of weights that are loaded in about a second."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _HEADS = ("score", "classifier", "v_head", "value_head", "reward_head", "rm_head", "classification_head")
 """First parts of the names that heads of reward models and classifiers have."""
@@ -85,21 +90,58 @@ def check_not_quantised(config: Any, name: str) -> None:
     )
 
 
-def read_reward_head(folder: Path, name: str, architectures: list[str], width: int) -> RewardHead:
-    """Return the reward head of a checkpoint: `score.weight` [1, D], or in words what there is instead."""
-    found: dict[str, tuple[Path, list[int]]] = {}
-    with suppress(BadInput):
-        for path in shards(folder, name):
-            found |= {key: (path, shape) for key, shape in _shapes(path) if key.split(".")[0] in _HEADS}
-    weights = {key: shape for key, (_, shape) in found.items() if key.endswith("weight")}
-    if not weights:
+def check_names_and_shapes(folder: Path, name: str, outline: PreTrainedModel) -> None:
+    """Raise BadInput where the files that are there hold no weight of a model, or one of another shape.
+
+    Their names may have a prefix, or parts that transformers turns into others: only weights of the same name are
+    compared, and those of the same numbers of rows and columns in another order are left to it.
+    """
+    there = {key: shape for path in sorted(folder.glob("*.safetensors")) for key, shape in _shapes(path)}
+    if not there:
+        return
+    kind, met = type(outline).__name__, 0
+    expected = {key: list(weight.shape) for key, weight in outline.named_parameters()}
+    endings = {".".join(key.split(".")[at:]): key for key in there for at in range(key.count(".") + 1)}
+    for key, shape in expected.items():
+        found = there.get(endings.get(key, ""))
+        met += found is not None
+        if found is not None and sorted(found) != sorted(shape):
+            raise BadInput(
+                f"backbone {name}: {key} has shape {found} in {folder}, but a {kind} of its config.json has {shape}: "
+                "config and weights are of two models"
+            )
+    if not met:
+        raise BadInput(
+            f"backbone {name}: none of the {len(there)} weights in {folder} ({min(there)}, ...) has the name of one "
+            f"of a {kind} ({min(expected)}, ...): expected a checkpoint of that model"
+        )
+
+
+def are_small(folder: Path) -> bool:
+    """Return whether weights are so small that a plan can load them to see that they can be."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= _SMALL
+
+
+def read_reward_head(folder: Path, adapter: Path | None, architectures: list[str], width: int) -> RewardHead:
+    """Return the reward head of a checkpoint: `score.weight` [1, D], or in words what there is instead.
+
+    An adapter may bring its own.
+    """
+    found: dict[str, tuple[Path, str, list[int]]] = {}
+    for path in (*sorted(folder.glob("*.safetensors")), *(adapter.glob("*.safetensors") if adapter else ())):
+        for key, shape in _shapes(path):
+            own = key.removeprefix(_ADAPTED)
+            if own.split(".")[0] in _HEADS:
+                found[own] = path, key, shape
+    if not any(key.endswith("weight") for key in found):
         return RewardHead()
-    classifies = any(one.endswith("ForSequenceClassification") for one in architectures)
-    if classifies and weights.get("score.weight") == [1, width]:
-        with safe_open(found["score.weight"][0], framework="pt") as file:
-            head: Tensor = file.get_tensor("score.weight").float()
+    classifies = adapter is not None or any(one.endswith("ForSequenceClassification") for one in architectures)
+    path, key, shape = found.get("score.weight", (folder, "", []))
+    if classifies and shape == [1, width]:
+        with safe_open(path, framework="pt") as file:
+            head: Tensor = file.get_tensor(key).float()
         return RewardHead(head)
-    parts = ", ".join(f"{key} {shape}" for key, (_, shape) in sorted(found.items()))
+    parts = ", ".join(f"{key} {shape}" for key, (_, _, shape) in sorted(found.items()))
     return RewardHead(unread=f"{architectures[0] if architectures else 'its files'} with {parts}")
 
 

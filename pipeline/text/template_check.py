@@ -11,14 +11,18 @@ _SYSTEM = Message(role="system", content="You answer.")
 _USER = Message(role="user", content=_PROMPT)
 
 
-def check_template(template: Template) -> None:
-    """Raise BadInput where a template cannot render a prompt and its response, or leaves one of them out.
+def tried(template: Template) -> Text:
+    """Return a prompt that a template can render, alone and with a response: the tiniest, or behind a system turn.
 
-    One that wants a system turn is tried with one too.
+    Raises BadInput where there is none, or the template leaves prompt or response out.
     """
-    reasons = [_fault(template, prompt) for prompt in (_PROMPT, (_SYSTEM, _USER))]
-    if all(reasons):
-        raise BadInput(f"{reasons[0]}; so it was with a tiny conversation, before any row: every row would fail")
+    reasons = []
+    for prompt in (_PROMPT, (_SYSTEM, _USER)):
+        reason = _fault(template, prompt)
+        if reason is None:
+            return prompt
+        reasons.append(reason)
+    raise BadInput(f"{reasons[0]}; tried on a tiny conversation before any row: every row would fail")
 
 
 def _fault(template: Template, prompt: Text) -> str | None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import CONTEXT_TEMPLATE, PINNED_DATE, Overlong, Responses, TemplateName
 from micropref.pipeline.sources.pairs import PreferencePair, Text
-from micropref.pipeline.text.template_check import check_template
+from micropref.pipeline.text.template_check import tried
 from micropref.pipeline.text.templates import Rendered, check_context_template, with_context
 from micropref.pipeline.text.text_recipe import PLAIN_TEXT, TextRecipe, added_around, choose_reading
 from micropref.pipeline.text.tokens import TokenizedPairs, Tokens
@@ -99,10 +99,9 @@ class PairTokenizer:
         self._ids = ids
         date = datetime.date.fromisoformat(options.date)
         self._template = choose_reading(tokenizer, options.template, recipe, date=date, segments=segments)
-        check_template(self._template)
         self._prefix, behind = ((), ()) if segments else added_around(tokenizer)
         self._suffix = behind if recipe.ending else ()
-        self._check_one_beginning()
+        self._check_one_beginning(tried(self._template))
 
     @property
     def strangers(self) -> list[str]:
@@ -260,7 +259,7 @@ class PairTokenizer:
                 "tokenizer is not the one that it was trained with; give the model resized for it, or its own tokenizer"
             )
 
-    def _check_one_beginning(self) -> None:
+    def _check_one_beginning(self, prompt: Text) -> None:
         """Raise BadInput where a second beginning-of-text token follows the first one at the front of a text.
 
         Later ones are the template's: in ChatML the same token opens every turn.
@@ -268,7 +267,7 @@ class PairTokenizer:
         beginning = self._tokenizer.bos_token_id
         if self._segments or beginning is None or beginning == self._tokenizer.eos_token_id:
             return
-        ids = self._tokenize([self._template.render("a", "b")])[0].ids
+        ids = self._tokenize([self._template.render(prompt, "b")])[0].ids
         others = np.flatnonzero(ids != beginning)
         if (found := int(others[0]) if len(others) else len(ids)) > 1:
             raise BadInput(

@@ -76,7 +76,7 @@ def test_what_hands_a_state_from_row_to_row_is_never_packed(family: str) -> None
     texts, groups = texts_and_groups()
     backbone = tiny(ARCHITECTURES[family]())
     assert backbone.own_order is not None
-    with pytest.raises(BadInput, match="which mixes texts that share rows|has attention of its own"):
+    with pytest.raises(BadInput, match=r"which mixes texts that share rows|has attention of its own"):
         choose_pass(backbone, "packed", None, texts, groups, pytest.fail)
 
 
