@@ -66,7 +66,7 @@ def choose_reading(
     """Return the template of a name for a backbone with a recipe.
 
     `auto` is plain for a causal embedding model, whose own library reads plain texts whatever its tokenizer carries.
-    Raises BadInput where the recipe puts a prompt in front of texts and a chat template is asked for.
+    Raises BadInput where the recipe changes texts and a chat template is asked for.
     """
     own = recipe.ending and not segments
     template = choose_template(tokenizer, "plain" if own and name == "auto" else name, date=date, segments=segments)
@@ -76,8 +76,8 @@ def choose_reading(
         return template
     if own and not isinstance(template, PlainTemplate):
         raise BadInput(
-            f"template chat: this embedding model has {recipe.prompt!r} in front of its texts, which a chat "
-            "template has no place for: use auto, or choose pooling last"
+            f"template chat: this embedding model's own recipe for texts {recipe.settings()} has no place in a chat "
+            "template: use auto, or choose pooling last"
         )
     return RecipeTemplate(template, recipe)
 
