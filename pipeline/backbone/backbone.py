@@ -28,7 +28,7 @@ from micropref.pipeline.backbone.architecture import (
 )
 from micropref.pipeline.backbone.checkpoint import Checkpoint, find_checkpoint
 from micropref.pipeline.backbone.devices import choose_device, choose_dtype, free_memory, lacks_memory
-from micropref.pipeline.backbone.load_trunk import load_parts, output_width, uses_half
+from micropref.pipeline.backbone.load_trunk import FULL_ATTENTION, load_parts, output_width, uses_half
 from micropref.pipeline.backbone.matmul import fast_products
 from micropref.pipeline.backbone.packing import Packed
 from micropref.pipeline.backbone.padding import has_segments, padded
@@ -109,7 +109,8 @@ class Backbone:
             whole, _ = load_parts(checkpoint, number, trust_remote_code=trust_remote_code, weights=True)
             hidden = output_width(name, whole)
         architectures = list(trunk.config.architectures or ())
-        head = read_reward_head(checkpoint.folder, checkpoint.adapter, architectures, hidden)
+        width = recipe.pooling.width(hidden)
+        head = read_reward_head(checkpoint.folder, checkpoint.adapter, architectures, width)
         return cls(
             checkpoint=checkpoint,
             trunk=trunk,
@@ -118,7 +119,7 @@ class Backbone:
             recipe=recipe,
             device=where,
             dtype=number,
-            width=recipe.pooling.width(hidden),
+            width=width,
             max_length=_choose_max_length(name, max_length, position_limit(trunk.config, trunk, offset)),
             first_position=offset,
             head=head,
@@ -155,6 +156,7 @@ class Backbone:
             "pooling": self.pooling.settings(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "trust_remote_code": self.trust_remote_code,
+            **({"attention": FULL_ATTENTION} if hasattr(self.trunk, "set_attention_type") else {}),
         }
 
     def description(self) -> dict[str, Any]:

@@ -179,5 +179,5 @@ def test_other_modules_are_named(tmp_path: Path) -> None:
 def test_a_prompt_has_no_place_in_a_chat_template(tmp_path: Path) -> None:
     folder = save_embedding_model(tmp_path, chat_template=CHAT_TEMPLATE, **FORMS["prompt"])
     backbone = Backbone.load(str(folder), dtype="float32", device="cpu")
-    with pytest.raises(BadInput, match="template chat: this embedding model's own recipe for texts .*'Instruct"):
+    with pytest.raises(BadInput, match=r"template chat: this embedding model's own recipe for texts .*'Instruct"):
         backbone.pair_tokenizer(Tokenizing(max_length=64, template="chat"))
