@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -93,28 +94,35 @@ def check_not_quantised(config: Any, name: str) -> None:
 def check_names_and_shapes(folder: Path, name: str, outline: PreTrainedModel) -> None:
     """Raise BadInput where the files that are there hold no weight of a model, or one of another shape.
 
-    Their names may have a prefix, or parts that transformers turns into others: only weights of the same name are
-    compared, and those of the same numbers of rows and columns in another order are left to it.
+    Their names may have a prefix, or parts that transformers turns into others: only weights of the same name behind
+    one prefix are compared, and those of the same numbers of rows and columns in another order are left to it.
     """
     there = {key: shape for path in sorted(folder.glob("*.safetensors")) for key, shape in _shapes(path)}
     if not there:
         return
-    kind, met = type(outline).__name__, 0
+    kind = type(outline).__name__
     expected = {key: list(weight.shape) for key, weight in outline.named_parameters()}
-    endings = {".".join(key.split(".")[at:]): key for key in there for at in range(key.count(".") + 1)}
+    prefixes = Counter(prefix for key in there for prefix, rest in _splits(key) if rest in expected)
+    if not prefixes:
+        raise BadInput(
+            f"backbone {name}: none of the {len(there)} weights in {folder} ({min(there)}, ...) has the name of one "
+            f"of a {kind} ({min(expected)}, ...): expected a checkpoint of that model"
+        )
+    prefix = prefixes.most_common(1)[0][0]
     for key, shape in expected.items():
-        found = there.get(endings.get(key, ""))
-        met += found is not None
+        found = there.get(prefix + key)
         if found is not None and sorted(found) != sorted(shape):
             raise BadInput(
                 f"backbone {name}: {key} has shape {found} in {folder}, but a {kind} of its config.json has {shape}: "
                 "config and weights are of two models"
             )
-    if not met:
-        raise BadInput(
-            f"backbone {name}: none of the {len(there)} weights in {folder} ({min(there)}, ...) has the name of one "
-            f"of a {kind} ({min(expected)}, ...): expected a checkpoint of that model"
-        )
+
+
+def _splits(key: str) -> Iterator[tuple[str, str]]:
+    """Yield the ways to take a name for a prefix and the rest."""
+    parts = key.split(".")
+    for at in range(len(parts)):
+        yield "".join(f"{part}." for part in parts[:at]), ".".join(parts[at:])
 
 
 def are_small(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.backbone.architecture import carries_state
+from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.forwarding.choose_pass import choose_pass
 from micropref.pipeline.forwarding.passes import Pass
 from micropref.pipeline.text.tokens import Tokens
 from tests.support.architectures import ARCHITECTURES, alone, texts_and_groups, tiny, worst
+from tests.support.backbones import byte_tokenizer
 
 BAR = 1e-5
 TREES = (
@@ -87,3 +90,16 @@ def test_attention_alone_carries_no_state() -> None:
 def test_25_architectures_and_more() -> None:
     assert len(ARCHITECTURES) >= 25
     assert set(TREES) | set(PACKS) | set(CARRIES_STATE) | set(PADDING_MATTERS) <= set(ARCHITECTURES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_every_family_is_loaded_from_its_files_and_planned_without_its_weights(family: str, tmp_path: Path) -> None:
+    made = tiny(ARCHITECTURES[family]())
+    made.trunk.save_pretrained(tmp_path)
+    byte_tokenizer("gpt2").save_pretrained(tmp_path)
+    loaded = Backbone.load(str(tmp_path), dtype="float32", device="cpu")
+    planned = Backbone.load(str(tmp_path), dtype="float32", weights=False)
+    assert (planned.width, planned.causal, planned.settings()) == (loaded.width, loaded.causal, loaded.settings())
+    texts, _ = texts_and_groups()
+    assert worst(loaded.embed(texts[:1]), alone(made, texts[:1])) <= BAR
