@@ -76,7 +76,8 @@ class Embedding(OpenedStore):
             split_by_prompt: share of prompts that go to test; excludes `split`.
             backbone: `minilm`, `smollm2`, a folder, a .gguf file, or a hub id.
             revision: branch, tag or commit of a hub id.
-            pooling: how a text's vector is made of its tokens; auto: as the backbone's files say, else the last token.
+            pooling: how a text's vector is made of its tokens; auto: an embedding model's own recipe, else the last
+                token of a causal model and the mean of an encoder.
             max_length: most tokens of a text; None: the backbone's positions, at most 4096.
             overlong: what happens to a pair that is too long: cut its prompt from the left, or drop it.
             template: how prompt and response are put together; auto: the tokenizer's chat template, else plain.

@@ -18,7 +18,6 @@ from micropref.cache.vectors.context_keys import add_context_keys, linked_contex
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.backbone.checkpoint import find_checkpoint
 from micropref.pipeline.embedding.linking import (
     commit_parts,
     finished_sources,
@@ -28,10 +27,10 @@ from micropref.pipeline.embedding.linking import (
     retired_parts,
     whole_links,
 )
+from micropref.pipeline.embedding.reading import check_tokens, load_reading
 from micropref.pipeline.embedding.report import EmbedReport, make_report
 from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.embedding.store_vectors import Work, missing_shards, store_vectors, total_demand
-from micropref.pipeline.forwarding.engines.base import Engine
 from micropref.pipeline.forwarding.engines.choose import choose_engine
 from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.worker import Job
@@ -39,7 +38,7 @@ from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions, known_parts
 from micropref.pipeline.sources.parts import Incoming
-from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
+from micropref.pipeline.text.tokenizer import PairTokenizer
 
 _LOCAL = EngineOptions()
 
@@ -66,7 +65,7 @@ def embed(
     known = known_parts(dataset, paths, sources)
     place = choose_engine(engine, options)
     options = place.resolve(options)
-    backbone, tokenizer = _load(options, place, plan_only=plan_only)
+    backbone, tokenizer, options = load_reading(store, dataset, options, place, announce, plan_only=plan_only)
     features, damaged = whole_features(store, _settings(backbone, tokenizer, options))
     _tell_imported(dataset, features, announce)
     responses = _responses(dataset, features, options.responses)
@@ -79,6 +78,7 @@ def embed(
     contexts = _contexts(dataset, features, incoming, retired)
     alone = stored_context_keys(features, contexts)
     wanted_alone = contexts if incoming else [context for context in contexts if context not in alone]
+    check_tokens(tokenizer, pairs, responses, wanted_alone, backbone.checkpoint.name, announce)
     if plan_only:
         plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone)
         stored = set(features.keys().to_pylist())
@@ -107,20 +107,6 @@ def embed(
     dataset = dataset.reopened()
     report = make_report(dataset, features, backbone, incoming, plan, wanted, forwarded, unchanged, links, alone)
     return replace(report, seconds=time.monotonic() - start)
-
-
-def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> tuple[Backbone, PairTokenizer]:
-    if not plan_only and not place.in_process:  # the workers load what the features id is made of
-        find_checkpoint(options.backbone, options.revision)
-    backbone = options.load(weights=place.in_process and not plan_only)
-    tokenizing = Tokenizing(
-        max_length=backbone.max_length,
-        template=options.template,
-        overlong=options.overlong,
-        context_template=options.context_template,
-        date=options.date,
-    )
-    return backbone, backbone.pair_tokenizer(tokenizing)
 
 
 def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:

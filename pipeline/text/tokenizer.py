@@ -2,7 +2,7 @@
 
 Policy of special tokens: an encoder's tokenizer adds its own. For a causal backbone exactly what the tokenizer puts in
 front of a text (its BOS, if any) is put in front, unless the template already wrote it, and nothing is added at
-the end.
+the end; but a causal embedding model's texts end as its tokenizer ends them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import numpy.typing as npt
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import CONTEXT_TEMPLATE, PINNED_DATE, Overlong, Responses, TemplateName
 from micropref.pipeline.sources.pairs import PreferencePair, Text
-from micropref.pipeline.text.templates import Rendered, check_context_template, choose_template, with_context
+from micropref.pipeline.text.template_check import tried
+from micropref.pipeline.text.templates import Rendered, check_context_template, with_context
+from micropref.pipeline.text.text_recipe import PLAIN_TEXT, TextRecipe, added_around, choose_reading
 from micropref.pipeline.text.tokens import TokenizedPairs, Tokens
 from micropref.pipeline.text.truncation import truncate_prompt
 
@@ -69,10 +71,20 @@ class _Piece:
 class PairTokenizer:
     """Tokenizes preference pairs for one backbone."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: Tokenizing, *, segments: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        options: Tokenizing,
+        *,
+        segments: bool,
+        recipe: TextRecipe = PLAIN_TEXT,
+        ids: int | None = None,
+    ) -> None:
         """Take a fast tokenizer; `segments`: the backbone is an encoder, which reads (prompt, response) as a pair.
 
-        Raises BadInput on a slow tokenizer, a template that the tokenizer has not, or one that begins texts twice.
+        `recipe`: how an embedding model reads texts; `ids`: how many token ids the backbone knows, None: all there are.
+        Raises BadInput on a slow tokenizer, a template that the tokenizer has not, one that begins texts twice, or one
+        that fails on any conversation.
         """
         if not tokenizer.is_fast:
             raise BadInput(
@@ -84,10 +96,18 @@ class PairTokenizer:
         self.options = options
         self._tokenizer = tokenizer
         self._segments = segments
+        self._ids = ids
         date = datetime.date.fromisoformat(options.date)
-        self._template = choose_template(tokenizer, options.template, date=date, segments=segments)
-        self._prefix = () if segments else _added_in_front(tokenizer)
-        self._check_one_beginning()
+        self._template = choose_reading(tokenizer, options.template, recipe, date=date, segments=segments)
+        self._prefix, behind = ((), ()) if segments else added_around(tokenizer)
+        self._suffix = behind if recipe.ending else ()
+        self._check_one_beginning(tried(self._template))
+
+    @property
+    def strangers(self) -> list[str]:
+        """Return the tokens that the tokenizer can make and the backbone does not know."""
+        known = len(self._tokenizer) if self._ids is None else self._ids
+        return sorted(token for token, number in self._tokenizer.get_vocab().items() if number >= known)
 
     @property
     def causal(self) -> bool:
@@ -99,6 +119,7 @@ class PairTokenizer:
         return {
             **self._template.settings(),
             "special_tokens": "tokenizer" if self._segments else list(self._prefix),
+            **({"special_tokens_behind": list(self._suffix)} if self._suffix else {}),
             "max_length": self.options.max_length,
             "overlong": self.options.overlong,
             "context_template": self.options.context_template,
@@ -142,6 +163,7 @@ class PairTokenizer:
         for context, tokens in zip(contexts, found, strict=True):
             if not len(tokens):
                 raise BadInput(f"context {context!r}: found a text without a single token; give it words")
+            self._check_known(tokens, f"context {context!r}")
         return [tokens if len(tokens) <= self.options.max_length else None for tokens in found]
 
     def encode_written(self, texts: Sequence[str]) -> list[Tokens | None]:
@@ -159,6 +181,8 @@ class PairTokenizer:
         fitted = {role: known[piece] for role, piece in pieces.items()}
         if empty := [role for role, tokens in fitted.items() if not len(tokens)]:
             raise BadInput(f"{pair.origin}: {empty[0]}: found a text without a single token; give it words")
+        for role, tokens in fitted.items():
+            self._check_known(tokens, f"{pair.origin}: {role}")
         limit = self.options.max_length
         for side in _SIDES:
             roles = [role for role in side if role in pieces]
@@ -232,9 +256,18 @@ class PairTokenizer:
     def _begun(self, ids: list[int]) -> npt.NDArray[np.int32]:
         if tuple(ids[: len(self._prefix)]) != self._prefix:
             ids = [*self._prefix, *ids]
-        return np.asarray(ids, dtype=np.int32)
+        return np.asarray([*ids, *self._suffix] if self._suffix else ids, dtype=np.int32)
 
-    def _check_one_beginning(self) -> None:
+    def _check_known(self, tokens: Tokens, where: str) -> None:
+        """Raise BadInput where a text has a token that the backbone's embedding has no row for."""
+        if self._ids is not None and len(tokens) and (worst := int(tokens.ids.max())) >= self._ids:
+            token = self._tokenizer.convert_ids_to_tokens(worst)
+            raise BadInput(
+                f"{where}: token {token!r} has id {worst}, but the backbone's embedding has {self._ids} rows: its "
+                "tokenizer is not the one that it was trained with; give the model resized for it, or its own tokenizer"
+            )
+
+    def _check_one_beginning(self, prompt: Text) -> None:
         """Raise BadInput where a second beginning-of-text token follows the first one at the front of a text.
 
         Later ones are the template's: in ChatML the same token opens every turn.
@@ -242,7 +275,7 @@ class PairTokenizer:
         beginning = self._tokenizer.bos_token_id
         if self._segments or beginning is None or beginning == self._tokenizer.eos_token_id:
             return
-        ids = self._tokenize([self._template.render("a", "b")])[0].ids
+        ids = self._tokenize([self._template.render(prompt, "b")])[0].ids
         others = np.flatnonzero(ids != beginning)
         if (found := int(others[0]) if len(others) else len(ids)) > 1:
             raise BadInput(
@@ -262,11 +295,3 @@ def _pieces(pair: PreferencePair, responses: Responses) -> dict[str, _Piece]:
         pieces["chosen_context"] = _Piece(pair.prompt, pair.context, pair.chosen)
         pieces["rejected_context"] = _Piece(pair.prompt, pair.context, pair.rejected)
     return pieces
-
-
-def _added_in_front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return the ids that the tokenizer by itself puts in front of a text."""
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a", add_special_tokens=True)["input_ids"]
-    start = next((at for at in range(len(full)) if full[at : at + len(bare)] == bare), 0)
-    return tuple(full[:start])

@@ -240,7 +240,8 @@ def test_a_text_without_a_token_names_its_row() -> None:
 
 
 def test_a_refused_conversation_names_its_row() -> None:
-    refuses = "{% if messages | length > 2 %}{{ raise_exception('too long a talk') }}{% endif %}{{ bos_token }}"
+    refuses = "{% if messages | length > 2 %}{{ raise_exception('too long a talk') }}{% endif %}"
+    refuses += "{{ bos_token }}{% for one in messages %}{{ one.content }}{% endfor %}"
     talk = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
     with pytest.raises(BadInput, match=r"pairs\.jsonl:7: the backbone's chat template .*too long a talk"):
         tokenizer(chat=refuses).encode([pair(talk, (Message("assistant", "d"),), (Message("assistant", "e"),))])
