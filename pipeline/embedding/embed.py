@@ -38,6 +38,7 @@ from micropref.pipeline.forwarding.worker import Job
 from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions, known_parts
+from micropref.pipeline.sources.locations import Given
 from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
@@ -47,7 +48,7 @@ _LOCAL = EngineOptions()
 @holds(data="name")
 def embed(
     store: StoreFolder,
-    paths: Sequence[Path],
+    paths: Sequence[Given | Path],
     name: str,
     sources: SourceOptions,
     options: EmbedOptions,
@@ -71,11 +72,11 @@ def embed(
     _tell_imported(dataset, features, announce)
     responses = _responses(dataset, features, options.responses)
     finished = finished_sources(dataset, features, known, responses)
-    incoming = read_unfinished(known, finished, sources, announce)
+    incoming = read_unfinished(dataset, known, finished, sources, announce)
     for line in damaged.values():
         announce(f"{line}; what it held is embedded again where these sources need it")
     pairs = [pair for one in incoming for pair in one.pairs]
-    retired = retired_parts(dataset, sources, incoming, finished)
+    retired = retired_parts(dataset, sources, incoming, known, finished, announce)
     contexts = _contexts(dataset, features, incoming, retired)
     alone = stored_context_keys(features, contexts)
     wanted_alone = contexts if incoming else [context for context in contexts if context not in alone]
@@ -98,7 +99,7 @@ def embed(
             plan, forwarded = store_vectors(store, features, work, pairs, responses, wanted_alone, leased, link)
             wanted = forwarded.demand
             if sources.replace:
-                dataset = forget_damaged(dataset, sources.splits)
+                dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
         for line in remove_damaged(store, features):
             announce(f"warning: {line}")
     unchanged = [part for parts in finished.values() for part in parts]

@@ -43,7 +43,6 @@ from micropref.pipeline.embedding.vector_rows import (
 )
 from micropref.pipeline.options import StoreDtype
 from micropref.pipeline.progress import Announce, progress_bar
-from micropref.pipeline.sources.files import source_files
 from micropref.pipeline.sources.ingest import SourceOptions, known_parts
 from micropref.pipeline.sources.pairs import PreferencePair
 from micropref.pipeline.sources.rows import is_blank
@@ -146,24 +145,26 @@ def import_vectors(
     column, for what cannot be used.
     """
     start = time.monotonic()
-    files = look_at(paths)
     dataset = open_to_fill(store, name, announce)
     known = known_parts(dataset, paths, sources)
+    files = look_at([file for one in known for file in one.files])
     features, damaged = whole_features(store, options.record(files))
     for line in damaged.values():
         announce(f"{line}; what it held is stored again where these files have it")
     finished = finished_sources(dataset, features, known, "plain")
     reader = VectorReader(files, features)
-    incoming = read_unfinished(known, finished, sources, announce, reader)
+    incoming = read_unfinished(dataset, known, finished, sources, announce, reader)
     if files.ids:
-        announce(f"{paths[0]}: ids stand for texts: the views show ids, and parts are drawn from prompt ids")
+        announce(
+            f"{next(iter(known)).name}: ids stand for texts: the views show ids, and parts are drawn from prompt ids"
+        )
     pairs = [pair for one in incoming for pair in one.pairs]
     texts = _number_texts(pairs, features.id, files, reader)
-    unread = [file for path in known if path not in finished for file in source_files(path)]
+    unread = [file for one in known if one not in finished for file in one.files]
     features.create({"name": options.backbone_name, "imported": True}, None)
     writer = _Writer(features, files, unread, pairs, texts)
     with ExitStack() as leased:
-        retired = retired_parts(dataset, sources, incoming, finished)
+        retired = retired_parts(dataset, sources, incoming, known, finished, announce)
 
         def link() -> None:
             nonlocal dataset
@@ -171,7 +172,7 @@ def import_vectors(
 
         store_and_link(store, features, announce, leased, writer.put, link)
         if sources.replace:
-            dataset = forget_damaged(dataset, sources.splits)
+            dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
     for line in remove_damaged(store, features):
         announce(f"warning: {line}")
     unchanged = [part for parts in finished.values() for part in parts]

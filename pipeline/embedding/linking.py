@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +22,8 @@ from micropref.cache.store import StoreFolder, check_name
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sources.ingest import SourceOptions, read_sources
+from micropref.pipeline.sources.ingest import SourceOptions, grown_parts, read_sources
+from micropref.pipeline.sources.locations import Located
 from micropref.pipeline.sources.parts import Incoming, write_numbered
 from micropref.pipeline.sources.rows import VectorColumns
 
@@ -71,10 +71,10 @@ def open_to_fill(store: StoreFolder, name: str, announce: Announce) -> Dataset:
 
 
 def finished_sources(
-    dataset: Dataset, features: Features, known: Mapping[Path, list[Commit]], responses: str
-) -> dict[Path, list[Commit]]:
+    dataset: Dataset, features: Features, known: Mapping[Located, list[Commit]], responses: str
+) -> dict[Located, list[Commit]]:
     """Return the sources of which nothing is left to do, with their parts."""
-    return {path: parts for path, parts in known.items() if parts and _is_linked(dataset, features, parts, responses)}
+    return {one: parts for one, parts in known.items() if parts and _is_linked(dataset, features, parts, responses)}
 
 
 def _is_linked(dataset: Dataset, features: Features, parts: list[Commit], responses: str) -> bool:
@@ -99,21 +99,25 @@ def whole_links(dataset: Dataset, part: Commit, features: Features) -> Commit | 
 
 
 def read_unfinished(
-    known: Mapping[Path, list[Commit]],
-    finished: Mapping[Path, list[Commit]],
+    dataset: Dataset,
+    known: Mapping[Located, list[Commit]],
+    finished: Mapping[Located, list[Commit]],
     sources: SourceOptions,
     announce: Announce,
     vectors: VectorColumns | None = None,
 ) -> list[Incoming]:
     """Read the other sources as far as this command asks, or as an earlier one already read them."""
-    unread = {path: parts for path, parts in known.items() if path not in finished}
-    incoming = []
-    for path, parts in unread.items():
+    unread = {one: parts for one, parts in known.items() if one not in finished}
+    marks = {part.record["rows"] for part in dataset.parts if part.record.get("rows_digest") is not None}
+    incoming: list[Incoming] = []
+    for source, parts in unread.items():
+        for note in source.notes:
+            announce(note)
         limits = sources if not parts else replace(sources, limit=parts[0].record["limit"])
-        incoming += read_sources([path], limits, vectors)
-    for path in unread if sources.split_by_prompt is not None else ():
-        if {one.split for one in incoming if one.path == str(path)} != {TRAIN, TEST}:
-            announce(f"warning: {path}: too few prompts for `split_by_prompt`, one split is empty")
+        found = read_sources([source], limits, vectors, marks)
+        if sources.split_by_prompt is not None and {one.split for one in found} != {TRAIN, TEST}:
+            announce(f"warning: {source.name}: too few prompts for `split_by_prompt`, one split is empty")
+        incoming += found
     for one in incoming:
         losses = "".join(f", {count:,} {reason}" for reason, count in one.dropped.items())
         announce(f"{one.path}: {one.shape} rows; {len(one.pairs):,} pairs for split {one.split}{losses}")
@@ -121,15 +125,25 @@ def read_unfinished(
 
 
 def retired_parts(
-    dataset: Dataset, sources: SourceOptions, incoming: list[Incoming], finished: dict[Path, list[Commit]]
+    dataset: Dataset,
+    sources: SourceOptions,
+    incoming: list[Incoming],
+    known: Mapping[Located, list[Commit]],
+    finished: Mapping[Located, list[Commit]],
+    announce: Announce,
 ) -> list[Commit]:
-    """Return the parts that `replace` removes.
+    """Return the parts that go: those that a source extends, and with `replace` more.
 
-    Those are the parts of these splits whose source was not given again, and what an earlier `split_by_prompt`
+    `replace` removes the parts of these splits whose source was not given again, and what an earlier `split_by_prompt`
     assigned from a given source to a split that it does not fill now.
     """
+    grown = grown_parts(dataset, known, incoming, sources)
     if not sources.replace:
-        return []
+        for part in grown:
+            before = f"{part.record['source']}, split {part.record['split']}, which had {part.record['rows']:,} rows"
+            announce(f"extends {before}: those rows are the first of it")
+        return grown
+    splits = {split for one in known for split in sources.splits_of(one)}
     unchanged = [part for parts in finished.values() for part in parts]
     given = {one.digest for one in incoming} | {part.record["digest"] for part in unchanged}
     filled = {(one.digest, one.split) for one in incoming}
@@ -139,13 +153,13 @@ def retired_parts(
         digest, split = part.record["digest"], part.record["split"]
         if digest in given:
             by_prompt = part.record["identity"]["split_by_prompt"] is not None
-            return (digest, split) not in filled and (by_prompt or split in sources.splits)
-        return split in sources.splits
+            return (digest, split) not in filled and (by_prompt or split in splits)
+        return split in splits
 
     return [part for part in dataset.parts if ends(part)]
 
 
-def forget_damaged(dataset: Dataset, splits: Sequence[str]) -> Dataset:
+def forget_damaged(dataset: Dataset, splits: Collection[str]) -> Dataset:
     """Remove the damaged commit files of splits that start over: what they named is replaced."""
     for stem in dataset.damaged_parts():
         if stem.rsplit("-", 2)[0] in splits:

@@ -20,7 +20,6 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, sha256_hex
 from micropref.cache.schemas import KEY_BYTES
 from micropref.cache.vectors.features import Features
-from micropref.pipeline.sources.files import source_files
 from micropref.pipeline.sources.pairs import PreferencePair, prompt_id, response_id
 from micropref.pipeline.sources.rows import Record, Row, RowError, describe, is_blank
 
@@ -60,9 +59,8 @@ class VectorFiles:
     """Whether ids stand for the texts."""
 
 
-def look_at(paths: Sequence[Path]) -> VectorFiles:
+def look_at(files: Sequence[Path]) -> VectorFiles:
     """Return what files hold, their vectors not read but for the first. Raises BadInput where they do not fit."""
-    files = [file for path in paths for file in source_files(path)]
     found = {file: _look_at_file(file) for file in files}
     first = files[0]
     for file, one in found.items():

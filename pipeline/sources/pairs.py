@@ -39,7 +39,7 @@ class Origin:
     path: str
     """The file, as it was opened."""
     line: int
-    """1-based line of a text file, 1-based row of a Parquet file."""
+    """1-based line of JSON Lines and CSV, 1-based row of Parquet, Arrow and other JSON files."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"

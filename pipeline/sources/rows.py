@@ -74,6 +74,16 @@ class Unreadable:
     """What is wrong with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row, or a comparison in it, that an adapter leaves out: a tie, for example."""
+
+    origin: Origin
+    """Where it was read."""
+    reason: str
+    """The class it is counted under."""
+
+
 @dataclass
 class Outcome:
     """What the rows read so far became."""
