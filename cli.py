@@ -226,8 +226,14 @@ MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while
 
 @_command(
     Store.embed,
-    source=Form(metavar="SOURCE", kind=list[Path], help=".jsonl, .csv, .parquet, folder."),
+    source=Form(
+        metavar="SOURCE",
+        kind=list[Path],
+        help=".jsonl, .json, .csv, .parquet, .arrow, a folder, owner/name[@revision] on the hub, or - for stdin.",
+    ),
     name=Form("--name"),
+    from_dir=Form("--from", metavar="DIR"),
+    adapter=Form(metavar="FILE.py"),
     split_by_prompt=Form(metavar="SHARE"),
     pass_=Form("--pass"),
     backbone=Form(kind=str),
@@ -240,8 +246,31 @@ def embed(call: _Call) -> Any:
     Example:
       micropref embed pairs.jsonl --name mine
       micropref embed held-out.jsonl --name mine --split test
+      micropref embed nvidia/HelpSteer2
     """
     return call.store.embed(**call.arguments)
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, in full; without, all.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """List data sets of the hub that are known by name.
+
+    Their licence, size, labels, attributes, contexts and users, and how the paper uses them.
+
+    \b
+    Example:
+      micropref datasets
+      micropref datasets nvidia/HelpSteer2
+    """
+    from micropref.pipeline.named.catalogue import catalogue
+    from micropref.pipeline.show.datasets import show_catalogue
+
+    found = catalogue(StoreFolder(store), name)
+    _print(found, show_catalogue(found), as_json=as_json)
 
 
 @_command(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.pipeline.api.checks import checked
+from micropref.pipeline.api.given import HowToFind, default_name, given_sources
 from micropref.pipeline.api.opened import OpenedStore
 from micropref.pipeline.api.reports import readable
-from micropref.pipeline.api.rows import as_paths
 from micropref.pipeline.options import (
     CONTEXT_TEMPLATE,
     MINILM,
@@ -37,8 +37,12 @@ class Embedding(OpenedStore):
     def embed(
         self,
         source: Any,
-        name: str,
+        name: str | None = None,
         *,
+        config: str | None = None,
+        from_dir: str | Path | None = None,
+        adapter: str | Path | None = None,
+        read_split: str | None = None,
         split: str | None = None,
         split_by_prompt: float | None = None,
         backbone: str | Path = MINILM,
@@ -69,10 +73,15 @@ class Embedding(OpenedStore):
         """Turn preference data into vectors, once; what is stored is never computed again.
 
         Args:
-            source: a path, several paths, or rows in memory: a list of dicts, or a table of Polars, pandas, Arrow or
-                `datasets`. Rows in memory are kept as JSON Lines in the store's folder `sources`.
-            name: the data set to embed into.
-            split: split of every row; None: train.
+            source: a path, several paths, a data set of the hub such as nvidia/HelpSteer2 or nvidia/HelpSteer2@REVISION
+                (a path wins), `-` for standard input, or rows in memory: a list of dicts, or a table of Polars, pandas,
+                Arrow or `datasets`. Rows in memory are kept as JSON Lines in the store's folder `sources`.
+            name: the data set to embed into; None: the name of the hub's repository.
+            config: which config of a data set with several, such as preference for HelpSteer2; None: its first.
+            from_dir: folder or file with a copy of the data set of the hub, read in place of the hub's cache.
+            adapter: Python file whose function rows(row) makes rows that can be read of each row; it is run.
+            read_split: which split of a source is read; None: train and test, where it has both.
+            split: what the rows become; None: train, and test what the source itself calls test.
             split_by_prompt: share of prompts that go to test; excludes `split`.
             backbone: `minilm`, `smollm2`, a folder, a .gguf file, or a hub id.
             revision: branch, tag or commit of a hub id.
@@ -116,7 +125,7 @@ class Embedding(OpenedStore):
         from micropref.pipeline.sources.ingest import SourceOptions
 
         sentences = None if contexts is None else Path(contexts)
-        sources = SourceOptions(split, split_by_prompt, format, sentences, limit, on_bad, replace)
+        sources = SourceOptions(split, split_by_prompt, format, sentences, limit, on_bad, replace, read_split)
         options = EmbedOptions(
             backbone=str(backbone),
             revision=revision,
@@ -135,6 +144,12 @@ class Embedding(OpenedStore):
             trust_remote_code=trust_remote_code,
         )
         who = EngineOptions(engine, workers, ray_address)
-        paths = as_paths(source, self.folder / "sources")
-        report = stage.embed(self._store, paths, name, sources, options, who, plan_only=plan, announce=self._announce)
+        name = default_name(source) if name is None else name
+        how = HowToFind(config, _path(from_dir), _path(adapter))
+        given = given_sources(source, how, self.folder / "sources", self._announce)
+        report = stage.embed(self._store, given, name, sources, options, who, plan_only=plan, announce=self._announce)
         return readable(report, show_embedding(report, planned=plan, store=self.folder))
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)

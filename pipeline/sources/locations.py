@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def locate(given: Given | Path, read_split: str | None = None, split: str | None
     if read_split is not None and not by_column:
         raise BadInput(f"{source.path}: found a file, which has no splits of its own; leave `read_split` out")
     one = Located(source.path, source.name, (source.path,), read_split, adapter=source.adapter)
-    return [replace(one, split=_becomes(read_split, False, source.adapter) if read_split else None)]
+    return [replace(one, split=_becomes(read_split, False, source.adapter))]
 
 
 def only_split(source: Located | Path) -> Located:
@@ -151,6 +150,10 @@ def _chosen(
         return {wanted: split or _becomes(wanted, False, source.adapter)}, []
     if len(names) == 1:
         becomes = split or _becomes(names[0], False, source.adapter)
+        if becomes is None and source.adapter is not None and source.adapter.splits and names[0] is not None:
+            raise BadInput(
+                f"{source.name}: found the split {there} alone; read it with `read_split` {there} and `split`"
+            )
         said = becomes not in (None, TRAIN, names[0]) or (split is None and becomes == TEST)
         return {names[0]: becomes}, [f"{source.name}: its split {names[0]} becomes {becomes}"] if said else []
     if split is not None:
@@ -175,14 +178,10 @@ def _chosen(
 
 def _becomes(name: str | None, has_test: bool, adapter: Adapter | None) -> str | None:
     """Return what a source's split becomes; None where that is not known, or it is a second test split."""
+    if adapter is not None and adapter.splits:
+        places = set(adapter.splits.values())
+        return adapter.splits.get(name) if name is not None else next(iter(places)) if len(places) == 1 else None
     if name is None:
         return None
-    if adapter is not None and adapter.splits:
-        return adapter.splits.get(name)
     found = split_word(name)
     return (None if has_test else TEST) if found == VALIDATION else found
-
-
-def names_of(located: Sequence[Located]) -> str:
-    """Return the sources' names, each once."""
-    return ", ".join(dict.fromkeys(one.name for one in located))
