@@ -18,7 +18,7 @@ SURVEY = "survey.jsonl"
 
 def _turns(row: Row) -> Iterator[Ordinary]:
     user = row.values["user_id"]
-    labels = {"user": user, "context": _wishes(Path(row.origin.path).with_name(SURVEY)).get(user)}
+    labels = {"user": user, "context": _wishes_of(row).get(user)}
     said: list[dict[str, str]] = []
     for asked, answers in _rounds(row):
         said.append({"role": "user", "content": asked})
@@ -53,11 +53,14 @@ def _rounds(row: Row) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
         yield asked[0], answers
 
 
+def _wishes_of(row: Row) -> dict[Any, str]:
+    """Return each person's wish for a model, as the survey next to the conversations has it; none without one."""
+    survey = Path(row.origin.path).with_name(SURVEY)
+    return _wishes(survey, survey.stat().st_mtime_ns) if survey.is_file() else {}
+
+
 @lru_cache(maxsize=1)
-def _wishes(survey: Path) -> dict[Any, str]:
-    """Return each person's wish for a model, as the survey next to the conversations has it."""
-    if not survey.is_file():
-        return {}
+def _wishes(survey: Path, _changed: int) -> dict[Any, str]:
     rows = (fields for _, fields in json_records(survey) if isinstance(fields, dict))
     found = {fields.get("user_id"): fields.get("system_string") for fields in rows}
     return {user: wish for user, wish in found.items() if isinstance(wish, str) and wish.strip()}
