@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from micropref.cache.choices import TRAIN
 from micropref.cache.errors import BadInput
 from micropref.pipeline.sources.rows import LeftOut, NoPreference, Row, RowError, Unreadable
 
@@ -32,7 +33,7 @@ class Adapter:
     splits: Mapping[str, str] = field(default_factory=dict)
     """Split of the source → what it becomes, others are not read; none: train, test, and validation as usual."""
     split_column: str | None = None
-    """Column that says of which split a row is, where files hold several."""
+    """Column that says of which split a row is, where files hold several; rows without it are of train."""
     version: str = ""
     """What else tells its reading from another; empty for adapters that do not change."""
 
@@ -45,11 +46,21 @@ class Adapter:
 def of_split(
     rows: Iterable[Row | Unreadable], adapter: Adapter | None, read_split: str | None
 ) -> Iterator[Row | Unreadable]:
-    """Yield the rows of one split, where a column says of which they are."""
+    """Yield the rows of one split, where a column says of which they are; broken rows are of train."""
     column = None if adapter is None or read_split is None else adapter.split_column
     for row in rows:
-        if column is None or isinstance(row, Unreadable) or row.values.get(column, read_split) == read_split:
+        if column is None or _split_of(row, column) == read_split:
             yield row
+
+
+def splits_named(rows: Iterable[Row | Unreadable], column: str) -> list[str]:
+    """Return the splits that the rows are of, in the order of their first rows."""
+    return list(dict.fromkeys(_split_of(row, column) for row in rows))
+
+
+def _split_of(row: Row | Unreadable, column: str) -> str:
+    named = None if isinstance(row, Unreadable) else row.values.get(column)
+    return TRAIN if named is None else str(named)
 
 
 def ordinary(rows: Iterable[Row | Unreadable], adapter: Adapter | None) -> Iterator[Row | Unreadable | LeftOut]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
-from micropref.pipeline.sources.adapters import Adapter
+from micropref.pipeline.sources.adapters import Adapter, splits_named
+from micropref.pipeline.sources.files import read_rows
 from micropref.pipeline.sources.folders import SPLIT_WORDS, VALIDATION, folder_files, matching, split_word
 from micropref.pipeline.sources.kinds import ACCEPTED, kind_of
 
@@ -74,18 +76,19 @@ def locate(given: Given | Path, read_split: str | None = None, split: str | None
     """
     source = given if isinstance(given, Given) else Given(given)
     if source.path.is_dir():
-        return _in_folder(source, read_split, split)
+        return _split_by_name(source, *_files(source), read_split, split)
     if not source.path.exists():
         raise BadInput(f"{source.path}: no such file or folder; expected {ACCEPTED}")
     if kind_of(source.path) is None:
         raise BadInput(f"{source.path}: found a file of another kind; expected {ACCEPTED}")
     if source.config is not None:
         raise BadInput(f"{source.path}: found a file, which has no configs; leave `config` out")
-    by_column = source.adapter is not None and source.adapter.split_column is not None
-    if read_split is not None and not by_column:
+    if source.adapter is not None and source.adapter.split_column is not None:
+        return _split_by_name(source, _by_column({None: [source.path]}, source.adapter), (), [], read_split, split)
+    if read_split is not None:
         raise BadInput(f"{source.path}: found a file, which has no splits of its own; leave `read_split` out")
-    one = Located(source.path, source.name, (source.path,), read_split, adapter=source.adapter)
-    return [replace(one, split=_becomes(read_split, False, source.adapter))]
+    becomes = _becomes(None, False, source.adapter)
+    return [Located(source.path, source.name, (source.path,), None, becomes, source.adapter)]
 
 
 def only_split(source: Located | Path) -> Located:
@@ -99,8 +102,14 @@ def only_split(source: Located | Path) -> Located:
     return found[0]
 
 
-def _in_folder(source: Given, read_split: str | None, split: str | None) -> list[Located]:
-    splits, beside, passed_over = _files(source)
+def _split_by_name(
+    source: Given,
+    splits: Mapping[str | None, list[Path]],
+    beside: tuple[Path, ...],
+    passed_over: list[str],
+    read_split: str | None,
+    split: str | None,
+) -> list[Located]:
     chosen, notes = _chosen(source, list(splits), read_split, split)
     if passed_over:
         shown = ", ".join(passed_over[:8]) + (", ..." if len(passed_over) > 8 else "")
@@ -133,9 +142,17 @@ def _files(source: Given) -> tuple[dict[str | None, list[Path]], tuple[Path, ...
         }
         beside = tuple(file for name in adapter.beside for file in matching(source.path, names, name))
         if found:
-            return found, beside, []
+            return _by_column(found, adapter), beside, []
     folder = folder_files(source.path, source.config)
     return folder.splits, (), folder.passed_over
+
+
+def _by_column(splits: dict[str | None, list[Path]], adapter: Adapter) -> dict[str | None, list[Path]]:
+    """Return the splits that rows name, where a column says of which they are: then all files hold rows of all."""
+    if adapter.split_column is None:
+        return splits
+    files = list(dict.fromkeys(file for few in splits.values() for file in few))
+    return dict.fromkeys(splits_named(read_rows(files), adapter.split_column), files)
 
 
 def _chosen(
