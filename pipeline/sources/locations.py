@@ -171,8 +171,8 @@ def _chosen(
             raise BadInput(
                 f"{source.name}: found the split {there} alone; read it with `read_split` {there} and `split`"
             )
-        said = becomes not in (None, TRAIN, names[0]) or (split is None and becomes == TEST)
-        return {names[0]: becomes}, [f"{source.name}: its split {names[0]} becomes {becomes}"] if said else []
+        said = split is None and becomes not in (None, TRAIN)
+        return {names[0]: becomes}, [f"{source.name}: its files are of split {names[0]}: {becomes}"] if said else []
     if split is not None:
         raise BadInput(
             f"{source.name}: found the splits {there}; expected one where `split` is {split}: choose it with "
