@@ -29,6 +29,9 @@ SPLIT_WORDS = {
 METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "cache-*.arrow")
 """Files that `datasets` writes next to rows and that hold none of the data set's."""
 
+ABOUT = ("README*", "LICENSE*", "*.md", "*.py")
+"""Files about the rows."""
+
 
 @dataclass(frozen=True)
 class FolderFiles:
@@ -37,7 +40,7 @@ class FolderFiles:
     splits: dict[str | None, list[Path]]
     """The source's own name of a split → its files; None: the files name no split."""
     passed_over: list[str]
-    """Names of files that could hold rows and are in no split."""
+    """Names of other files that could hold rows: of no split, or of a kind that is not read."""
 
 
 def folder_files(folder: Path, config: str | None = None) -> FolderFiles:
@@ -56,7 +59,8 @@ def folder_files(folder: Path, config: str | None = None) -> FolderFiles:
     used = {file for files in found.values() for file in files}
     if not used:
         raise BadInput(f"{folder}: found no file to read; expected {ACCEPTED}")
-    passed_over = [name.as_posix() for name in readable if folder / name not in used]
+    silent = [name for name in shown if is_metadata(name) or any(name.match(pattern) for pattern in ABOUT)]
+    passed_over = [name.as_posix() for name in shown if folder / name not in used and name not in silent]
     return FolderFiles(found, passed_over)
 
 

@@ -15,6 +15,10 @@ from micropref.pipeline.sources.rows import Record, RowError, describe
 
 WRAPPERS = ("data", "rows", "examples", "instances", "items", "records", "samples", "train", "test", "validation")
 """Names under which an object may hold all rows."""
+ROW_WORDS = frozenset(
+    ("prompt", "chosen", "rejected", "response", "instruction", "question", "text", "messages", "context")
+)
+"""Fields that tell an object of one row from one that holds rows under a name of its own."""
 EXPECTED = "one JSON object per line, an array of objects, or an object of columns"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _GOES_ON = (b"{", b"[", b",")
@@ -105,7 +109,10 @@ def _rows(path: Path, whole: dict[str, Any] | RowError) -> list[dict[str, Any] |
     """Return the rows that a file's only object holds: those under a known name, of columns, or itself."""
     if isinstance(whole, RowError) or not whole:
         return [whole]
-    named = [name for name in WRAPPERS if _is_table(whole.get(name))]
+    inner = [whole[name] for name in WRAPPERS if isinstance(whole.get(name), dict)]
+    if len(inner) == 1 and not ROW_WORDS & whole.keys():
+        return _rows(path, inner[0])
+    named = _tables(whole)
     if len(named) > 1:
         one = named[0]
         raise BadInput(
@@ -114,11 +121,29 @@ def _rows(path: Path, whole: dict[str, Any] | RowError) -> list[dict[str, Any] |
         )
     if named:
         return [_unwrapped(item) for item in whole[named[0]]]
-    if isinstance(whole.get("columns"), list) and isinstance(whole.get("data"), list):  # pandas, orient="split"
-        names = whole["columns"]
-        return [dict(zip(names, cells, strict=True)) for cells in whole["data"]]
-    columns = _columns(path, whole)
+    if all(isinstance(value, dict) and ROW_WORDS & value.keys() for value in whole.values()):
+        return list(whole.values())  # number or id → row
+    columns = _cells(whole) or _columns(path, whole)
     return [whole] if columns is None else [dict(zip(columns, cells, strict=True)) for cells in _across(columns)]
+
+
+def _tables(whole: dict[str, Any]) -> list[str]:
+    """Return the names under which an object holds rows: known ones, else the only list in an object of other facts."""
+    known = [name for name in WRAPPERS if _is_table(whole.get(name))]
+    if known or ROW_WORDS & whole.keys():
+        return known
+    nested = [name for name, value in whole.items() if isinstance(value, list | dict)]
+    return [name for name in nested if len(nested) == 1 and _is_table(whole[name])]
+
+
+def _cells(whole: dict[str, Any]) -> dict[str, list[Any]] | None:
+    """Return column → its values of an object with names and rows of cells, as pandas writes it; None for others."""
+    names, rows = whole.get("columns"), whole.get("data")
+    if not isinstance(names, list) or not isinstance(rows, list):
+        return None
+    if not all(isinstance(cells, list) and len(cells) == len(names) for cells in rows):
+        return None
+    return {str(name): [cells[at] for cells in rows] for at, name in enumerate(names)}
 
 
 def _is_table(value: Any) -> bool:

@@ -113,7 +113,7 @@ def _split_by_name(
     chosen, notes = _chosen(source, list(splits), read_split, split)
     if passed_over:
         shown = ", ".join(passed_over[:8]) + (", ..." if len(passed_over) > 8 else "")
-        notes.append(f"{source.name}: not read: {shown} (of no split, unlike the others)")
+        notes.append(f"{source.name}: not read: {shown} (of another kind, or of no split unlike the others)")
     return [
         Located(
             source.path,

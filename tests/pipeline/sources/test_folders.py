@@ -140,10 +140,10 @@ def test_what_splits_become(tmp_path: Path, names: list[str], options: Any, expe
 
 
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:
-    train, _ = locate(write(tmp_path, "train.jsonl", "dev.jsonl", "test.jsonl", "extra.jsonl"))
+    train, _ = locate(write(tmp_path, "train.jsonl", "dev.jsonl", "test.jsonl", "extra.jsonl", "rows.tsv", "LICENSE"))
     assert [note.removeprefix(f"{tmp_path}: ") for note in train.notes] == [
         "not read: split validation; `read_split` reads one by itself",
-        "not read: extra.jsonl (of no split, unlike the others)",
+        "not read: extra.jsonl, rows.tsv (of another kind, or of no split unlike the others)",
     ]
     first, *_ = locate(write(tmp_path / "b", "train.jsonl", "dev.jsonl"))
     assert first.notes == (f"{tmp_path / 'b'}: its split validation becomes test",)
