@@ -137,15 +137,15 @@ def retired_parts(
     `replace` removes the parts of these splits whose source was not given again, and what an earlier `split_by_prompt`
     assigned from a given source to a split that it does not fill now.
     """
-    grown = grown_parts(dataset, known, incoming, sources)
+    unchanged = [part for parts in finished.values() for part in parts]
+    given = {one.digest for one in incoming} | {part.record["digest"] for part in unchanged}
+    grown = grown_parts(dataset, incoming, given, sources)
     if not sources.replace:
         for part in grown:
             before = f"{part.record['source']}, split {part.record['split']}, which had {part.record['rows']:,} rows"
             announce(f"extends {before}: those rows are the first of it")
         return grown
     splits = {split for one in known for split in sources.splits_of(one)}
-    unchanged = [part for parts in finished.values() for part in parts]
-    given = {one.digest for one in incoming} | {part.record["digest"] for part in unchanged}
     filled = {(one.digest, one.split) for one in incoming}
     filled |= {(part.record["digest"], part.record["split"]) for part in unchanged}
 

@@ -158,13 +158,12 @@ def check_identity(dataset: Dataset, part: Commit, source: Located, options: Sou
 
 
 def grown_parts(
-    dataset: Dataset, known: Iterable[Located], incoming: Sequence[Incoming], options: SourceOptions
+    dataset: Dataset, incoming: Sequence[Incoming], given: Container[str], options: SourceOptions
 ) -> list[Commit]:
     """Return the parts that these sources extend: their rows are the first rows of one of them.
 
-    A source that is given itself, next to the longer one, stays.
+    A source that is `given` itself, known by its digest, stays.
     """
-    given = {one.digest() for one in known}
     grown = [
         (one, part)
         for one in incoming

@@ -60,8 +60,8 @@ class Located:
         try:
             if not self.path.is_dir():
                 return digest_file(self.path)
-            named = {file.relative_to(self.path).as_posix(): file for file in (*self.files, *self.beside)}
-            listing = [[name, digest_file(file)] for name, file in sorted(named.items())]
+            named = sorted({file.relative_to(self.path) for file in (*self.files, *self.beside)})
+            listing = [[name.as_posix(), digest_file(self.path / name)] for name in named]
         except OSError as error:
             raise BadInput(f"{error.filename or self.path}: cannot be read ({error.strerror or error})") from None
         return sha256_hex(canonical_json(listing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,11 @@ def test_a_saved_folder_never_leads_out_of_itself(tmp_path: Path) -> None:
     (folder / "state.json").write_text('{"_data_files": [{"filename": "gone.arrow"}]}')
     with pytest.raises(BadInput, match=r"no such file, which .*state\.json names"):
         locate(folder)
+
+
+def test_a_folder_is_known_by_its_files_in_the_order_of_earlier_versions(tmp_path: Path) -> None:
+    write(tmp_path, "a-b.jsonl", "a/b.jsonl")
+    names = ["a/b.jsonl", "a-b.jsonl"]  # in the order of paths, which is not that of texts
+    listing = [[name, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()] for name in names]
+    expected = hashlib.sha256(json.dumps(listing, separators=(",", ":")).encode()).hexdigest()
+    assert locate(tmp_path)[0].digest() == expected
