@@ -24,7 +24,7 @@ def _votes(row: Row) -> Iterator[Ordinary]:
 
 SHP = NamedDataset(
     "stanfordnlp/SHP",
-    licence="not confirmed; texts are of Reddit's users",
+    licence="terms of Reddit's API, see its card",
     size="385,000 pairs in 18 domains: train, validation, test",
     labels="by votes: labels is 1 where human_ref_A is preferred, 0 where human_ref_B is",
     attributes="domain (subreddit and split, as the column says)",
