@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -73,10 +73,14 @@ def ordinary(rows: Iterable[Row | Unreadable], adapter: Adapter | None) -> Itera
         if isinstance(row, Unreadable):
             yield row
             continue
-        if row.origin.path not in checked:
-            _check_columns(row, adapter)
-            checked.add(row.origin.path)
-        yield from _of_row(row, adapter)
+        missing = [name for name in adapter.columns if name not in row.values]
+        if missing and row.origin.path not in checked:
+            raise _other_columns(row, adapter, missing)
+        checked.add(row.origin.path)
+        if missing:
+            yield Unreadable(row.origin, RowError(missing[0], "no such field", f"the columns of {adapter.name}"))
+        else:
+            yield from _of_row(row, adapter)
 
 
 def _of_row(row: Row, adapter: Adapter) -> Iterator[Row | Unreadable | LeftOut]:
@@ -96,10 +100,8 @@ def _of_row(row: Row, adapter: Adapter) -> Iterator[Row | Unreadable | LeftOut]:
             yield Row(dict(one), row.origin, row.textual, row.pool)
 
 
-def _check_columns(row: Row, adapter: Adapter) -> None:
-    missing = [name for name in adapter.columns if name not in row.values]
-    if missing:
-        raise BadInput(
-            f"{row.origin}: found the columns {', '.join(row.values) or 'of an empty object'}; expected those of "
-            f"{adapter.name}: {', '.join(adapter.columns)} (missing: {', '.join(missing)})"
-        )
+def _other_columns(row: Row, adapter: Adapter, missing: Sequence[str]) -> BadInput:
+    return BadInput(
+        f"{row.origin}: found the columns {', '.join(row.values) or 'of an empty object'}; expected those of "
+        f"{adapter.name}: {', '.join(adapter.columns)} (missing: {', '.join(missing)})"
+    )

@@ -6,13 +6,28 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
-from micropref.pipeline.named.adapters.comparing import NO_LABEL, TIE, comparison, labelled, listed, member, number
+from micropref.pipeline.named.adapters.comparing import (
+    NO_LABEL,
+    TIE,
+    comparison,
+    labelled,
+    listed,
+    member,
+    number,
+    one_of,
+)
 from micropref.pipeline.named.adapters.facts import NamedDataset
 from micropref.pipeline.sources.adapters import Adapter, Ordinary
 from micropref.pipeline.sources.jsonl import strict_json
 from micropref.pipeline.sources.rows import NoPreference, Row, RowError, describe
 
-WINNERS = {"model_a": False, "model_b": True, "tie": None, "both_bad": None, "tie (bothbad)": None}
+WINNERS: dict[str, bool | None] = {
+    "model_a": False,
+    "model_b": True,
+    "tie": None,
+    "both_bad": None,
+    "tie (bothbad)": None,
+}
 """Votes → whether the second answer won; None: neither."""
 ONE_HOT = {"winner_model_a": False, "winner_model_b": True, "winner_tie": None}
 
@@ -55,12 +70,11 @@ def _as_messages(row: Row) -> Iterator[Ordinary]:
     winner = row.values["winner"]
     if winner is None:
         raise NoPreference(NO_LABEL)
-    if winner not in WINNERS:
-        raise RowError("winner", describe(winner), "one of " + ", ".join(WINNERS))
-    if WINNERS[winner] is None:
+    second_won = one_of("winner", winner, WINNERS)
+    if second_won is None:
         raise NoPreference(TIE if winner == "tie" else "both bad")
     first, second = (_spoken(row, field) for field in ("conversation_a", "conversation_b"))
-    yield comparison(first, second, WINNERS[winner], **labelled(row, user="evaluation_session_id"))
+    yield comparison(first, second, second_won, **labelled(row, user="evaluation_session_id"))
 
 
 def _spoken(row: Row, field: str) -> list[dict[str, Any]]:

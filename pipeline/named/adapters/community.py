@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from micropref.cache.choices import TRAIN
-from micropref.pipeline.named.adapters.comparing import comparison
+from micropref.pipeline.named.adapters.comparing import comparison, one_of
 from micropref.pipeline.named.adapters.facts import NamedDataset
 from micropref.pipeline.sources.adapters import Adapter, Ordinary
-from micropref.pipeline.sources.rows import Row, RowError, describe
+from micropref.pipeline.sources.rows import Row, RowError
 
 TURNS = ("first", "second", "third", "fourth")
 LETTERS = ("a", "b", "c", "d")
@@ -24,14 +24,14 @@ def _turns(row: Row) -> Iterator[Ordinary]:
         if preferred is None or asked is None:
             return  # conversations end early
         answers = {f"response_{letter}": values.get(f"{turn}_turn_response_{letter}") for letter in LETTERS}
-        if answers.get(preferred) is None:
-            found = describe(preferred)
-            raise RowError(f"{turn}_turn_preferred_response", found, "one of the turn's answers: " + ", ".join(answers))
+        best = one_of(f"{turn}_turn_preferred_response", preferred, answers)
+        if best is None:
+            raise RowError(f"{turn}_turn_{preferred}", "null", "a text, as it is the preferred response")
         said.append({"role": "user", "content": asked})
         for name, answer in answers.items():
             if name != preferred and answer is not None:
-                yield comparison(answers[preferred], answer, False, prompt=list(said), user=user)
-        said.append({"role": "assistant", "content": answers[preferred]})
+                yield comparison(best, answer, False, prompt=list(said), user=user)
+        said.append({"role": "assistant", "content": best})
 
 
 COMMUNITY = NamedDataset(

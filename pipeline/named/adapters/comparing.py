@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from micropref.pipeline.sources.adapters import Ordinary
 from micropref.pipeline.sources.rows import NoPreference, Row, RowError, describe
+
+Known = TypeVar("Known")
 
 TIE = "tie"
 NO_LABEL = "no label"
@@ -68,6 +70,13 @@ def member(field: str, item: Any, name: str) -> Any:
     if not isinstance(item, Mapping) or name not in item:
         raise RowError(field, describe(item), f"an object with {name!r}")
     return item[name]
+
+
+def one_of(field: str, value: Any, known: Mapping[str, Known]) -> Known:
+    """Return what a word stands for. Raises RowError for another word or another kind of value."""
+    if not isinstance(value, str) or value not in known:
+        raise RowError(field, describe(value), "one of " + ", ".join(known))
+    return known[value]
 
 
 def whole_conversations(row: Row) -> Iterator[Ordinary]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from micropref.pipeline.named.adapters.comparing import NO_LABEL, comparison, listed, member
+from micropref.pipeline.named.adapters.comparing import NO_LABEL, comparison, listed, member, one_of
 from micropref.pipeline.named.adapters.facts import NamedDataset
 from micropref.pipeline.sources.adapters import Adapter, Ordinary
-from micropref.pipeline.sources.rows import NoPreference, Row, RowError, describe
+from micropref.pipeline.sources.rows import NoPreference, Row
 
 ASPECTS = ("overall", "helpful", "truthful", "harmless")
 ANNOTATIONS = ("normal_worker_annotations", "expert_worker_annotations")
@@ -28,9 +28,7 @@ def _judgement(row: Row, field: str, annotation: Any, aspect: str) -> Ordinary:
     said = member(field, annotation, f"{aspect}_pref")
     if said is None:
         return NoPreference(NO_LABEL)
-    if said not in MARGINS:
-        raise RowError(f"{field}.{aspect}_pref", describe(said), "one of " + ", ".join(MARGINS))
-    strength = MARGINS[said]
+    strength = one_of(f"{field}.{aspect}_pref", said, MARGINS)
     user = member(field, annotation, "evaluator")
     return comparison(
         row.values["completion_a"],

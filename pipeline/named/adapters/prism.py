@@ -18,6 +18,8 @@ SURVEY = "survey.jsonl"
 
 def _turns(row: Row) -> Iterator[Ordinary]:
     user = row.values["user_id"]
+    if not isinstance(user, str | int):
+        raise RowError("user_id", describe(user), "an id")
     labels = {"user": user, "context": _wishes_of(row).get(user)}
     said: list[dict[str, str]] = []
     for asked, answers in _rounds(row):
@@ -34,10 +36,13 @@ def _turns(row: Row) -> Iterator[Ordinary]:
 
 def _rounds(row: Row) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
     """Yield what a person said in each turn, and the answers with whether each was chosen."""
-    by_turn: dict[Any, tuple[list[str], list[tuple[str, bool]]]] = {}
+    by_turn: dict[float, tuple[list[str], list[tuple[str, bool]]]] = {}
     for at, one in enumerate(listed(row, "conversation_history")):
         field = f"conversation_history[{at}]"
-        asked, answers = by_turn.setdefault(member(field, one, "turn"), ([], []))
+        turn = member(field, one, "turn")
+        if not isinstance(turn, int | float):
+            raise RowError(f"{field}.turn", describe(turn), "a number")
+        asked, answers = by_turn.setdefault(turn, ([], []))
         content = member(field, one, "content")
         if not isinstance(content, str):
             raise RowError(f"{field}.content", describe(content), "a text")
@@ -62,8 +67,10 @@ def _wishes_of(row: Row) -> dict[Any, str]:
 @lru_cache(maxsize=1)
 def _wishes(survey: Path, _changed: int) -> dict[Any, str]:
     rows = (fields for _, fields in json_records(survey) if isinstance(fields, dict))
-    found = {fields.get("user_id"): fields.get("system_string") for fields in rows}
-    return {user: wish for user, wish in found.items() if isinstance(wish, str) and wish.strip()}
+    found = [(fields.get("user_id"), fields.get("system_string")) for fields in rows]
+    return {
+        user: wish for user, wish in found if isinstance(user, str | int) and isinstance(wish, str) and wish.strip()
+    }
 
 
 PRISM = NamedDataset(

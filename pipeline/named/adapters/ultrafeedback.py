@@ -12,7 +12,7 @@ from micropref.pipeline.sources.adapters import Adapter, Ordinary
 from micropref.pipeline.sources.rows import NoPreference, Row, RowError, describe
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
-UNRATED = (None, "", "N/A")
+UNRATED = ("", "N/A")
 
 
 def _completions(row: Row) -> Iterator[Ordinary]:
@@ -31,7 +31,7 @@ def _rating(field: str, annotations: Any, aspect: str) -> float | None:
     """Return an aspect's rating, which the file has as text; None for N/A."""
     annotation = annotations.get(aspect) if isinstance(annotations, dict) else None
     value = annotation.get("Rating") if isinstance(annotation, dict) else None
-    if value in UNRATED:
+    if value is None or value in UNRATED:
         return None
     try:
         return float(value)
