@@ -25,7 +25,7 @@ from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions, read_sources
 from micropref.pipeline.sources.parts import Incoming, write_numbered
-from micropref.pipeline.sources.rows import VectorColumns
+from micropref.pipeline.sources.vector_columns import VectorColumns
 
 ROUNDS = 3
 """How often vectors that vanish while a command runs are stored again."""

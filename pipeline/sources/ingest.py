@@ -26,8 +26,8 @@ from micropref.pipeline.sources.pairs import (
 )
 from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.sources.reader import Source, read_source
-from micropref.pipeline.sources.rows import VectorColumns
 from micropref.pipeline.sources.splits import check_test_share, split_of
+from micropref.pipeline.sources.vector_columns import VectorColumns
 
 UNANIMOUS = "unanimous"
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import OnBad
+from micropref.pipeline.sources.column_profile import profile_columns
+from micropref.pipeline.sources.column_roles import Decision, check_choices
+from micropref.pipeline.sources.columns import ColumnChoices, EarlierReading, SourceReading
 from micropref.pipeline.sources.files import read_rows, source_digest, source_files
-from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, ShapeReader, recognise, shape_reader
+from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, SHAPES, recognise, shape_reader
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Reject
-from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable, VectorColumns
+from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable
+from micropref.pipeline.sources.vector_columns import VectorColumns
 
+_NO_CHOICES = ColumnChoices()
 ROWS_TO_RECOGNISE = 20
 """How many rows are looked at for one that shows the source's shape."""
 
@@ -26,8 +31,8 @@ class Source:
     """The file or folder, as the user gave it."""
     digest: str
     """sha256 of the file's bytes; of a folder, of its sorted [relative name, digest] list."""
-    shape: str
-    """How the rows were read: preference, hh, reversals or ratings."""
+    reading: SourceReading
+    """The shape of its rows, and which column was read as what."""
     rows: int
     """Rows read; blank lines do not count."""
     pairs: list[PreferencePair]
@@ -39,6 +44,11 @@ class Source:
     dropped: dict[str, int]
     """Reason class → how many rejects have it, such as {"tie": 10}."""
 
+    @property
+    def shape(self) -> str:
+        """Return how the rows were read: preference, hh, reversals or ratings."""
+        return self.reading.shape
+
 
 def read_source(
     path: Path,
@@ -47,31 +57,40 @@ def read_source(
     limit: int | None = None,
     on_bad: OnBad = "stop",
     vectors: VectorColumns | None = None,
+    choices: ColumnChoices = _NO_CHOICES,
+    earlier: EarlierReading | None = None,
 ) -> Source:
     """Read a source of preference data.
 
+    Its rows are read twice: what a column is read as depends on all it holds.
+
     `shape` "auto" recognises how the rows are to be read, `limit` takes the first rows only, `on_bad` says
     whether a malformed row stops the reading or becomes a reject. `vectors` reads Parquet rows that hold the vectors
-    of their texts, one pair a row, and checks them. Raises BadInput, naming file, line and field
-    where there are such, for what cannot be read and for a source without one usable pair.
+    of their texts, one pair a row, and checks them. `choices` are what the user says of columns, `earlier` is how the
+    source was read before. Raises BadInput, naming file, line and field where there are such, for what cannot be
+    read and for a source without one usable pair.
     """
     if shape != "auto" and shape not in COLUMNS:
         raise BadInput(f"unknown shape {shape!r}; expected auto or one of {', '.join(COLUMNS)}")
     if limit is not None and limit < 1:
         raise BadInput(f"limit: found {limit}; expected at least 1")
     files = source_files(path)
-    rows = islice(read_rows(files, None if vectors is None else vectors.records), limit)
-    first = list(islice(rows, ROWS_TO_RECOGNISE))
-    if not first:
-        raise BadInput(f"{path}: found no rows; expected at least one")
-    if shape == "auto":
-        shape = _recognised(first, on_bad)
-    if vectors is not None and shape not in ONE_PAIR_A_ROW:
-        raise BadInput(
-            f"{path}: found {shape} rows; expected one pair a row: {COLUMNS['preference']}, with their vectors"
-        )
+    look = None if vectors is None else vectors.texts
+    if vectors is not None:
+        choices = replace(choices, columns={**vectors.roles, **choices.columns})
+    reading = read_columns(path, islice(read_rows(files, look), limit), shape, on_bad, choices, earlier)
+    if vectors is not None:
+        if reading.shape not in ONE_PAIR_A_ROW:
+            raise BadInput(
+                f"{path}: found {reading.shape} rows; expected one pair a row: {COLUMNS['preference']}, with their "
+                "vectors"
+            )
+        reading = vectors.added_to(reading)
     outcome = Outcome()
-    count = _read_all(chain(first, rows), shape_reader(shape, outcome, vectors), outcome, on_bad)
+    rows = islice(read_rows(files, None if vectors is None else vectors.records), limit)
+    count = _read_all(rows, reading, outcome, on_bad, vectors)
+    if vectors is not None:
+        reading = vectors.counted(reading)
     if not outcome.pairs:
         dropped = ", ".join(f"{number} × {kind}" for kind, number in outcome.dropped.items())
         raise BadInput(
@@ -81,7 +100,7 @@ def read_source(
     return Source(
         path=str(path),
         digest=source_digest(path, files),
-        shape=shape,
+        reading=reading,
         rows=count,
         pairs=outcome.pairs,
         ratings=outcome.ratings,
@@ -90,27 +109,56 @@ def read_source(
     )
 
 
-def _recognised(first: list[Row | Unreadable], on_bad: OnBad) -> str:
+def read_columns(
+    path: Path,
+    rows: Iterator[Row | Unreadable],
+    shape: str,
+    on_bad: OnBad,
+    choices: ColumnChoices,
+    earlier: EarlierReading | None,
+) -> SourceReading:
+    """Return how columns are read, from a look at all rows. Raises BadInput where that is unclear."""
+    first = list(islice(rows, ROWS_TO_RECOGNISE))
+    if not first:
+        raise BadInput(f"{path}: found no rows; expected at least one")
+    readable = _readable(first, on_bad)
+    profiles = profile_columns(row for row in chain(readable, rows) if isinstance(row, Row))
+    check_choices(str(path), profiles, choices, {role for one in SHAPES.values() for role in one.roles})
+    if shape == "auto":
+        shape = recognise(readable, profiles, choices)
+    return Decision(str(path), shape, SHAPES[shape], profiles, choices, earlier).reading()
+
+
+def _readable(first: list[Row | Unreadable], on_bad: OnBad) -> list[Row]:
+    """Return the rows among the first that have fields. Raises BadInput where one has none and may not be skipped."""
     readable = [row for row in first if isinstance(row, Row)]
     broken = next((row for row in first if isinstance(row, Unreadable)), None)
     if broken is not None and (on_bad == "stop" or not readable):
         raise _stop(broken.origin, broken.error)
-    return recognise(readable)
+    return readable
 
 
-def _read_all(rows: Iterator[Row | Unreadable], reader: ShapeReader, outcome: Outcome, on_bad: OnBad) -> int:
+def _read_all(
+    rows: Iterator[Row | Unreadable],
+    reading: SourceReading,
+    outcome: Outcome,
+    on_bad: OnBad,
+    vectors: VectorColumns | None,
+) -> int:
     """Read the rows into the outcome and return their number."""
+    reader = shape_reader(reading, outcome, vectors)
     count = 0
     for row in rows:
         count += 1
         try:
             if isinstance(row, Unreadable):
                 raise row.error
-            reader.add(row)
+            reader.add(reading.of(row))
         except RowError as error:
+            named = reading.named(error)
             if on_bad == "stop":
-                raise _stop(row.origin, error) from None
-            outcome.drop(row.origin, "malformed", str(error))
+                raise _stop(row.origin, named) from None
+            outcome.drop(row.origin, "malformed", str(named))
     reader.finish()
     return count
 
