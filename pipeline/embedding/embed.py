@@ -71,7 +71,7 @@ def embed(
     _tell_imported(dataset, features, announce)
     responses = _responses(dataset, features, options.responses)
     finished = finished_sources(dataset, features, known, responses)
-    incoming = read_unfinished(known, finished, sources, announce)
+    incoming = read_unfinished(dataset, known, finished, sources, announce)
     for line in damaged.values():
         announce(f"{line}; what it held is embedded again where these sources need it")
     pairs = [pair for one in incoming for pair in one.pairs]

@@ -154,7 +154,7 @@ def import_vectors(
         announce(f"{line}; what it held is stored again where these files have it")
     finished = finished_sources(dataset, features, known, "plain")
     reader = VectorReader(files, features)
-    incoming = read_unfinished(known, finished, sources, announce, reader)
+    incoming = read_unfinished(dataset, known, finished, sources, announce, reader)
     if files.ids:
         announce(f"{paths[0]}: ids stand for texts: the views show ids, and parts are drawn from prompt ids")
     pairs = [pair for one in incoming for pair in one.pairs]

@@ -23,6 +23,7 @@ from micropref.cache.store import StoreFolder, check_name
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.progress import Announce
+from micropref.pipeline.sources.earlier import reading_of_source
 from micropref.pipeline.sources.ingest import SourceOptions, read_sources
 from micropref.pipeline.sources.parts import Incoming, write_numbered
 from micropref.pipeline.sources.vector_columns import VectorColumns
@@ -99,18 +100,23 @@ def whole_links(dataset: Dataset, part: Commit, features: Features) -> Commit | 
 
 
 def read_unfinished(
+    dataset: Dataset,
     known: Mapping[Path, list[Commit]],
     finished: Mapping[Path, list[Commit]],
     sources: SourceOptions,
     announce: Announce,
     vectors: VectorColumns | None = None,
 ) -> list[Incoming]:
-    """Read the other sources as far as this command asks, or as an earlier one already read them."""
+    """Read the other sources as far as this command asks, or as an earlier one already read them, and in its way."""
     unread = {path: parts for path, parts in known.items() if path not in finished}
     incoming = []
     for path, parts in unread.items():
-        limits = sources if not parts else replace(sources, limit=parts[0].record["limit"])
+        earlier = None if sources.replace else reading_of_source(dataset, path)
+        own = replace(sources, earlier=earlier)
+        limits = own if not parts else replace(own, limit=parts[0].record["limit"])
         incoming += read_sources([path], limits, vectors)
+        if earlier is not None:
+            announce(f"{path}: columns are read as when it became part of data set {dataset.name!r}")
     for path in unread if sources.split_by_prompt is not None else ():
         if {one.split for one in incoming if one.path == str(path)} != {TRAIN, TEST}:
             announce(f"warning: {path}: too few prompts for `split_by_prompt`, one split is empty")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset, linked_keys, read_table
@@ -37,6 +38,9 @@ class SourceCounts:
     """Lines in the rejects files."""
     repeated: int
     """Pairs that say exactly what an earlier one said: they are votes and stay."""
+    columns: list[dict[str, Any]]
+    """What each column of each source was read as, and why: source, column, role, type, rows, reason; sources read
+    by the first releases, which did not keep that, are not there."""
     shared_prompts: int
     """Prompts of these splits that another split has as well: a leak where one of the two is test."""
 
@@ -79,10 +83,17 @@ def count_sources(
         without_context=sum(pair.context is None for pair in pairs_now) + without_context,
         users=len({pair.user for pair in pairs_now if pair.user is not None} | users),
         rejected_rows=rejected,
+        columns=_columns([*(one.record for one in incoming), *(part.record for part in unchanged)]),
         repeated=_repeated(dataset, tuple(splits)),
         shared_prompts=_shared_prompts(dataset, tuple(splits)),
     )
     return counts, {key for item in links for key in linked_keys(item)}
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the readings of sources, each once however many splits it fills."""
+    by_source = {record["source"]: record.get("columns", []) for record in records}
+    return [{"source": source, **column} for source, columns in by_source.items() for column in columns]
 
 
 def _people_before(unchanged: Sequence[Commit]) -> tuple[set[str], int]:

@@ -21,7 +21,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, sha256_hex
 from micropref.cache.schemas import KEY_BYTES
 from micropref.cache.vectors.features import Features
-from micropref.pipeline.sources.columns import ColumnReading, SourceReading
+from micropref.pipeline.sources.columns import OWN_NAME, ColumnReading, SourceReading
 from micropref.pipeline.sources.files import source_files
 from micropref.pipeline.sources.pairs import PreferencePair, prompt_id, response_id
 from micropref.pipeline.sources.rows import Record, Row, RowError, describe, is_blank
@@ -171,7 +171,7 @@ class VectorReader:
         """Return the same with the rows that have been read."""
         kind = f"FLOAT[{self._files.width}]"
         there = VECTOR_COLUMNS if self._files.contexts else REQUIRED
-        vectors = (ColumnReading(name, name, kind, self._filled[name], "its name") for name in there)
+        vectors = (ColumnReading(name, name, kind, self._filled[name], OWN_NAME) for name in there)
         return replace(reading, columns=(*(one for one in reading.columns if one.role not in there), *vectors))
 
     def check(self, row: Row, pair: PreferencePair) -> None:

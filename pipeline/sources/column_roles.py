@@ -10,6 +10,7 @@ from micropref.pipeline.sources.column_profile import ColumnProfile
 from micropref.pipeline.sources.columns import (
     ATTRIBUTE,
     IGNORED,
+    OWN_NAME,
     USER,
     WHOLE_NUMBERS,
     ColumnChoices,
@@ -22,8 +23,9 @@ from micropref.pipeline.sources.known_names import MEDIA, RATINGS, is_named, no_
 
 SMALL, LARGE = (-10, 10), (0, 100)
 """Scales of ratings: numbers of a column of an unknown name lie all in one of them."""
+NAMES_SHOWN = 12
+"""Columns that an error names at most."""
 CHOSEN = "as this command says"
-OWN_NAME = "its name"
 VECTOR_ENDING = "_vector"
 SAID_ROLES = (USER, ATTRIBUTE, "context", "prompt", "response", "chosen", "rejected", "margin")
 """Roles that the reason of an ignored column may name."""
@@ -64,7 +66,7 @@ def only_one(path: str, role: str, found: list[str]) -> str | None:
 
 def check_choices(path: str, profiles: Profiles, choices: ColumnChoices, roles: Collection[str]) -> None:
     """Raise BadInput where a user names a role or a column that is not there."""
-    there = ", ".join(map(repr, profiles)) or "none"
+    there = ", ".join(map(repr, list(profiles)[:NAMES_SHOWN])) or "none"
     for role, name in choices.columns.items():
         if role not in roles:
             raise BadInput(f"columns has the role {role!r}: expected one of {', '.join(roles)}")
@@ -152,7 +154,7 @@ class Decision:
         first = unclear[0]
         every = [name for name, (role, _) in self.found.items() if role == ATTRIBUTE]
         clear = [name for name in every if name not in {one.name for one in unclear}]
-        ways = [",".join(names) for names in (clear, every) if names]
+        ways = [",".join(names[:NAMES_SHOWN]) for names in (clear, every) if names]
         lines = f"`attributes` {ways[0]}" + (f", or {ways[1]} where it is a rating too" if len(ways) > 1 else "")
         raise BadInput(
             f"{self.path}: column {first.name!r} holds numbers from {first.span}, on no scale of ratings that is known "

@@ -5,8 +5,8 @@ A reader of rows sees only what the reading says: each role under the role's nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,10 @@ from micropref.pipeline.sources.scalars import to_id
 IGNORED = "ignored"
 ATTRIBUTE = "attribute"
 USER = "user"
+OWN_NAME = "its name"
+"""The reason of a column that has its role's name."""
+COLUMNS_SHOWN = 16
+"""Columns that are listed at most."""
 WHOLE_NUMBERS = "integer"
 """Type of a column of whole numbers, in whatever form the file has them."""
 
@@ -100,6 +104,11 @@ class SourceReading:
                 return error if name == role else RowError(name + rest, error.found, error.expected)
         return error
 
+    def noted(self, role: str, note: str) -> SourceReading:
+        """Return the same with a note behind the reason for the column of a role."""
+        columns = (replace(one, reason=f"{one.reason}; {note}") if one.role == role else one for one in self.columns)
+        return replace(self, columns=tuple(columns))
+
     def record(self) -> list[dict[str, Any]]:
         """Return the columns as JSON, as a commit keeps them."""
         return [asdict(one) for one in self.columns]
@@ -131,6 +140,10 @@ class ColumnChoices:
         if self.attributes is not None and not self.attributes:
             raise BadInput("attributes is empty: expected names of columns, separated by commas")
 
+    def record(self) -> dict[str, Any]:
+        """Return them as JSON."""
+        return {"columns": dict(self.columns), "attributes": self.attributes and list(self.attributes)}
+
     def differs(self, earlier: EarlierReading) -> str | None:
         """Return which argument contradicts an earlier reading; None where none does."""
         roles = {one.role: name for name, one in earlier.roles.items()}
@@ -138,3 +151,29 @@ class ColumnChoices:
             return "columns"
         rated = {name for name, one in earlier.roles.items() if one.role == ATTRIBUTE}
         return "attributes" if self.attributes is not None and set(self.attributes) != rated else None
+
+
+def in_words(columns: Sequence[Mapping[str, Any]]) -> str:
+    """Return what columns, as JSON, were read as and which were not, and why.
+
+    >>> about = {"type": "text", "rows": 2}
+    >>> in_words([about | {"column": "prompt", "role": "prompt", "reason": "its name"},
+    ...           about | {"column": "judge", "role": "user", "reason": "a known name of the user"},
+    ...           about | {"column": "n_tokens", "role": "ignored", "reason": "a count"}])
+    "prompt, user from 'judge' (a known name of the user); not read: 'n_tokens' (a count)"
+    """
+    told = {read: [one for one in columns if (one["role"] != IGNORED) == read] for read in (True, False)}
+    words = {read: [_in_words(one) for one in some[:COLUMNS_SHOWN]] for read, some in told.items()}
+    for read, some in told.items():
+        if len(some) > COLUMNS_SHOWN:
+            words[read].append(f"and {len(some) - COLUMNS_SHOWN} more (see the view columns)")
+    return ", ".join(words[True]) + ("; not read: " + ", ".join(words[False]) if words[False] else "")
+
+
+def _in_words(one: Mapping[str, Any]) -> str:
+    name, role = repr(one["column"]), str(one["role"])
+    if role == one["column"]:
+        name = role
+    elif role != IGNORED:
+        name = f"{role} {name}" if role == ATTRIBUTE else f"{role} from {name}"
+    return name if one["reason"] == OWN_NAME else f"{name} ({one['reason']})"

@@ -47,6 +47,9 @@ ONE_PAIR_A_ROW = ("preference", "hh")
 class ShapeReader(Protocol):
     """Turns the rows of one source into an outcome."""
 
+    across_users: bool
+    """Whether responses rated by different users were compared, so that pairs have no user."""
+
     def add(self, row: Row) -> None:
         """Take one row. Raises RowError for a malformed one."""
 
@@ -56,6 +59,8 @@ class ShapeReader(Protocol):
 
 class ComparisonReader:
     """Reads a shape whose rows are comparisons."""
+
+    across_users = False
 
     def __init__(self, read: RowReader, outcome: Outcome, vectors: VectorColumns | None) -> None:
         self._read = read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import digest_file
 from micropref.cache.store import check_name
 from micropref.pipeline.options import OnBad
+from micropref.pipeline.sources.columns import ColumnChoices, EarlierReading, in_words
 from micropref.pipeline.sources.contexts import read_contexts, with_contexts
+from micropref.pipeline.sources.earlier import COLUMNS, earlier_reading
 from micropref.pipeline.sources.files import source_digest, source_files
 from micropref.pipeline.sources.pairs import (
     PreferencePair,
@@ -30,6 +32,7 @@ from micropref.pipeline.sources.splits import check_test_share, split_of
 from micropref.pipeline.sources.vector_columns import VectorColumns
 
 UNANIMOUS = "unanimous"
+UNPAIRED = "rating in a split without pairs"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class SourceOptions:
     """What a malformed row does."""
     replace: bool = False
     """Whether the splits start over with these sources."""
+    choices: ColumnChoices = field(default_factory=ColumnChoices)
+    """What the user says of columns."""
+    earlier: EarlierReading | None = None
+    """How a source was read when it became part of the data set, which is how it is read again."""
 
     def __post_init__(self) -> None:
         if self.split is not None and self.split_by_prompt is not None:
@@ -80,7 +87,15 @@ def read_sources(paths: Sequence[Path], options: SourceOptions, vectors: VectorC
     contexts = read_contexts(options.contexts) if options.contexts else None
     found: list[Incoming] = []
     for path in paths:
-        source = read_source(path, shape=options.shape, limit=options.limit, on_bad=options.on_bad, vectors=vectors)
+        source = read_source(
+            path,
+            shape=options.shape,
+            limit=options.limit,
+            on_bad=options.on_bad,
+            vectors=vectors,
+            choices=options.choices,
+            earlier=options.earlier,
+        )
         if contexts is not None:
             _check_contexts(source, contexts, options.contexts)
         pairs = with_contexts(source.pairs, contexts) if contexts is not None else source.pairs
@@ -121,6 +136,11 @@ def covered(dataset: Dataset, path: Path, options: SourceOptions, doubled: Conta
                 f"{path}: already in data set {dataset.name!r}, split {part.record['split']!r}, with another "
                 f"`{differs.replace('shape', 'format')}`; give the same again, or `replace`"
             )
+    earlier = None if options.replace else earlier_reading(same)
+    if earlier is not None and (other := options.choices.differs(earlier)):
+        raise BadInput(
+            f"{path}: already in data set {dataset.name!r}, with another `{other}`; give the same again, or `replace`"
+        )
     return parts if all(_suffices(part, options) and part.stem not in doubled for part in parts) else []
 
 
@@ -135,7 +155,8 @@ def _suffices(part: Commit, options: SourceOptions) -> bool:
     before = part.record["limit"]
     reaches = before is None or (options.limit is not None and options.limit <= before)
     if options.replace:
-        reaches = before == options.limit
+        same_reading = COLUMNS in part.record and part.record["choices"] == options.choices.record()
+        reaches = before == options.limit and same_reading
     passed_over = options.on_bad == "stop" and part.record["dropped"].get("malformed", 0) > 0
     return reaches and not passed_over and part.record["identity"] == options.identity() and has_response_ids(part)
 
@@ -158,9 +179,17 @@ def _by_split(source: Source, pairs: Iterable[PreferencePair], options: SourceOp
         ratings[split].append(rating)
     filled = [split for split in options.splits if by_split[split]]
     if not filled:
-        raise BadInput(f"{source.path}: no usable pair: {_counts(dropped)}; give rows that prefer one response")
+        raise BadInput(
+            f"{source.path}: no usable pair: {_counts(dropped)}; give rows that prefer one response; columns: "
+            f"{in_words(source.reading.record())}"
+        )
+    for split in set(options.splits) - set(filled):  # a split without pairs has no part that could keep them
+        dropped[UNPAIRED] += len(ratings[split])
+        rejects += [
+            Reject(one.origin, f"{UNPAIRED}: {one.attribute!r}; split {split!r} has no pairs") for one in ratings[split]
+        ]
     return [
-        _incoming(source, split, by_split[split], ratings[split], rejects, dropped, options, first=split == filled[0])
+        _incoming(source, split, by_split[split], ratings[split], rejects, +dropped, options, first=split == filled[0])
         for split in filled
     ]
 
@@ -186,6 +215,8 @@ def _incoming(
         "rows": source.rows,
         "limit": options.limit if options.limit is not None and source.rows >= options.limit else None,
         "identity": options.identity(),
+        COLUMNS: source.reading.record(),
+        "choices": options.choices.record(),
         "dropped": dropped,
         "rejected_rows": len(rejects),
         "empty_responses": sum(is_empty(pair.chosen) or is_empty(pair.rejected) for pair in pairs),

@@ -29,12 +29,14 @@ class RatingsReader:
     """Reads rated responses; rows of a prompt may lie anywhere in the source.
 
     The source's reading says which columns are attributes. Where rows name a user, only responses rated by the same
-    user are compared.
+    user are compared; where no user rated two responses to a prompt, those of all users are, and pairs have no user.
     """
 
     def __init__(self, outcome: Outcome, reading: SourceReading) -> None:
         self._outcome = outcome
         self._attributes = reading.attributes
+        self.across_users = False
+        """Whether responses of different users were compared."""
         self._groups: dict[tuple[Text, str | None], list[Rated]] = {}
 
     def add(self, row: Row) -> None:
@@ -54,6 +56,12 @@ class RatingsReader:
 
     def finish(self) -> None:
         """Compare the responses of every prompt, prompts in order of first appearance."""
+        self.across_users = self._needs_all_users()
+        if self.across_users:
+            groups = self._groups
+            self._groups = {(prompt, None): [] for prompt, _ in groups}
+            for (prompt, _), group in groups.items():
+                self._groups[prompt, None] += group
         for (prompt, user), group in self._groups.items():
             if len(group) == 1:
                 self._outcome.drop(group[0].origin, "only response of its prompt")
@@ -64,6 +72,11 @@ class RatingsReader:
                     self._outcome.drop(first.origin, "both responses empty", f"as at {second.origin}")
                 else:
                     self._compare(prompt, user, first, second)
+
+    def _needs_all_users(self) -> bool:
+        """Say whether a prompt has several responses, but none has several of one user."""
+        prompts = {prompt for prompt, _ in self._groups}
+        return len(prompts) < len(self._groups) and all(len(group) == 1 for group in self._groups.values())
 
     def _compare(self, prompt: Text, user: str | None, first: Rated, second: Rated) -> None:
         """Add a pair for every attribute on which two responses differ; ties are dropped."""

@@ -11,9 +11,9 @@ from micropref.cache.errors import BadInput
 from micropref.pipeline.options import OnBad
 from micropref.pipeline.sources.column_profile import profile_columns
 from micropref.pipeline.sources.column_roles import Decision, check_choices
-from micropref.pipeline.sources.columns import ColumnChoices, EarlierReading, SourceReading
+from micropref.pipeline.sources.columns import USER, ColumnChoices, EarlierReading, SourceReading, in_words
 from micropref.pipeline.sources.files import read_rows, source_digest, source_files
-from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, SHAPES, recognise, shape_reader
+from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, SHAPES, ShapeReader, recognise, shape_reader
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Reject
 from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable
 from micropref.pipeline.sources.vector_columns import VectorColumns
@@ -88,14 +88,17 @@ def read_source(
         reading = vectors.added_to(reading)
     outcome = Outcome()
     rows = islice(read_rows(files, None if vectors is None else vectors.records), limit)
-    count = _read_all(rows, reading, outcome, on_bad, vectors)
+    reader = shape_reader(reading, outcome, vectors)
+    count = _read_all(rows, reading, reader, outcome, on_bad)
+    if reader.across_users:
+        reading = reading.noted(USER, "none rated two responses to one prompt, so pairs have no user")
     if vectors is not None:
         reading = vectors.counted(reading)
     if not outcome.pairs:
         dropped = ", ".join(f"{number} × {kind}" for kind, number in outcome.dropped.items())
         raise BadInput(
             f"{path}: found no usable pair in {count} rows ({dropped or 'nothing comparable'}); "
-            "expected at least one row with a preference"
+            f"expected at least one row with a preference; columns: {in_words(reading.record())}"
         )
     return Source(
         path=str(path),
@@ -141,12 +144,11 @@ def _readable(first: list[Row | Unreadable], on_bad: OnBad) -> list[Row]:
 def _read_all(
     rows: Iterator[Row | Unreadable],
     reading: SourceReading,
+    reader: ShapeReader,
     outcome: Outcome,
     on_bad: OnBad,
-    vectors: VectorColumns | None,
 ) -> int:
     """Read the rows into the outcome and return their number."""
-    reader = shape_reader(reading, outcome, vectors)
     count = 0
     for row in rows:
         count += 1
