@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,12 +23,16 @@ from micropref.cache.schemas import KEY_COLUMNS, KEY_TYPE, LINK_SCHEMA
 from micropref.cache.store import StoreFolder, check_name
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
+from micropref.pipeline.options import OnBad
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.earlier import reading_of_source
 from micropref.pipeline.sources.ingest import SourceOptions, read_sources
-from micropref.pipeline.sources.parts import Incoming, write_numbered
+from micropref.pipeline.sources.pairs import Reject
+from micropref.pipeline.sources.parts import Incoming, write_numbered, write_rejects
 from micropref.pipeline.sources.vector_columns import VectorColumns
 
+SET_ASIDE = "set_aside"
+"""Where the record of links counts pairs that have no vectors though they fit, by reason."""
 ROUNDS = 3
 """How often vectors that vanish while a command runs are stored again."""
 
@@ -58,6 +63,10 @@ class NumberedTexts(Protocol):
         """Return which pairs [N] do not fit and have no texts."""
 
     @property
+    def set_aside(self) -> Mapping[int, str]:
+        """Return which other pairs have no texts -> why, beginning with the class that this is counted under."""
+
+    @property
     def indistinguishable(self) -> Flags:
         """Return which pairs' [N] two responses are the same to the backbone."""
 
@@ -72,17 +81,23 @@ def open_to_fill(store: StoreFolder, name: str, announce: Announce) -> Dataset:
 
 
 def finished_sources(
-    dataset: Dataset, features: Features, known: Mapping[Path, list[Commit]], responses: str
+    dataset: Dataset, features: Features, known: Mapping[Path, list[Commit]], responses: str, on_bad: OnBad
 ) -> dict[Path, list[Commit]]:
     """Return the sources of which nothing is left to do, with their parts."""
-    return {path: parts for path, parts in known.items() if parts and _is_linked(dataset, features, parts, responses)}
+    return {
+        path: parts
+        for path, parts in known.items()
+        if parts and _is_linked(dataset, features, parts, responses, on_bad)
+    }
 
 
-def _is_linked(dataset: Dataset, features: Features, parts: list[Commit], responses: str) -> bool:
-    """Say whether every text of these parts has a vector that can be read."""
+def _is_linked(dataset: Dataset, features: Features, parts: list[Commit], responses: str, on_bad: OnBad) -> bool:
+    """Say whether every text of these parts has a vector that can be read, or was set aside as `on_bad` allows."""
     for part in parts:
         links = whole_links(dataset, part, features)
         if links is None or links.record["responses"] != responses or links.damage("links", digest=True):
+            return False
+        if on_bad == "stop" and SET_ASIDE in links.record:
             return False
         if any(part.damage(role, digest=True) for role in part.files):
             return False
@@ -211,17 +226,23 @@ def commit_parts(
         dataset = dataset.reopened(part.stem)
         rows = range(start, start + len(one.pairs))
         folder = dataset.links_folder(features.id)
-        file = write_table(folder, part.stem, "links", link_table(plan, rows, pair_ids))
+        files = {"links": write_table(folder, part.stem, "links", link_table(plan, rows, pair_ids))}
+        rejects = [
+            Reject(one.pairs[row - start].origin, why) for row, why in sorted(plan.set_aside.items()) if row in rows
+        ]
+        if rejects:
+            files["rejects"] = write_rejects(folder, part.stem, rejects)
         record = {
             "pairs_digest": part.files["pairs"].digest,
             "responses": responses,
+            **({SET_ASIDE: Counter(one.kind for one in rejects)} if rejects else {}),
             **({"imported": features.imported} if features.imported else {}),
             **{
                 name: int(getattr(plan, name)[rows.start : rows.stop].sum())
                 for name in ("trimmed", "overlong", "indistinguishable")
             },
         }
-        commit(folder, part.stem, {"links": file}, record)
+        commit(folder, part.stem, files, record)
         start = rows.stop
     for part in retired:
         for features_id in dataset.linked_features():

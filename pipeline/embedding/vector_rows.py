@@ -159,8 +159,7 @@ class VectorReader:
 
     def texts(self, path: Path) -> Iterator[Record]:
         """Yield the same rows without their vectors."""
-        with pq.ParquetFile(path) as opened:
-            names = [name for name in opened.schema_arrow.names if name not in VECTOR_COLUMNS]
+        names = [name for name in pq.read_schema(path).names if name not in VECTOR_COLUMNS]
         for start, batch in batches(path, self._files, names):
             for at, values in enumerate(batch.to_pylist()):
                 yield start + at + 1, _with_ids(values) if self._files.ids else values
@@ -177,8 +176,7 @@ class VectorReader:
 
     def counted(self, reading: SourceReading) -> SourceReading:
         """Return the same with the rows that have been read."""
-        kind = f"FLOAT[{self._files.width}]"
-        there = VECTOR_COLUMNS if self._files.contexts else REQUIRED
+        kind, there = f"FLOAT[{self._files.width}]", self._files.columns
         vectors = (ColumnReading(name, name, kind, self._filled[name], OWN_NAME) for name in there)
         return replace(reading, columns=(*(one for one in reading.columns if one.role not in there), *vectors))
 
