@@ -45,7 +45,10 @@ def not_finite(vectors: npt.NDArray[np.floating]) -> dict[int, str]:
     """Return the rows of `vectors` [N, D] that are not all numbers -> what is wrong with them."""
     finite = np.isfinite(vectors)
     bad = np.flatnonzero(~finite.all(axis=1))
-    return {int(row): f"{int((~finite[row]).sum())} of {vectors.shape[1]} values are NaN or infinite" for row in bad}
+    return {
+        int(row): f"{int((~finite[row]).sum())} of {vectors.shape[1]} values of its vector are NaN or infinite"
+        for row in bad
+    }
 
 
 def require_finite(vectors: npt.NDArray[np.floating], names: Sequence[str]) -> None:
@@ -56,6 +59,6 @@ def require_finite(vectors: npt.NDArray[np.floating], names: Sequence[str]) -> N
     bad = not_finite(vectors)
     for row, what in bad.items():
         raise Failure(
-            f"{names[row]}: its vector: {what} ({len(bad)} of {len(vectors)} texts in this batch): compute and store "
+            f"{names[row]}: {what} ({len(bad)} of {len(vectors)} texts in this batch): compute and store "
             "in float32, check the backbone, or skip such rows with `on_bad` skip"
         )

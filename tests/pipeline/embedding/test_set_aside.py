@@ -62,7 +62,7 @@ def test_pairs_that_the_template_refuses_are_set_aside_and_counted(
 ) -> None:
     backbone = make_backbone("llama", chat_template=STRICT)
     source = write_rows(MIXED)
-    with pytest.raises(BadInput, match=r"rows\.jsonl:2: .* system, user.* roles must alternate.*`on_bad` skip"):
+    with pytest.raises(BadInput, match=r"rows\.jsonl:2: .* system, user.*roles must alternate.*`on_bad` skip"):
         run(store, source, backbone, "stop")
     assert not (store.root / "datasets").exists()
 
@@ -121,14 +121,14 @@ def test_pairs_whose_vectors_are_not_finite_are_set_aside_and_no_others(
     rows[4]["prompt"] = "Zip?"
     source = write_rows(rows)
     options = EmbedOptions(str(broken), dtype="float32", packing=packing)
-    with pytest.raises(Failure, match=r"rows\.jsonl:3 \(rejected\): its vector: 32 of 32 .*`on_bad` skip"):
+    with pytest.raises(Failure, match=r"rows\.jsonl:3 \(rejected\): 32 of 32 .*`on_bad` skip"):
         embed(store, [source], "mine", SourceOptions(), options)
 
     report = embed(store, [source], "mine", SourceOptions(on_bad="skip"), options)
     assert (report.pairs, report.rejected_rows, report.dropped) == (4, 2, {"vector not finite": 2})
     assert rejects(store, report.features) == [
-        (3, "vector not finite: 32 of 32 values are NaN or infinite"),
-        (5, "vector not finite: 32 of 32 values are NaN or infinite"),
+        (3, "vector not finite: 32 of 32 values of its vector are NaN or infinite"),
+        (5, "vector not finite: 32 of 32 values of its vector are NaN or infinite"),
     ]
     frame = open_dataset(store, "mine").linked_pairs(report.features, "train", ["prompt", "prompt_key"])
     assert frame["prompt"].to_list() == [rows[row]["prompt"] for row in (0, 1, 3, 5)]
