@@ -98,8 +98,8 @@ class ColumnProfile:
 
     @property
     def holds_ids(self) -> bool:
-        """Say whether every value may be an id."""
-        return 0 < self.ids == self.values
+        """Say whether most of its values may be ids."""
+        return 2 * self.ids > self.values
 
     @property
     def holds_whole_numbers(self) -> bool:

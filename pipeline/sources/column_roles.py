@@ -34,13 +34,11 @@ Profiles = Mapping[str, ColumnProfile]
 
 
 def can_have(role: str, profile: ColumnProfile) -> bool:
-    """Say whether a column holds what a role of another name takes: ids, labels, or texts and messages."""
-    if not profile.values:
-        return False
+    """Say whether most of what a column holds is what a role of another name takes: ids, labels, or texts."""
     if role == USER:
         return profile.holds_ids
-    labels = role in (ATTRIBUTE, "context")
-    return set(profile.types) <= ({"text"} if labels else {"text", "list", "number as text"})
+    kinds = ("text",) if role in (ATTRIBUTE, "context") else ("text", "list", "number as text")
+    return 2 * sum(profile.types[kind] for kind in kinds) > profile.values
 
 
 def named_columns(role: str, profiles: Profiles, choices: ColumnChoices) -> list[str]:
@@ -50,6 +48,9 @@ def named_columns(role: str, profiles: Profiles, choices: ColumnChoices) -> list
     taken = set(choices.columns.values())
     if role in profiles and role not in taken:
         return [role]
+    spelled = [name for name in profiles if name not in taken and normal(name) == role]
+    if spelled:
+        return spelled
     return [
         name for name, one in profiles.items() if name not in taken and is_named(role, name) and can_have(role, one)
     ]
