@@ -199,21 +199,39 @@ def _tau(text: str) -> float | None:
         raise BadInput(f"tau is {text!r}: expected auto or a number above 0") from None
 
 
-def _settings(words: list[str] | None) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words or []]
-    for word, (name, equals, _) in zip(words or [], pairs, strict=True):
-        if not equals or not name.strip():
-            raise BadInput(f"settings is {word!r}: expected KEY=VALUE, such as pooling=mean")
-    found = {name: value for name, _, value in pairs}
-    if len(found) < len(pairs):
-        raise BadInput(f"settings has one of {', '.join(found)} twice: expected each key once")
-    return found
+def _assignments(name: str, example: str) -> Callable[[list[str] | None], dict[str, str]]:
+    """Return what reads KEY=VALUE words. It raises BadInput naming the one that is none, or a key given twice."""
+
+    def parse(words: list[str] | None) -> dict[str, str]:
+        pairs = [word.partition("=") for word in words or []]
+        for word, (key, equals, _) in zip(words or [], pairs, strict=True):
+            if not equals or not key.strip():
+                raise BadInput(f"{name} is {word!r}: expected {example}")
+        found = {key: value for key, _, value in pairs}
+        if len(found) < len(pairs):
+            raise BadInput(f"{name} has one of {', '.join(found)} twice: expected each once")
+        return found
+
+    return parse
 
 
 def _projection(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
+COLUMNS = Form(
+    "--column",
+    metavar="ROLE=NAME",
+    kind=list[str],
+    parse=_assignments("columns", "ROLE=NAME, such as user=judge_name"),
+    help="Column of a role where its name does not say so, such as user=judge_name; repeat it for others. user= alone: "
+    "no column is the user.",
+)
+ATTRIBUTES = Form(
+    metavar="A,B,...",
+    kind=str,
+    parse=lambda text: [name for name in text.split(",") if name],
+)
 PROJECTION = Form(metavar="none|N|auto", kind=str, parse=_projection)
 MEMORY = Form(
     metavar="8GB",
@@ -235,6 +253,8 @@ MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while
     from_dir=Form("--from", metavar="DIR"),
     adapter=Form(metavar="FILE.py"),
     split_by_prompt=Form(metavar="SHARE"),
+    columns=COLUMNS,
+    attributes=ATTRIBUTES,
     pass_=Form("--pass"),
     backbone=Form(kind=str),
     ray_address=Form(metavar="ADDRESS"),
@@ -279,7 +299,10 @@ def datasets(
     source=Form(metavar="FILE", kind=list[Path], help=".parquet, or a folder of these."),
     name=Form("--name"),
     backbone_name=Form(metavar="TEXT"),
-    settings=Form(metavar="KEY=VALUE", kind=list[str], parse=_settings),
+    settings=Form(
+        metavar="KEY=VALUE", kind=list[str], parse=_assignments("settings", "KEY=VALUE, such as pooling=mean")
+    ),
+    columns=COLUMNS,
     split_by_prompt=Form(metavar="SHARE"),
 )
 def import_vectors(call: _Call) -> Any:

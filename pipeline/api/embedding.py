@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,8 @@ class Embedding(OpenedStore):
         pass_: PassName = "auto",  # noqa: S107 - no password
         tokens_per_batch: int | None = None,
         limit: int | None = None,
+        columns: Mapping[str, str] | None = None,
+        attributes: Sequence[str] | None = None,
         on_bad: OnBad = "stop",
         replace: bool = False,
         trust_remote_code: bool = False,
@@ -100,7 +103,11 @@ class Embedding(OpenedStore):
             pass_: read each distinct prefix once (tree), each text once without padding (packed), or padded batches.
             tokens_per_batch: tokens of a batch, padding included; None: what the device's memory holds.
             limit: rows to read of each source; None: all.
-            on_bad: a malformed row stops the command, or is skipped, counted and kept in the rejects file.
+            columns: the column of a role where its name does not say so, such as {"user": "judge_name"}; an empty name:
+                no column has this role.
+            attributes: which columns of numbers are ratings; None: those whose names and numbers do not say otherwise.
+            on_bad: a row that cannot be used stops the command, or is skipped, counted and kept in the rejects file:
+                malformed, refused by the chat template, with a vector that is not finite.
             replace: start the split over with these sources.
             trust_remote_code: run the checkpoint's own Python code.
             engine: this machine, or a Ray cluster that shares the store.
@@ -122,10 +129,14 @@ class Embedding(OpenedStore):
         from micropref.pipeline.embedding import embed as stage
         from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
         from micropref.pipeline.show.embed import show_embedding
+        from micropref.pipeline.sources.columns import ColumnChoices
         from micropref.pipeline.sources.ingest import SourceOptions
 
         sentences = None if contexts is None else Path(contexts)
-        sources = SourceOptions(split, split_by_prompt, format, sentences, limit, on_bad, replace, read_split)
+        choices = ColumnChoices(columns or {}, None if attributes is None else tuple(attributes))
+        sources = SourceOptions(
+            split, split_by_prompt, format, sentences, limit, on_bad, replace, choices, read_split=read_split
+        )
         options = EmbedOptions(
             backbone=str(backbone),
             revision=revision,

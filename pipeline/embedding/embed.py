@@ -71,7 +71,7 @@ def embed(
     features, damaged = whole_features(store, _settings(backbone, tokenizer, options))
     _tell_imported(dataset, features, announce)
     responses = _responses(dataset, features, options.responses)
-    finished = finished_sources(dataset, features, known, responses)
+    finished = finished_sources(dataset, features, known, responses, sources.on_bad)
     incoming = read_unfinished(dataset, known, finished, sources, announce)
     for line in damaged.values():
         announce(f"{line}; what it held is embedded again where these sources need it")
@@ -81,14 +81,15 @@ def embed(
     alone = stored_context_keys(features, contexts)
     wanted_alone = contexts if incoming else [context for context in contexts if context not in alone]
     if plan_only:
-        plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone)
+        plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone, on_bad=sources.on_bad)
         stored = set(features.keys().to_pylist())
         missing = missing_shards(plan, stored.intersection, tokenizer.options.max_length)
         wanted, forwarded = total_demand(plan, missing), None
     else:
         about = {**backbone.description(), "device": options.device}
         features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
-        work = Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
+        job = Job(features.folder, features.settings, options, sources.on_bad)
+        work = Work(place, job, backbone, tokenizer, announce)
         with ExitStack() as leased:
 
             def link(plan: TextPlan) -> None:
@@ -96,7 +97,9 @@ def embed(
                 dataset = commit_parts(dataset, features, incoming, plan, responses, retired)
                 add_context_keys(features, plan.context_keys)
 
-            plan, forwarded = store_vectors(store, features, work, pairs, responses, wanted_alone, leased, link)
+            plan, forwarded = store_vectors(
+                store, features, work, pairs, responses, wanted_alone, leased, link, sources.on_bad
+            )
             wanted = forwarded.demand
             if sources.replace:
                 dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})

@@ -127,7 +127,7 @@ def import_vectors(
     features, damaged = whole_features(store, options.record(files))
     for line in damaged.values():
         announce(f"{line}; what it held is stored again where these files have it")
-    finished = finished_sources(dataset, features, known, "plain")
+    finished = finished_sources(dataset, features, known, "plain", sources.on_bad)
     reader = VectorReader(files, features)
     incoming = read_unfinished(dataset, known, finished, sources, announce, reader)
     if files.ids:
@@ -159,7 +159,7 @@ def import_vectors(
         announce(f"warning: {line}")
     unchanged = [part for parts in finished.values() for part in parts]
     links = [item for part in unchanged if (item := dataset.links(part, features.id))]
-    counts, old = count_sources(dataset.reopened(), incoming, unchanged, links, overlong=0)
+    counts, old = count_sources(dataset.reopened(), incoming, unchanged, links, left_out=[{} for _ in incoming])
     distinct = len(old | set(texts.keys))
     return ImportReport(
         **vars(counts),

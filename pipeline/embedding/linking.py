@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,12 +22,17 @@ from micropref.cache.schemas import KEY_COLUMNS, KEY_TYPE, LINK_SCHEMA
 from micropref.cache.store import StoreFolder, check_name
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
+from micropref.pipeline.options import OnBad
 from micropref.pipeline.progress import Announce
+from micropref.pipeline.sources.earlier import reading_of_source
 from micropref.pipeline.sources.ingest import SourceOptions, grown_parts, read_sources
 from micropref.pipeline.sources.locations import Located
-from micropref.pipeline.sources.parts import Incoming, write_numbered
-from micropref.pipeline.sources.rows import VectorColumns
+from micropref.pipeline.sources.pairs import Reject
+from micropref.pipeline.sources.parts import Incoming, write_numbered, write_rejects
+from micropref.pipeline.sources.vector_columns import VectorColumns
 
+SET_ASIDE = "set_aside"
+"""Where the record of links counts pairs that have no vectors though they fit, by reason."""
 ROUNDS = 3
 """How often vectors that vanish while a command runs are stored again."""
 
@@ -57,6 +63,10 @@ class NumberedTexts(Protocol):
         """Return which pairs [N] do not fit and have no texts."""
 
     @property
+    def set_aside(self) -> Mapping[int, str]:
+        """Return which other pairs have no texts -> why, beginning with the class that this is counted under."""
+
+    @property
     def indistinguishable(self) -> Flags:
         """Return which pairs' [N] two responses are the same to the backbone."""
 
@@ -71,17 +81,21 @@ def open_to_fill(store: StoreFolder, name: str, announce: Announce) -> Dataset:
 
 
 def finished_sources(
-    dataset: Dataset, features: Features, known: Mapping[Located, list[Commit]], responses: str
+    dataset: Dataset, features: Features, known: Mapping[Located, list[Commit]], responses: str, on_bad: OnBad
 ) -> dict[Located, list[Commit]]:
     """Return the sources of which nothing is left to do, with their parts."""
-    return {one: parts for one, parts in known.items() if parts and _is_linked(dataset, features, parts, responses)}
+    return {
+        one: parts for one, parts in known.items() if parts and _is_linked(dataset, features, parts, responses, on_bad)
+    }
 
 
-def _is_linked(dataset: Dataset, features: Features, parts: list[Commit], responses: str) -> bool:
-    """Say whether every text of these parts has a vector that can be read."""
+def _is_linked(dataset: Dataset, features: Features, parts: list[Commit], responses: str, on_bad: OnBad) -> bool:
+    """Say whether every text of these parts has a vector that can be read, or was set aside as `on_bad` allows."""
     for part in parts:
         links = whole_links(dataset, part, features)
         if links is None or links.record["responses"] != responses or links.damage("links", digest=True):
+            return False
+        if on_bad == "stop" and SET_ASIDE in links.record:
             return False
         if any(part.damage(role, digest=True) for role in part.files):
             return False
@@ -106,15 +120,19 @@ def read_unfinished(
     announce: Announce,
     vectors: VectorColumns | None = None,
 ) -> list[Incoming]:
-    """Read the other sources as far as this command asks, or as an earlier one already read them."""
+    """Read the other sources as far as this command asks, or as an earlier one already read them, and in its way."""
     unread = {one: parts for one, parts in known.items() if one not in finished}
     marks = {part.record["rows"] for part in dataset.parts if part.record.get("rows_digest") is not None}
     incoming: list[Incoming] = []
     for source, parts in unread.items():
         for note in source.notes:
             announce(note)
-        limits = sources if not parts else replace(sources, limit=parts[0].record["limit"])
+        earlier = None if sources.replace else reading_of_source(dataset, source)
+        own = replace(sources, earlier=earlier)
+        limits = own if not parts else replace(own, limit=parts[0].record["limit"])
         found = read_sources([source], limits, vectors, marks)
+        if earlier is not None:
+            announce(f"{source.name}: columns are read as when it became part of data set {dataset.name!r}")
         if sources.split_by_prompt is not None and {one.split for one in found} != {TRAIN, TEST}:
             announce(f"warning: {source.name}: too few prompts for `split_by_prompt`, one split is empty")
         incoming += found
@@ -219,17 +237,23 @@ def commit_parts(
         dataset = dataset.reopened(part.stem)
         rows = range(start, start + len(one.pairs))
         folder = dataset.links_folder(features.id)
-        file = write_table(folder, part.stem, "links", link_table(plan, rows, pair_ids))
+        files = {"links": write_table(folder, part.stem, "links", link_table(plan, rows, pair_ids))}
+        rejects = [
+            Reject(one.pairs[row - start].origin, why) for row, why in sorted(plan.set_aside.items()) if row in rows
+        ]
+        if rejects:
+            files["rejects"] = write_rejects(folder, part.stem, rejects)
         record = {
             "pairs_digest": part.files["pairs"].digest,
             "responses": responses,
+            **({SET_ASIDE: Counter(one.kind for one in rejects)} if rejects else {}),
             **({"imported": features.imported} if features.imported else {}),
             **{
                 name: int(getattr(plan, name)[rows.start : rows.stop].sum())
                 for name in ("trimmed", "overlong", "indistinguishable")
             },
         }
-        commit(folder, part.stem, {"links": file}, record)
+        commit(folder, part.stem, files, record)
         start = rows.stop
     for part in retired:
         for features_id in dataset.linked_features():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import digest_file
 from micropref.cache.store import check_name
 from micropref.pipeline.options import OnBad
+from micropref.pipeline.sources.columns import ColumnChoices, EarlierReading, in_words
 from micropref.pipeline.sources.contexts import read_contexts, with_contexts
+from micropref.pipeline.sources.earlier import COLUMNS, earlier_reading
 from micropref.pipeline.sources.locations import Given, Located, locate
 from micropref.pipeline.sources.pairs import (
     PreferencePair,
@@ -26,10 +28,11 @@ from micropref.pipeline.sources.pairs import (
 )
 from micropref.pipeline.sources.parts import Incoming, extends
 from micropref.pipeline.sources.reader import Source, read_source
-from micropref.pipeline.sources.rows import VectorColumns
 from micropref.pipeline.sources.splits import check_test_share, split_of
+from micropref.pipeline.sources.vector_columns import VectorColumns
 
 UNANIMOUS = "unanimous"
+UNPAIRED = "rating in a split without pairs"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class SourceOptions:
     """What a malformed row does."""
     replace: bool = False
     """Whether the splits start over with these sources."""
+    choices: ColumnChoices = field(default_factory=ColumnChoices)
+    """What the user says of columns."""
+    earlier: EarlierReading | None = None
+    """How a source was read when it became part of the data set, which is how it is read again."""
     read_split: str | None = None
     """Which split of a source is read; None: train and test."""
 
@@ -91,7 +98,14 @@ def read_sources(
     found: list[Incoming] = []
     for located in sources:
         source = read_source(
-            located, shape=options.shape, limit=options.limit, on_bad=options.on_bad, vectors=vectors, marks=marks
+            located,
+            shape=options.shape,
+            limit=options.limit,
+            on_bad=options.on_bad,
+            vectors=vectors,
+            choices=options.choices,
+            earlier=options.earlier,
+            marks=marks,
         )
         if contexts is not None:
             _check_contexts(source, contexts, options.contexts)
@@ -142,6 +156,12 @@ def covered(dataset: Dataset, source: Located, options: SourceOptions, doubled: 
     parts = [part for part in same if part.record["split"] in options.splits_of(source)]
     for part in parts:
         check_identity(dataset, part, source, options)
+    earlier = None if options.replace or source.adapter is not None else earlier_reading(same)
+    if earlier is not None and (other := options.choices.differs(earlier)):
+        raise BadInput(
+            f"{source.name}: already in data set {dataset.name!r}, with another `{other}`; give the same again, or "
+            "`replace`"
+        )
     whole = all(_suffices(part, source, options) and part.stem not in doubled for part in parts)
     return parts if whole else []
 
@@ -172,6 +192,11 @@ def grown_parts(
     ]
     for one, part in grown:
         check_identity(dataset, part, one.located, options)
+        if part.record.get("choices") != options.choices.record() and not options.replace:
+            raise BadInput(
+                f"{one.path}: goes on from {part.record['source']} in data set {dataset.name!r}, read with other "
+                "`columns` or `attributes`; give the same again, or `replace`"
+            )
     return [part for _, part in grown]
 
 
@@ -186,7 +211,8 @@ def _suffices(part: Commit, source: Located, options: SourceOptions) -> bool:
     before = part.record["limit"]
     reaches = before is None or (options.limit is not None and options.limit <= before)
     if options.replace:
-        reaches = before == options.limit
+        same_reading = COLUMNS in part.record and part.record["choices"] == options.choices.record()
+        reaches = before == options.limit and same_reading
     passed_over = options.on_bad == "stop" and part.record["dropped"].get("malformed", 0) > 0
     return (
         reaches and not passed_over and part.record["identity"] == options.identity(source) and has_response_ids(part)
@@ -213,8 +239,16 @@ def _by_split(
         ratings[split].append(rating)
     filled = [split for split in splits if by_split[split]]
     if not filled:
-        raise BadInput(f"{source.path}: no usable pair: {_counts(dropped)}; give rows that prefer one response")
-    left_out: tuple[list[Reject], dict[str, int]] = rejects, dict(dropped)
+        raise BadInput(
+            f"{source.path}: no usable pair: {_counts(dropped)}; give rows that prefer one response; columns: "
+            f"{in_words(source.reading.record())}"
+        )
+    for split in set(splits) - set(filled):  # a split without pairs has no part that could keep them
+        dropped[UNPAIRED] += len(ratings[split])
+        rejects += [
+            Reject(one.origin, f"{UNPAIRED}: {one.attribute!r}; split {split!r} has no pairs") for one in ratings[split]
+        ]
+    left_out: tuple[list[Reject], dict[str, int]] = rejects, dict(+dropped)
     found = []
     for split in filled:
         # What was left out belongs to the source, not to a split: it is recorded once, with the first.
@@ -245,6 +279,8 @@ def _record(
         "rows_digest": source.rows_digest,
         "limit": options.limit if options.limit is not None and source.rows >= options.limit else None,
         "identity": options.identity(located),
+        COLUMNS: source.reading.record(),
+        "choices": options.choices.record(),
         "dropped": dropped,
         "rejected_rows": len(rejects),
         "empty_responses": sum(is_empty(pair.chosen) or is_empty(pair.rejected) for pair in pairs),

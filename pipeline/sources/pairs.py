@@ -94,6 +94,11 @@ class Reject:
     reason: str
     """Why, beginning with the class it is counted under."""
 
+    @property
+    def kind(self) -> str:
+        """Return the class it is counted under."""
+        return self.reason.partition(": ")[0]
+
 
 def plain(text: Text) -> Any:
     """Return a text as a JSON value: a string, or a list of {"content", "role"} objects."""

@@ -113,7 +113,7 @@ def write_part(dataset: Dataset, incoming: Incoming, pair_ids: list[str], retire
     if incoming.ratings:
         files["ratings"] = write_table(folder, stem, "ratings", _rating_table(dataset.name, incoming))
     if incoming.rejects:
-        files["rejects"] = _write_rejects(folder, stem, incoming.rejects)
+        files["rejects"] = write_rejects(folder, stem, incoming.rejects)
     return commit(folder, stem, files, {**incoming.record, "ordinal": ordinal})
 
 
@@ -194,7 +194,9 @@ def _rating_table(name: str, incoming: Incoming) -> pa.Table:
     return pa.table(columns, schema=RATING_SCHEMA)
 
 
-def _write_rejects(folder: Path, stem: str, rejects: list[Reject]) -> StoredFile:
+def write_rejects(folder: Path, stem: str, rejects: list[Reject]) -> StoredFile:
+    """Write a rejects file, uncommitted: one JSON object a line."""
+
     def write(file: BinaryIO) -> int:
         for reject in rejects:
             line = {"file": reject.origin.path, "line": reject.origin.line, "reason": reject.reason}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Reject
 
@@ -52,16 +50,6 @@ class Row:
         """Return the first equal value met in the source, so that repeated texts are held once."""
         first: Shared = self.pool.setdefault(value, value)
         return first
-
-
-class VectorColumns(Protocol):
-    """Reads rows that hold the vectors of their texts, and checks these."""
-
-    def records(self, path: Path) -> Iterator[Record]:
-        """Yield (1-based row, fields) of a file, a vector as an array. Raises BadInput for a file of another kind."""
-
-    def check(self, row: Row, pair: PreferencePair) -> None:
-        """Raise RowError unless the row has one finite vector for each text of its pair."""
 
 
 @dataclass(frozen=True, slots=True)

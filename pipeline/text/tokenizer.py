@@ -107,21 +107,31 @@ class PairTokenizer:
     def encode(self, pairs: Sequence[PreferencePair], responses: Responses = "plain") -> TokenizedPairs:
         """Tokenize N pairs, in their order; `responses`: wanted behind the prompt without context, with it, or both.
 
-        Raises BadInput naming the row whose conversation the template refuses, or whose text has no token at all.
+        A pair whose conversation the template refuses, or of which a text has no token at all, is among the refused.
         """
         wanted = [_pieces(pair, responses) for pair in pairs]
         rendered: dict[_Piece, Rendered] = {}
-        for pair, pieces in zip(pairs, wanted, strict=True):
-            for piece in pieces.values():
-                if piece not in rendered:
-                    rendered[piece] = self._render(piece, pair)
+        refused: dict[int, str] = {}
+        for row, pieces in enumerate(wanted):
+            try:
+                for piece in pieces.values():
+                    if piece not in rendered:
+                        rendered[piece] = self._render(piece)
+            except BadInput as error:
+                refused[row] = str(error)
         known = dict(zip(rendered, self._tokenize(list(rendered.values())), strict=True))
         numbers: dict[tuple[bytes, bytes], int] = {}
         texts: list[Tokens] = []
         index = np.full((len(ROLES), len(pairs)), -1, dtype=np.int64)
         trimmed, overlong = np.zeros((2, len(pairs)), dtype=np.bool_)
-        for row, (pair, pieces) in enumerate(zip(pairs, wanted, strict=True)):
-            fitted = self._fit(pair, pieces, known)
+        for row, pieces in enumerate(wanted):
+            if row in refused:
+                continue
+            try:
+                fitted = self._fit(pieces, known)
+            except BadInput as error:
+                refused[row] = str(error)
+                continue
             overlong[row] = fitted is None
             for role, tokens in (fitted or {}).items():
                 trimmed[row] |= tokens is not known[pieces[role]]
@@ -130,7 +140,7 @@ class PairTokenizer:
                     texts.append(tokens)
                 index[ROLES.index(role), row] = number
         found: dict[str, Any] = dict(zip(ROLES, index, strict=True))
-        return TokenizedPairs(texts=texts, **found, trimmed=trimmed, overlong=overlong)
+        return TokenizedPairs(texts=texts, **found, trimmed=trimmed, overlong=overlong, refused=refused)
 
     def encode_contexts(self, contexts: Sequence[str]) -> list[Tokens | None]:
         """Tokenize contexts as if each were a prompt: a user's turn of its own where there is a chat template.
@@ -144,13 +154,14 @@ class PairTokenizer:
                 raise BadInput(f"context {context!r}: found a text without a single token; give it words")
         return [tokens if len(tokens) <= self.options.max_length else None for tokens in found]
 
-    def _fit(
-        self, pair: PreferencePair, pieces: dict[str, _Piece], known: dict[_Piece, Tokens]
-    ) -> dict[str, Tokens] | None:
-        """Return the tokens of each of a pair's texts, cut where they have to be; None: the pair does not fit."""
+    def _fit(self, pieces: dict[str, _Piece], known: dict[_Piece, Tokens]) -> dict[str, Tokens] | None:
+        """Return the tokens of each of a pair's texts, cut where they have to be; None: the pair does not fit.
+
+        Raises BadInput where one has no token, or the template refuses it once it is cut.
+        """
         fitted = {role: known[piece] for role, piece in pieces.items()}
         if empty := [role for role, tokens in fitted.items() if not len(tokens)]:
-            raise BadInput(f"{pair.origin}: {empty[0]}: found a text without a single token; give it words")
+            raise BadInput(f"{empty[0]}: found a text without a single token; give it words")
         limit = self.options.max_length
         for side in _SIDES:
             roles = [role for role in side if role in pieces]
@@ -158,19 +169,19 @@ class PairTokenizer:
                 continue
             if self.options.overlong == "drop":
                 return None
-            cut = self._trim(pair, [pieces[role] for role in roles])
+            cut = self._trim([pieces[role] for role in roles])
             if cut is None:
                 return None
             fitted.update(zip(roles, cut, strict=True))
         return fitted
 
-    def _trim(self, pair: PreferencePair, pieces: Sequence[_Piece]) -> list[Tokens] | None:
+    def _trim(self, pieces: Sequence[_Piece]) -> list[Tokens] | None:
         """Return the tokens of texts that differ in their response only, behind one prompt cut until all fit."""
         made: list[Tokens] = []
 
         def excess(prompt: Text) -> int:
             cut = (_Piece(prompt, piece.context, piece.response) for piece in pieces)
-            made[:] = self._tokenize([self._render(piece, pair) for piece in cut])
+            made[:] = self._tokenize([self._render(piece) for piece in cut])
             return max(map(len, made)) - self.options.max_length
 
         return made if truncate_prompt(pieces[0].prompt, excess, self._starts) is not None else None
@@ -179,14 +190,11 @@ class PairTokenizer:
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return [int(start) for start, _ in encoded["offset_mapping"]]
 
-    def _render(self, piece: _Piece, pair: PreferencePair) -> Rendered:
+    def _render(self, piece: _Piece) -> Rendered:
         prompt = piece.prompt
         if piece.context is not None:
             prompt = with_context(self.options.context_template, piece.context, prompt)
-        try:
-            return self._template.render(prompt, piece.response)
-        except BadInput as error:
-            raise BadInput(f"{pair.origin}: {error}") from None
+        return self._template.render(prompt, piece.response)
 
     def _tokenize(self, texts: Sequence[Rendered]) -> list[Tokens]:
         """Return the tokens of texts of any length, in order, all singles in one call and all segments in another."""
