@@ -36,3 +36,8 @@ class NamedDataset:
     def adapter(self, config: str | None) -> Adapter | None:
         """Return the adapter of a config; None for a config that has none."""
         return next(iter(self.configs.values())) if config is None else self.configs.get(config)
+
+    def card_config(self, config: str | None) -> str | None:
+        """Return which of several configs of the data set's README an adapter reads; None: the only one, or own files."""
+        chosen = next(iter(self.configs)) if config is None else config
+        return chosen if len(self.configs) > 1 and not self.configs[chosen].files else None
