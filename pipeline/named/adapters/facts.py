@@ -38,6 +38,6 @@ class NamedDataset:
         return next(iter(self.configs.values())) if config is None else self.configs.get(config)
 
     def card_config(self, config: str | None) -> str | None:
-        """Return which of several configs of the data set's README an adapter reads; None: the only one, or own files."""
+        """Return which of the README's configs an adapter reads; None: the only one, or files of its own."""
         chosen = next(iter(self.configs)) if config is None else config
         return chosen if len(self.configs) > 1 and not self.configs[chosen].files else None
