@@ -37,7 +37,7 @@ from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.worker import Job
 from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sources.ingest import SourceOptions, known_parts
+from micropref.pipeline.sources.ingest import SourceOptions, kept_reading, known_parts
 from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
@@ -63,6 +63,7 @@ def embed(
     """
     start = time.monotonic()
     dataset = open_to_fill(store, name, announce)
+    sources = kept_reading(dataset, sources)
     known = known_parts(dataset, paths, sources)
     place = choose_engine(engine, options)
     options = place.resolve(options)

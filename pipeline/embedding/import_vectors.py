@@ -44,7 +44,7 @@ from micropref.pipeline.embedding.vector_rows import (
 from micropref.pipeline.options import StoreDtype
 from micropref.pipeline.progress import Announce, progress_bar
 from micropref.pipeline.sources.files import source_files
-from micropref.pipeline.sources.ingest import SourceOptions, known_parts
+from micropref.pipeline.sources.ingest import SourceOptions, kept_reading, known_parts
 from micropref.pipeline.sources.pairs import PreferencePair
 from micropref.pipeline.sources.rows import is_blank
 
@@ -148,6 +148,7 @@ def import_vectors(
     start = time.monotonic()
     files = look_at(paths)
     dataset = open_to_fill(store, name, announce)
+    sources = kept_reading(dataset, sources)
     known = known_parts(dataset, paths, sources)
     features, damaged = whole_features(store, options.record(files))
     for line in damaged.values():

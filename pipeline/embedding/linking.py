@@ -25,7 +25,7 @@ from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions, read_sources
 from micropref.pipeline.sources.parts import Incoming, write_numbered
-from micropref.pipeline.sources.rows import VectorColumns
+from micropref.pipeline.sources.rows import READING, VectorColumns
 
 ROUNDS = 3
 """How often vectors that vanish while a command runs are stored again."""
@@ -108,6 +108,11 @@ def read_unfinished(
     """Read the other sources as far as this command asks, or as an earlier one already read them."""
     unread = {path: parts for path, parts in known.items() if path not in finished}
     incoming = []
+    if unread and sources.reading < READING:
+        announce(
+            "this data set was read by an earlier version, and these rows are read as it did: of messages role and "
+            "text alone, texts as they stand; `replace` reads all of them anew"
+        )
     for path, parts in unread.items():
         limits = sources if not parts else replace(sources, limit=parts[0].record["limit"])
         incoming += read_sources([path], limits, vectors)
@@ -117,6 +122,8 @@ def read_unfinished(
     for one in incoming:
         losses = "".join(f", {count:,} {reason}" for reason, count in one.dropped.items())
         announce(f"{one.path}: {one.shape} rows; {len(one.pairs):,} pairs for split {one.split}{losses}")
+        for what, count in one.record["noted"].items():
+            announce(f"{one.path}: {count:,} {what}")
     return incoming
 
 

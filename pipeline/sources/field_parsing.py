@@ -6,14 +6,13 @@ import math
 import re
 from typing import Any
 
-from micropref.pipeline.sources.pairs import Message, Text
+from micropref.pipeline.sources.messages import read_message
+from micropref.pipeline.sources.pairs import Message, Text, is_empty
 from micropref.pipeline.sources.rows import Row, RowError, describe, is_blank
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 A_TEXT = "a non-empty text or a list of messages"
 A_RESPONSE = "a text, which may be empty, or a list of messages"
 A_NUMBER = "a finite number (null where there is none)"
-A_MESSAGE_CONTENT = "a text or a list of text parts"
 NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)", flags=re.ASCII | re.IGNORECASE)
 """The texts of a CSV cell that stand for a number; nan and inf are among them to be refused as numbers."""
 
@@ -24,7 +23,7 @@ def text(row: Row, field: str) -> Text:
     if isinstance(value, str) and not is_blank(value):
         return value
     if isinstance(value, list):
-        return _messages(value, field)
+        return _messages(row, value, field)
     raise RowError(field, _found(row, field), A_TEXT)
 
 
@@ -39,7 +38,7 @@ def response(row: Row, field: str) -> Text:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value:
-        return tuple(_message(item, f"{field}[{place}]") for place, item in enumerate(value))
+        return tuple(read_message(row, item, f"{field}[{place}]") for place, item in enumerate(value))
     raise RowError(field, "an empty list" if value == [] else _found(row, field), A_RESPONSE)
 
 
@@ -120,29 +119,8 @@ def _found(row: Row, field: str) -> str:
     return describe(row.values[field]) if field in row.values else "no such field"
 
 
-def _messages(items: list[Any], field: str) -> tuple[Message, ...]:
-    messages = tuple(_message(item, f"{field}[{place}]") for place, item in enumerate(items))
-    if all(is_blank(message.content) for message in messages):
+def _messages(row: Row, items: list[Any], field: str) -> tuple[Message, ...]:
+    messages = tuple(read_message(row, item, f"{field}[{place}]") for place, item in enumerate(items))
+    if is_empty(messages):
         raise RowError(field, "messages without text" if messages else "an empty list", A_TEXT)
     return messages
-
-
-def _message(item: Any, field: str) -> Message:
-    if not isinstance(item, dict):
-        raise RowError(field, describe(item), 'a message {"role": ..., "content": ...}')
-    role = item.get("role")
-    if role not in ROLES:
-        raise RowError(f"{field}.role", describe(role), "one of " + ", ".join(ROLES))
-    content = item.get("content")
-    if isinstance(content, list):
-        content = "".join(_text_part(part, f"{field}.content[{place}]") for place, part in enumerate(content))
-    if not isinstance(content, str):
-        raise RowError(f"{field}.content", describe(content), A_MESSAGE_CONTENT)
-    return Message(role, content)
-
-
-def _text_part(part: Any, field: str) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise RowError(field, describe(part), 'a text part {"type": "text", "text": ...}')
-    content: str = part["text"]
-    return content

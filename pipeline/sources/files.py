@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 from micropref.pipeline.sources.jsonl import json_records
 from micropref.pipeline.sources.pairs import Origin
-from micropref.pipeline.sources.rows import Record, Row, RowError, Unreadable
+from micropref.pipeline.sources.rows import READING, Record, Row, RowError, Unreadable
 from micropref.pipeline.sources.tabular import csv_records, parquet_records
 
 READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -62,12 +63,17 @@ def source_digest(path: Path, files: list[Path]) -> str:
 
 
 def read_rows(
-    files: list[Path], records: Callable[[Path], Iterator[Record]] | None = None
+    files: list[Path],
+    records: Callable[[Path], Iterator[Record]] | None = None,
+    *,
+    reading: int = READING,
+    noted: Counter[str] | None = None,
 ) -> Iterator[Row | Unreadable]:
     """Yield the rows of the files in order; equal texts of all of them will share one object.
 
-    `records` reads a file where that is not the reader of its kind.
+    `records` reads a file where that is not the reader of its kind; `noted` counts what is done to texts.
     """
+    noted = Counter() if noted is None else noted
     pool: dict[Any, Any] = {}
     for file in files:
         kind = _kind(file)
@@ -79,7 +85,7 @@ def read_rows(
             if isinstance(values, RowError):
                 yield Unreadable(origin, values)
             else:
-                yield Row(values, origin, textual, pool)
+                yield Row(values, origin, textual, pool, reading, noted)
 
 
 def _kind(path: Path) -> str | None:

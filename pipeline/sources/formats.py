@@ -6,23 +6,44 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from micropref.cache.errors import BadInput
-from micropref.pipeline.sources.comparison_rows import hh, preference, ratings, reversals
+from micropref.pipeline.sources.comparison_rows import (
+    RESPONSES,
+    STRENGTHS,
+    hh,
+    names_of,
+    preference,
+    ratings,
+    reversals,
+    strength,
+)
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Text
 from micropref.pipeline.sources.prompt_split import TURN
 from micropref.pipeline.sources.rating_rows import RatingsReader, has_ratings
 from micropref.pipeline.sources.rows import NoPreference, Outcome, Row, VectorColumns
+from micropref.pipeline.sources.text_forms import answers, known_form
 
 RowReader: TypeAlias = Callable[[Row], list[PreferencePair]]
 
-COMPARISONS: dict[str, RowReader] = {"preference": preference, "hh": hh, "reversals": reversals}
+COMPARISONS: dict[str, RowReader] = {
+    "preference": preference,
+    "hh": hh,
+    "reversals": reversals,
+    "strength": strength,
+}
 """Shapes whose rows are read one by one → their reader."""
 COLUMNS = {
     "preference": "chosen, rejected, mostly prompt",
     "hh": "chosen, rejected with Human: and Assistant: turns",
     "reversals": "prompt, response_a, response_b, criteria_x, criteria_y, category_x, category_y",
     "ratings": "prompt, response and numeric attributes",
+    "strength": "prompt or context, response_1, response_2, preference_strength or overall_preference",
 }
 """Every shape → the columns it is known by."""
+SIDES: dict[RowReader, tuple[str, ...]] = {
+    preference: ("chosen", "rejected"),
+    reversals: ("response_a", "response_b"),
+}
+"""Readers whose rows have two responses → their columns."""
 ONE_PAIR_A_ROW = ("preference", "hh")
 """Shapes whose rows are one pair each, so that a row can hold the vectors of its texts."""
 REVERSAL_FIELDS = {"response_a", "response_b", "criteria_x", "criteria_y", "category_x", "category_y"}
@@ -49,19 +70,31 @@ class ComparisonReader:
 
     def add(self, row: Row) -> None:
         """Take one row. Raises RowError for a malformed one."""
-        try:
-            pairs = self._read(row)
-        except NoPreference as reason:
-            self._outcome.drop(row.origin, str(reason))
-            return
-        rated = ratings(row, pairs[0])
-        if self._vectors is not None:
-            self._vectors.check(row, pairs[0])
-        self._outcome.pairs.extend(pairs)
-        self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
+        sides = self._sides(row)
+        rows = [row] if sides is None else list(answers(known_form(row, sides), sides))
+        read, same = [], []  # nothing of a malformed row is kept
+        for one in rows:
+            try:
+                read.append((one, self._read(one)))
+            except NoPreference as reason:
+                same.append(str(reason))
+        for reason_ in same:
+            self._outcome.drop(row.origin, reason_)
+        for one, pairs in read:
+            rated = ratings(one, pairs[0])
+            if self._vectors is not None:
+                self._vectors.check(one, pairs[0])
+            self._outcome.pairs.extend(pairs)
+            self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
 
     def finish(self) -> None:
         """Do nothing: every row stood alone."""
+
+    def _sides(self, row: Row) -> tuple[str, ...] | None:
+        """Return the columns of the two responses; None for transcripts, which have one form only."""
+        if self._read is strength:
+            return names_of(row, RESPONSES)
+        return SIDES.get(self._read)
 
     def _is_new(self, rating: Rating) -> bool:
         """Say whether a rating was not met before: a response is in many pairs."""
@@ -97,4 +130,6 @@ def _shape(row: Row) -> str | None:
         chosen = row.values["chosen"]
         transcript = isinstance(chosen, str) and TURN.match(chosen) is not None
         return "hh" if transcript and "prompt" not in names else "preference"
+    if names_of(row, RESPONSES) and names_of(row, STRENGTHS):
+        return "strength"
     return "ratings" if names >= {"prompt", "response"} and has_ratings(row) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from micropref.pipeline.sources.pairs import (
 )
 from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.sources.reader import Source, read_source
-from micropref.pipeline.sources.rows import VectorColumns
+from micropref.pipeline.sources.rows import READING, VectorColumns
 from micropref.pipeline.sources.splits import check_test_share, split_of
 
 UNANIMOUS = "unanimous"
@@ -50,6 +51,8 @@ class SourceOptions:
     """What a malformed row does."""
     replace: bool = False
     """Whether the splits start over with these sources."""
+    reading: int = READING
+    """Version of the reading; that of the data set where rows are added to one."""
 
     def __post_init__(self) -> None:
         if self.split is not None and self.split_by_prompt is not None:
@@ -80,7 +83,14 @@ def read_sources(paths: Sequence[Path], options: SourceOptions, vectors: VectorC
     contexts = read_contexts(options.contexts) if options.contexts else None
     found: list[Incoming] = []
     for path in paths:
-        source = read_source(path, shape=options.shape, limit=options.limit, on_bad=options.on_bad, vectors=vectors)
+        source = read_source(
+            path,
+            shape=options.shape,
+            limit=options.limit,
+            on_bad=options.on_bad,
+            vectors=vectors,
+            reading=options.reading,
+        )
         if contexts is not None:
             _check_contexts(source, contexts, options.contexts)
         pairs = with_contexts(source.pairs, contexts) if contexts is not None else source.pairs
@@ -124,6 +134,13 @@ def covered(dataset: Dataset, path: Path, options: SourceOptions, doubled: Conta
     return parts if all(_suffices(part, options) and part.stem not in doubled for part in parts) else []
 
 
+def kept_reading(dataset: Dataset, options: SourceOptions) -> SourceOptions:
+    """Return the options with the reading that a data set was made with; what starts over is read anew."""
+    if options.replace or not dataset.parts:
+        return options
+    return dataclasses.replace(options, reading=min(part.record.get("reading", 1) for part in dataset.parts))
+
+
 def _doubled_stems(dataset: Dataset, splits: Sequence[str]) -> set[str]:
     """Return the stems of parts that share pair ids with another: reading either of the two again numbers it again."""
     found = (both for split in splits for both in dataset.doubled(split))
@@ -135,7 +152,7 @@ def _suffices(part: Commit, options: SourceOptions) -> bool:
     before = part.record["limit"]
     reaches = before is None or (options.limit is not None and options.limit <= before)
     if options.replace:
-        reaches = before == options.limit
+        reaches = before == options.limit and part.record.get("reading", 1) == options.reading
     passed_over = options.on_bad == "stop" and part.record["dropped"].get("malformed", 0) > 0
     return reaches and not passed_over and part.record["identity"] == options.identity() and has_response_ids(part)
 
@@ -186,6 +203,8 @@ def _incoming(
         "rows": source.rows,
         "limit": options.limit if options.limit is not None and source.rows >= options.limit else None,
         "identity": options.identity(),
+        "reading": options.reading,
+        "noted": source.noted if first else {},
         "dropped": dropped,
         "rejected_rows": len(rejects),
         "empty_responses": sum(is_empty(pair.chosen) or is_empty(pair.rejected) for pair in pairs),

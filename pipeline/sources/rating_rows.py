@@ -7,8 +7,9 @@ from itertools import combinations
 
 from micropref.pipeline.sources import field_parsing as fields
 from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Text, is_empty
-from micropref.pipeline.sources.prompt_split import behind_prompt
+from micropref.pipeline.sources.prompt_split import behind_prompt, with_tools
 from micropref.pipeline.sources.rows import Outcome, Row, RowError, describe
+from micropref.pipeline.sources.text_forms import known_form, tools
 
 LABELS = frozenset({"prompt", "response", "user", "context", "attribute", "id", "index", "idx"})
 """Fields that are never rated attributes; nor is any whose name ends with _id, _idx or _index."""
@@ -44,8 +45,10 @@ class RatingsReader:
 
     def add(self, row: Row) -> None:
         """Take one rated response. Raises RowError for a malformed row."""
+        row = known_form(row, ("response",))
         asked = fields.text(row, "prompt")
-        prompt, (response,) = behind_prompt(asked, {"response": fields.response(row, "response")})
+        prompt, responses = behind_prompt(asked, {"response": fields.response(row, "response")}, row)
+        prompt, (response,) = with_tools(prompt, responses, tools(row))
         user = row.shared(fields.user(row))
         ratings = self._ratings(row)
         prompt, response = row.shared(prompt), row.shared(response)

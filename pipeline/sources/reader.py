@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,8 +13,9 @@ from micropref.pipeline.options import OnBad
 from micropref.pipeline.sources.files import read_rows, source_digest, source_files
 from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, ShapeReader, recognise, shape_reader
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Reject
-from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable, VectorColumns
+from micropref.pipeline.sources.rows import READING, Outcome, Row, RowError, Unreadable, VectorColumns
 
+NESTED = RowError(None, "values nested too deeply", "fields of texts, numbers and messages")
 ROWS_TO_RECOGNISE = 20
 """How many rows are looked at for one that shows the source's shape."""
 
@@ -27,7 +29,7 @@ class Source:
     digest: str
     """sha256 of the file's bytes; of a folder, of its sorted [relative name, digest] list."""
     shape: str
-    """How the rows were read: preference, hh, reversals or ratings."""
+    """How the rows were read: preference, hh, reversals, strength or ratings."""
     rows: int
     """Rows read; blank lines do not count."""
     pairs: list[PreferencePair]
@@ -38,6 +40,8 @@ class Source:
     """What became no pair: no preference, or malformed."""
     dropped: dict[str, int]
     """Reason class → how many rejects have it, such as {"tie": 10}."""
+    noted: dict[str, int]
+    """What was done to texts, or not read of them → how often."""
 
 
 def read_source(
@@ -47,20 +51,24 @@ def read_source(
     limit: int | None = None,
     on_bad: OnBad = "stop",
     vectors: VectorColumns | None = None,
+    reading: int = READING,
 ) -> Source:
     """Read a source of preference data.
 
     `shape` "auto" recognises how the rows are to be read, `limit` takes the first rows only, `on_bad` says
     whether a malformed row stops the reading or becomes a reject. `vectors` reads Parquet rows that hold the vectors
-    of their texts, one pair a row, and checks them. Raises BadInput, naming file, line and field
-    where there are such, for what cannot be read and for a source without one usable pair.
+    of their texts, one pair a row, and checks them. `reading` is the version that a data set was
+    read with before. Raises BadInput, naming file, line and field where there are such, for what cannot be read and for
+    a source without one usable pair.
     """
     if shape != "auto" and shape not in COLUMNS:
         raise BadInput(f"unknown shape {shape!r}; expected auto or one of {', '.join(COLUMNS)}")
     if limit is not None and limit < 1:
         raise BadInput(f"limit: found {limit}; expected at least 1")
     files = source_files(path)
-    rows = islice(read_rows(files, None if vectors is None else vectors.records), limit)
+    noted = Counter[str]()
+    records = None if vectors is None else vectors.records
+    rows = islice(read_rows(files, records, reading=reading, noted=noted), limit)
     first = list(islice(rows, ROWS_TO_RECOGNISE))
     if not first:
         raise BadInput(f"{path}: found no rows; expected at least one")
@@ -87,6 +95,7 @@ def read_source(
         ratings=outcome.ratings,
         rejects=outcome.rejects,
         dropped=dict(outcome.dropped),
+        noted=dict(sorted(noted.items())),
     )
 
 
@@ -107,7 +116,8 @@ def _read_all(rows: Iterator[Row | Unreadable], reader: ShapeReader, outcome: Ou
             if isinstance(row, Unreadable):
                 raise row.error
             reader.add(row)
-        except RowError as error:
+        except (RowError, RecursionError) as found:
+            error = found if isinstance(found, RowError) else NESTED
             if on_bad == "stop":
                 raise _stop(row.origin, error) from None
             outcome.drop(row.origin, "malformed", str(error))
