@@ -49,6 +49,7 @@ PINNED_DATE = "2024-07-26"
 
 PoolingName = Literal["auto", "last", "mean"]
 Overlong = Literal["trim-prompt", "drop"]
+SpecialTokens = Literal["auto", "text", "keep"]
 TemplateName = Literal["auto", "plain", "chat"]
 Responses = Literal["plain", "context", "both"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]

@@ -109,7 +109,7 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _more(row: Row, item: Mapping[str, Any], field: str, said: str) -> dict[str, Any]:
+def _more(row: Row, item: Mapping[str, Any], field: str, said: object) -> dict[str, Any]:
     """Return what a template may render of a message besides its content."""
     more: dict[str, Any] = {}
     thought = next((item[name] for name in REASONING if isinstance(item.get(name), str) and item[name]), None)

@@ -141,7 +141,7 @@ def with_tools(prompt: Text, responses: list[Text], tools: list[Any] | None) -> 
         return prompt, responses
     first, *others = prompt if isinstance(prompt, tuple) else (Message("user", prompt),)
     first = replace(first, more=as_json({**first.parts, "tools": tools}))
-    said = [(Message("assistant", one),) if isinstance(one, str) else one for one in responses]
+    said: list[Text] = [(Message("assistant", one),) if isinstance(one, str) else one for one in responses]
     return (first, *others), said
 
 

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from micropref.pipeline.sources.jsonl import strict_json
-from micropref.pipeline.sources.messages import IMAGES, NO_IMAGES, looks_like_message, read_tools
+from micropref.pipeline.sources.messages import IMAGES, NO_IMAGES, OTHER_ROLES, looks_like_message, read_tools
 from micropref.pipeline.sources.rows import Row, RowError, describe
 
 CONVERSATIONS = ("conversations", "conversation", "context", "history", "messages", "dialogue", "dialog")
@@ -120,7 +120,8 @@ def _take_prompt(values: dict[str, Any], sides: Sequence[str]) -> None:
 
 def _begins_with_prompt(side: Any) -> bool:
     first = side[0] if isinstance(side, list) and side else None
-    return looks_like_message(first) and (first.get("role") or first.get("from")) not in ("assistant", "gpt", "model")
+    role = (first.get("role") or first.get("from")) if isinstance(first, dict) else None
+    return isinstance(role, str) and OTHER_ROLES.get(role, role) != "assistant"
 
 
 def _refuse_half_parsed(row: Row, texts: Mapping[str, str], parsed: Mapping[str, list[Any] | None]) -> None:

@@ -206,7 +206,7 @@ def test_settings_name_everything_that_changes_token_ids() -> None:
     dated = CHAT_TEMPLATE + "{{ strftime_now('%Y') }}"
     changes: dict[str, Any] = {
         "max_length": 33, "template": "plain", "overlong": "drop", "context_template": "{context} {prompt}",
-        "date": "2025-01-01",
+        "date": "2025-01-01", "special_tokens": "keep",
     }  # fmt: skip
     assert set(changes) == {field.name for field in dataclasses.fields(Tokenizing)}
     inner = byte_tokenizer("llama", dated)
