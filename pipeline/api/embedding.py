@@ -22,6 +22,7 @@ from micropref.pipeline.options import (
     PoolingName,
     Responses,
     Shape,
+    SpecialTokens,
     StoreDtype,
     TemplateName,
 )
@@ -48,6 +49,7 @@ class Embedding(OpenedStore):
         overlong: Overlong = "trim-prompt",
         template: TemplateName = "auto",
         date: str = PINNED_DATE,
+        special_tokens: SpecialTokens = "auto",
         contexts: str | Path | None = None,
         context_template: str = CONTEXT_TEMPLATE,
         responses: Responses = "plain",
@@ -81,6 +83,8 @@ class Embedding(OpenedStore):
             overlong: what happens to a pair that is too long: cut its prompt from the left, or drop it.
             template: how prompt and response are put together; auto: the tokenizer's chat template, else plain.
             date: date passed to chat templates, YYYY-MM-DD.
+            special_tokens: special tokens that users typed, such as [SEP] or <|im_start|>, stay text, or keep their
+                meaning to the backbone as in the first release; auto: as the data set has it, else text.
             contexts: JSON file that maps each attribute to a context sentence or a list of them.
             context_template: how context and prompt are put together.
             responses: embed responses after the prompt (plain), after context and prompt (context), or both.
@@ -125,6 +129,7 @@ class Embedding(OpenedStore):
             overlong=overlong,
             template=template,
             date=date,
+            special_tokens=special_tokens,
             context_template=context_template,
             responses=responses,
             dtype=dtype,

@@ -16,7 +16,7 @@ from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys, linked_contexts, stored_context_keys
 from micropref.cache.vectors.features import Features
-from micropref.cache.vectors.opening import whole_features
+from micropref.cache.vectors.opening import planned_features, whole_features
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.checkpoint import find_checkpoint
 from micropref.pipeline.embedding.linking import (
@@ -67,7 +67,8 @@ def embed(
     known = known_parts(dataset, paths, sources)
     place = choose_engine(engine, options)
     options = place.resolve(options)
-    backbone, tokenizer = _load(options, place, plan_only=plan_only)
+    backbone = _load(options, place, plan_only=plan_only)
+    tokenizer = _tokenizer(store, dataset, backbone, options, announce)
     features, damaged = whole_features(store, _settings(backbone, tokenizer, options))
     _tell_imported(dataset, features, announce)
     responses = _responses(dataset, features, options.responses)
@@ -110,18 +111,37 @@ def embed(
     return replace(report, seconds=time.monotonic() - start)
 
 
-def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> tuple[Backbone, PairTokenizer]:
+def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> Backbone:
     if not plan_only and not place.in_process:  # the workers load what the features id is made of
         find_checkpoint(options.backbone, options.revision)
-    backbone = options.load(weights=place.in_process and not plan_only)
-    tokenizing = Tokenizing(
+    return options.load(weights=place.in_process and not plan_only)
+
+
+def _tokenizer(
+    store: StoreFolder, dataset: Dataset, backbone: Backbone, options: EmbedOptions, announce: Announce
+) -> PairTokenizer:
+    """Return the tokenizer of these options; a data set keeps its policy of special tokens unless one is asked for."""
+    asked = Tokenizing(
         max_length=backbone.max_length,
         template=options.template,
         overlong=options.overlong,
         context_template=options.context_template,
         date=options.date,
+        special_tokens=options.special_tokens,
     )
-    return backbone, backbone.pair_tokenizer(tokenizing)
+    tokenizer = backbone.pair_tokenizer(asked)
+    if options.special_tokens != "auto":
+        return tokenizer
+    linked = dataset.linked_features()
+    older = backbone.pair_tokenizer(replace(asked, special_tokens="keep"))
+    now, before = (planned_features(store, _settings(backbone, one, options)).id for one in (tokenizer, older))
+    if now in linked or before not in linked:
+        return tokenizer
+    announce(
+        f"data set {dataset.name!r} keeps its features {before}, to which special tokens that users typed are control "
+        "tokens; `special_tokens` text reads them as text, in features of their own"
+    )
+    return older
 
 
 def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:

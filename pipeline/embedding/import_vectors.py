@@ -126,6 +126,16 @@ class ImportedTexts:
         return np.zeros(self.roles.shape[1], dtype=np.bool_)
 
     @property
+    def special(self) -> npt.NDArray[np.bool_]:
+        """Return that no text [N] was tokenized here."""
+        return np.zeros(self.roles.shape[1], dtype=np.bool_)
+
+    @property
+    def lost(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return that no template wrote texts here."""
+        return {}
+
+    @property
     def overlong(self) -> npt.NDArray[np.bool_]:
         """Return that every pair [N] has its texts."""
         return np.zeros(self.roles.shape[1], dtype=np.bool_)

@@ -60,6 +60,14 @@ class NumberedTexts(Protocol):
     def indistinguishable(self) -> Flags:
         """Return which pairs' [N] two responses are the same to the backbone."""
 
+    @property
+    def special(self) -> Flags:
+        """Return which pairs' [N] texts hold the strings of control tokens, read as text."""
+
+    @property
+    def lost(self) -> Mapping[str, Flags]:
+        """Return what the chat template does not write of some pairs' messages → [N] of which."""
+
 
 def open_to_fill(store: StoreFolder, name: str, announce: Announce) -> Dataset:
     """Open a data set that may not exist yet, without parts whose commit files are damaged: embedding repairs them."""
@@ -219,8 +227,9 @@ def commit_parts(
             **({"imported": features.imported} if features.imported else {}),
             **{
                 name: int(getattr(plan, name)[rows.start : rows.stop].sum())
-                for name in ("trimmed", "overlong", "indistinguishable")
+                for name in ("trimmed", "overlong", "indistinguishable", "special")
             },
+            "lost": {what: int(flags[rows.start : rows.stop].sum()) for what, flags in plan.lost.items()},
         }
         commit(folder, part.stem, {"links": file}, record)
         start = rows.stop

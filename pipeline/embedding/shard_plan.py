@@ -58,6 +58,10 @@ class TextPlan:
         """[roles, N] text of each pair in each of tokens.ROLES, -1: none."""
         self.trimmed, self.overlong = np.zeros((2, len(pairs)), dtype=np.bool_)
         """[N] pairs whose prompt was cut; pairs that do not fit and have no texts."""
+        self.special: npt.NDArray[np.bool_] = np.zeros(len(pairs), dtype=np.bool_)
+        """[N] pairs with the strings of control tokens in their texts, which are read as text."""
+        self.lost: dict[str, npt.NDArray[np.bool_]] = {}
+        """What the chat template does not write of some pairs' messages → [N] of which."""
         self._numbers: dict[bytes, int] = {}
         self._waiting: list[tuple[Tokens, int, str]] = []  # of the last texts: tokens, prompt group, name
         self._contexts = contexts
@@ -96,7 +100,9 @@ class TextPlan:
             name = f"{self._pairs[rows[place]].origin} ({ROLES[role]})"
             numbers[at] = self._number(tokens, int(groups[place]), name)
         self.roles[:, rows] = numbers[local]
-        self.trimmed[rows], self.overlong[rows] = found.trimmed, found.overlong
+        self.trimmed[rows], self.overlong[rows], self.special[rows] = found.trimmed, found.overlong, found.special
+        for what, flags in found.lost.items():
+            self.lost.setdefault(what, np.zeros(len(self._pairs), dtype=np.bool_))[rows] = flags
 
     def _read_contexts(self) -> None:
         """Tokenize the contexts and number them, each a prompt group of its own."""

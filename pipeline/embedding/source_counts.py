@@ -27,6 +27,8 @@ class SourceCounts:
     """Features ids that the data set has vectors of now."""
     dropped: dict[str, int]
     """Rows and pairs left out, by reason; `overlong` are those that do not fit this backbone."""
+    noted: dict[str, int]
+    """What was done to texts on the way, or not read of them → how often."""
     empty_responses: int
     """Pairs of which one response is empty: not answering is an answer."""
     without_context: int
@@ -54,13 +56,14 @@ def count_sources(
     `overlong` are the pairs read now that do not fit the backbone; `links` those of these parts.
     """
     splits = Counter[str]()
-    dropped = Counter[str]()
+    dropped, noted = Counter[str](), Counter[str]()
     rejected = empty = 0
     for record, pairs in [(one.record, len(one.pairs)) for one in incoming] + [
         (part.record, part.files["pairs"].rows) for part in unchanged
     ]:
         splits[record["split"]] += pairs
         dropped.update(record["dropped"])
+        noted.update(record.get("noted", {}))
         rejected += record["rejected_rows"]
         empty += record.get("empty_responses", 0)  # parts without a count were read when such rows were refused
     overlong += sum(item.record["overlong"] for item in links)
@@ -75,6 +78,7 @@ def count_sources(
         all_splits=sorted({*dataset.splits(), *splits}),
         all_features=sorted(dataset.linked_features()),
         dropped=dict(dropped),
+        noted=dict(noted),
         empty_responses=empty,
         without_context=sum(pair.context is None for pair in pairs_now) + without_context,
         users=len({pair.user for pair in pairs_now if pair.user is not None} | users),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 
+from micropref.cache.errors import BadInput
 from micropref.pipeline.sources import field_parsing as fields
 from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Text, is_empty
 from micropref.pipeline.sources.prompt_split import behind_prompt, with_tools
@@ -14,6 +16,9 @@ from micropref.pipeline.sources.text_forms import known_form, tools
 LABELS = frozenset({"prompt", "response", "user", "context", "attribute", "id", "index", "idx"})
 """Fields that are never rated attributes; nor is any whose name ends with _id, _idx or _index."""
 LABEL_ENDINGS = ("_id", "_idx", "_index")
+MANY_COMPARISONS = 10_000
+"""Comparisons of one prompt that are worth a word."""
+MOST_COMPARISONS = 5_000_000
 ABSENT = (None, "N/A")
 """Values that say the attribute was not rated."""
 
@@ -41,10 +46,12 @@ class RatingsReader:
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
         self._is_attribute: dict[str, bool] = {}
+        self._noted = Counter[str]()
         self._groups: dict[tuple[Text, str | None], list[Rated]] = {}
 
     def add(self, row: Row) -> None:
         """Take one rated response. Raises RowError for a malformed row."""
+        self._noted = row.noted
         row = known_form(row, ("response",))
         asked = fields.text(row, "prompt")
         prompt, responses = behind_prompt(asked, {"response": fields.response(row, "response")}, row)
@@ -58,7 +65,11 @@ class RatingsReader:
         )
 
     def finish(self) -> None:
-        """Compare the responses of every prompt, prompts in order of first appearance."""
+        """Compare the responses of every prompt, prompts in order of first appearance.
+
+        Raises BadInput where that makes more pairs than anyone wants.
+        """
+        self._count()
         for (prompt, user), group in self._groups.items():
             if len(group) == 1:
                 self._outcome.drop(group[0].origin, "only response of its prompt")
@@ -69,6 +80,19 @@ class RatingsReader:
                     self._outcome.drop(first.origin, "both responses empty", f"as at {second.origin}")
                 else:
                     self._compare(prompt, user, first, second)
+
+    def _count(self) -> None:
+        """Note where many responses to one prompt make many comparisons, and refuse far too many."""
+        counts = {group[0].origin: len(group) * (len(group) - 1) // 2 for group in self._groups.values()}
+        total, most = sum(counts.values()), max(counts.values(), default=0)
+        if total > MOST_COMPARISONS:
+            worst = max(counts, key=counts.__getitem__)
+            raise BadInput(
+                f"{worst}: rated responses make {total:,} comparisons of two, {most:,} of this prompt; expected at "
+                f"most {MOST_COMPARISONS:,}: give fewer responses to a prompt, or a `limit`"
+            )
+        if most >= MANY_COMPARISONS:
+            self._noted[f"comparisons of two responses, for every attribute, {most:,} of one prompt"] += total
 
     def _compare(self, prompt: Text, user: str | None, first: Rated, second: Rated) -> None:
         """Add a pair for every attribute on which two responses differ; ties are dropped."""

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_format
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -24,7 +25,7 @@ from micropref.cache.errors import BadInput
 
 MOST_SECONDS = 10.0
 """Time one text may take; a template takes well under a millisecond."""
-MOST_STEPS = 1_000_000
+MOST_STEPS = 300_000
 """Turns of loops and calls of macros for one text."""
 MOST_CHARACTERS = 1 << 26
 """Characters of one text, and of any text or list that a template makes on its way, besides what it is given."""
@@ -99,12 +100,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         for name in ("center", "indent", "batch", "slice", "format", "replace", "join", "wordwrap", "round"):
             self.filters[name] = self._guarded(self.filters[name])
         self.concat = self._concat  # type: ignore[method-assign]
+        self.tick = self._tick
 
     def limited(self, given: int) -> _Limited:
         """Return the limits of one text as a context."""
         return _Limited(self._limits, MOST_CHARACTERS + 8 * given)
 
-    def tick(self) -> str:
+    def _tick(self) -> str:
         """Count one turn of a loop or call of a macro."""
         limits = self._limits
         limits.steps += 1
@@ -120,6 +122,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute an operator whose result may be far larger than its operands."""
+        if operator == "+" and isinstance(left, str) and isinstance(right, str):  # nearly always
+            self._check(len(left) + len(right))
+            return left + right
         size = max(_size(left), _size(right))
         if operator == "**" and isinstance(left, int) and isinstance(right, int) and right * left.bit_length() > 4096:
             raise TooMuch("a number of too many digits")
@@ -128,12 +133,14 @@ class _Environment(ImmutableSandboxedEnvironment):
             size *= times if isinstance(times, int) else 1
         elif operator == "+":
             size = _size(left) + _size(right)
-        elif operator == "%" and isinstance(left, str) and any(len(run) > 6 for run in _digits(left)):
-            size = self._limits.most + 1
+        elif operator == "%" and isinstance(left, str):
+            self._check_format(left, right)
         self._check(size)
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
+        if obj is self.tick:
+            return self._tick()
         self._check_arguments(args, kwargs)
         result = super().call(context, obj, *args, **kwargs)
         self._check(_size(result))
@@ -153,6 +160,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
         def limited(*args: Any, **kwargs: Any) -> Any:
             self._check_arguments(args, kwargs)
+            if made is do_format:
+                self._check_format(str(args[0]), args[1:])
             result = made(*args, **kwargs)
             self._check(_size(result))
             return result
@@ -167,6 +176,19 @@ class _Environment(ImmutableSandboxedEnvironment):
             self._check(size)
             found.append(piece)
         return "".join(found)
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """Refuse what `_check_format` does."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            self._check_format(value.__self__, ())
+        return wrapped
+
+    def _check_format(self, form: str, given: Any) -> None:
+        """Refuse widths that make a text far longer than what goes into it."""
+        wide = isinstance(given, tuple) and any(isinstance(one, int) and abs(one) > 10**6 for one in given)
+        if any(len(run) > 6 for run in _digits(form)) or ("*" in form and wide):
+            raise TooMuch("a format with a width of millions")
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         for value in (*args, *kwargs.values()):

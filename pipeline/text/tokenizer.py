@@ -106,7 +106,6 @@ class PairTokenizer:
         self._segments = segments
         self._controls = None if options.special_tokens == "keep" else ControlTokens(tokenizer)
         self._ids = TokenIds(tokenizer, self._controls, segments=segments)
-        self._most_characters = max(SURELY_TOO_LONG, options.max_length * self._ids.longest_token)
         date = datetime.date.fromisoformat(options.date)
         self._template = choose_template(tokenizer, options.template, date=date, segments=segments)
         self._check_one_beginning()
@@ -166,11 +165,16 @@ class PairTokenizer:
         None stands for one that does not fit: no pair with that context fits either. Raises BadInput naming one
         without a single token.
         """
-        found = self._ids([self._template.render(self._safe(context), None) for context in contexts])
+        most = max(SURELY_TOO_LONG, self.options.max_length * self._ids.longest_token)
+        known = {context for context in contexts if len(context) <= most}
+        asked = [self._template.render(self._safe(context[:most]), None) for context in contexts]
+        found = self._ids(asked)
         for context, tokens in zip(contexts, found, strict=True):
             if not len(tokens):
                 raise BadInput(f"context {context!r}: found a text without a single token; give it words")
-        return [tokens if len(tokens) <= self.options.max_length else None for tokens in found]
+        limit = self.options.max_length
+        fits = (len(tokens) <= limit and context in known for context, tokens in zip(contexts, found, strict=True))
+        return [tokens if fit else None for tokens, fit in zip(found, fits, strict=True)]
 
     def _fit(
         self, pair: PreferencePair, pieces: dict[str, _Piece], known: dict[_Piece, Tokens]
@@ -243,7 +247,10 @@ class PairTokenizer:
 
         None: its responses, or its context, are longer than that, or nothing of the prompt would stay.
         """
-        most = self._most_characters
+        longest = max(size(pair.prompt), size(pair.chosen), size(pair.rejected), len(pair.context or ""))
+        if longest <= SURELY_TOO_LONG:
+            return pair
+        most = max(SURELY_TOO_LONG, self.options.max_length * self._ids.longest_token)
         if max(size(pair.chosen), size(pair.rejected), len(pair.context or "")) > most:
             return None
         if size(pair.prompt) <= most:
