@@ -93,11 +93,8 @@ def _alike(report: EmbedReport) -> list[str]:
     """Return a first line where a reward on these vectors could tell few pairs apart."""
     if report.indistinguishable * 2 <= report.pairs:
         return []
-    lost = f"; the chat template leaves out {', '.join(report.not_rendered)}" if report.not_rendered else ""
-    return [
-        f"warning: {report.indistinguishable:,} of {report.pairs:,} pairs come out alike: their two responses are the "
-        f"same tokens to this backbone{lost}"
-    ]
+    lost = f" (the chat template leaves out {', '.join(report.not_rendered)})" if report.not_rendered else ""
+    return [f"warning: {report.indistinguishable:,} of {report.pairs:,} pairs come out alike to this backbone{lost}"]
 
 
 def _price(report: EmbedReport, price: Price) -> list[str]:

@@ -46,7 +46,7 @@ ROLES = ("prompt", "context", "chosen", "rejected", "chosen_context", "rejected_
 _SIDES = (("prompt",), ("context",), ("chosen", "rejected"), ("chosen_context", "rejected_context"))
 """Texts of a pair that have to begin with one and the same prompt."""
 
-SURELY_TOO_LONG = 1 << 20
+SURELY_TOO_LONG = 1 << 18
 """Characters that a text may always have before it counts as too long without being tokenized."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -337,3 +338,20 @@ def test_many_comparisons_of_one_prompt_are_said_and_far_too_many_refused(
     monkeypatch.setattr("micropref.pipeline.sources.rating_rows.MOST_COMPARISONS", 11_000)
     with pytest.raises(BadInput, match=r"rows\.jsonl:1: rated responses make 11,175 comparisons"):
         read(tmp_path, *rows)
+
+
+def test_lines_that_no_memory_holds_are_refused_and_blank_ones_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("micropref.pipeline.sources.jsonl.LONGEST_LINE", 1 << 12)
+    row = json.dumps({"prompt": "p", "chosen": "c", "rejected": "r"}).encode()
+    blank = b" " * (1 << 20)
+    file = tmp_path / "a.jsonl.gz"
+    file.write_bytes(gzip.compress(blank + b"\n" + row + b"\n" + blank))
+    assert (texts(only(read_source(file))), len(file.read_bytes()) < 1 << 12) == (("p", "c", "r"), True)
+    exactly = row[:-2] + b"x" * ((1 << 12) - len(row) - 1) + row[-2:]
+    file.write_bytes(gzip.compress(exactly + b"\n" + row))
+    assert len(read_source(file).pairs) == 2
+    file.write_bytes(gzip.compress(row + b"\n" + row[:-2] + blank + row[-2:]))
+    with pytest.raises(BadInput, match=r"a\.jsonl\.gz:2: found a line of more than 0 MB"):
+        read_source(file)
