@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.sources.rows import Record, RowError, describe
@@ -29,6 +29,10 @@ FOREIGN_STARTS = {
     b"\xfe\xff": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
 }
 """First bytes of files that are no UTF-8 text → what they are and what to do."""
+
+
+class _Lines(Protocol):
+    def readline(self, size: int = -1, /) -> bytes: ...
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -99,7 +103,7 @@ def strict_json(text: str) -> Any:
     return value
 
 
-def _bounded(path: Path, file: BinaryIO) -> Iterator[bytes]:
+def _bounded(path: Path, file: _Lines) -> Iterator[bytes]:
     """Yield the lines of a file, of white space beyond the limit a part. Raises BadInput for a longer line of text.
 
     Few compressed bytes can stand for a line that no memory holds.
