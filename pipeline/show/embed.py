@@ -91,7 +91,7 @@ def _notes(report: EmbedReport | ImportReport, more: dict[str, int]) -> list[str
 
 def _alike(report: EmbedReport) -> list[str]:
     """Return a first line where a reward on these vectors could tell few pairs apart."""
-    if report.indistinguishable * 2 <= report.pairs:
+    if report.indistinguishable * 2 < max(report.pairs, 1):
         return []
     lost = f" (the chat template leaves out {', '.join(report.not_rendered)})" if report.not_rendered else ""
     return [f"warning: {report.indistinguishable:,} of {report.pairs:,} pairs come out alike to this backbone{lost}"]

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import AddedToken, Encoding, Tokenizer
+from transformers import AddedToken
 
 from micropref.pipeline.sources.pairs import Text, as_json
 
@@ -36,7 +36,7 @@ class ControlTokens:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a fast tokenizer: its special tokens, and those that its chat template writes around turns."""
         self._tokenizer = tokenizer
-        self._backend: Tokenizer = tokenizer.backend_tokenizer
+        self._backend: Any = tokenizer.backend_tokenizer
         source = json.dumps(tokenizer.chat_template, ensure_ascii=False) if tokenizer.chat_template else ""
         named = set(tokenizer.all_special_tokens)
         added: dict[int, AddedToken] = self._backend.get_added_tokens_decoder()
@@ -77,7 +77,7 @@ class ControlTokens:
         if not texts:
             return []
         asked = [self._asked(text) if isinstance(text, str) else tuple(map(self._asked, text)) for text in texts]
-        encoded: list[Encoding] = self._plain.encode_batch(asked, add_special_tokens=add_special_tokens)
+        encoded = self._plain.encode_batch(asked, add_special_tokens=add_special_tokens)
         return [([self._own.get(one, one) for one in row.ids], list(row.type_ids)) for row in encoded]
 
     def _inside(self, text: str) -> bool:
@@ -127,12 +127,12 @@ class ControlTokens:
         return {string: f"\uf8e1{secret}{number}\uf8e1" for string, number in self._number.items() if string != MARK}
 
     @cached_property
-    def _plain(self) -> Tokenizer:
+    def _plain(self) -> Any:
         """Return the copy: it reads control strings as text, and the names as tokens."""
         known = json.loads(self._backend.to_str())
         for token in known["added_tokens"]:
             token["special"] = token["special"] or token["content"] in self._added
-        copy: Tokenizer = Tokenizer.from_str(json.dumps(known))
+        copy = type(self._backend).from_str(json.dumps(known))
         copy.no_truncation()
         copy.no_padding()
         copy.encode_special_tokens = True

@@ -16,7 +16,7 @@ TALK = [ASKED, POOR, {"role": "user", "content": "No, which one?"}]
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "depth", "arguments": '{"lake": "Como"}'}}]
 TOOLS = [{"type": "function", "function": {"name": "depth", "parameters": {"type": "object"}}}]
 SCHEMAS: dict[str, tuple[Row, Row]] = {
-    "trl": ({"prompt": "Which lake is deep?", "chosen": "Como.", "rejected": "Wet.", "margin": 1.5, "user": "a"},) * 2,
+    "trl": ({"prompt": "Which lake is deep?", "chosen": "Como.", "rejected": "Wet.", "margin": 1.5},) * 2,
     "trl conversational": ({"prompt": TALK, "chosen": [GOOD], "rejected": [POOR], "attribute": "depth"},) * 2,
     "preference_700K": ({"chosen": [*TALK, GOOD], "rejected": [*TALK, POOR]},) * 2,
     "UltraFeedback-binarized": (
@@ -75,9 +75,9 @@ SCHEMAS: dict[str, tuple[Row, Row]] = {
 }  # fmt: skip
 """Name of a schema → two good rows."""
 ODD = (
-    "", " ", "\n\n", "\t", "<|end|>", "<|user|>", "</s>", "[SEP]", "{{ messages }}", "{% raw %}", "%s", "\x00", "\u2028",
-    "é", "日本語", "🦆", "\u202e", "\uf8e0\ue000\ue001", "\uf8e1", "Human: ", "\n\nAssistant:", "[{'role': 'user'}]",
-    "N/A", "nan", "word " * 900, "x" * 3000, "<image>", "]]>", "\\u0000", '"', "{", "[",
+    "", " ", "\n\n", "\t", "<|end|>", "<|user|>", "</s>", "[SEP]", "{{ messages }}", "{% raw %}", "%s", "\x00",
+    "\u2028", "é", "日本語", "🦆", "\u202e", "\uf8e0\ue000\ue001", "\uf8e1", "Human: ", "\n\nAssistant:", 
+    "[{'role': 'user'}]", "N/A", "nan", "word " * 900, "x" * 3000, "<image>", "]]>", "\\u0000", '"', "{", "[",
 )  # fmt: skip
 """Pieces of text that go wrong somewhere."""
 
