@@ -76,7 +76,7 @@ SCHEMAS: dict[str, tuple[Row, Row]] = {
 """Name of a schema → two good rows."""
 ODD = (
     "", " ", "\n\n", "\t", "<|end|>", "<|user|>", "</s>", "[SEP]", "{{ messages }}", "{% raw %}", "%s", "\x00",
-    "\u2028", "é", "日本語", "🦆", "\u202e", "\uf8e0\ue000\ue001", "\uf8e1", "Human: ", "\n\nAssistant:", 
+    "\u2028", "é", "日本語", "🦆", "\u202e", "\uf8e0\ue000\ue001", "\uf8e1", "Human: ", "\n\nAssistant:",
     "[{'role': 'user'}]", "N/A", "nan", "word " * 900, "x" * 3000, "<image>", "]]>", "\\u0000", '"', "{", "[",
 )  # fmt: skip
 """Pieces of text that go wrong somewhere."""
