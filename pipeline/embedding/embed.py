@@ -37,7 +37,9 @@ from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.worker import Job
 from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sources.ingest import SourceOptions, kept_reading, known_parts
+from micropref.pipeline.sources.earlier import kept_version
+from micropref.pipeline.sources.ingest import SourceOptions, known_parts
+from micropref.pipeline.sources.locations import Given
 from micropref.pipeline.sources.parts import Incoming
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
@@ -47,7 +49,7 @@ _LOCAL = EngineOptions()
 @holds(data="name")
 def embed(
     store: StoreFolder,
-    paths: Sequence[Path],
+    paths: Sequence[Given | Path],
     name: str,
     sources: SourceOptions,
     options: EmbedOptions,
@@ -63,7 +65,7 @@ def embed(
     """
     start = time.monotonic()
     dataset = open_to_fill(store, name, announce)
-    sources = kept_reading(dataset, sources)
+    sources = sources if sources.replace else replace(sources, version=kept_version(dataset))
     known = known_parts(dataset, paths, sources)
     place = choose_engine(engine, options)
     options = place.resolve(options)
@@ -72,24 +74,25 @@ def embed(
     features, damaged = whole_features(store, _settings(backbone, tokenizer, options))
     _tell_imported(dataset, features, announce)
     responses = _responses(dataset, features, options.responses)
-    finished = finished_sources(dataset, features, known, responses)
-    incoming = read_unfinished(known, finished, sources, announce)
+    finished = finished_sources(dataset, features, known, responses, sources.on_bad)
+    incoming = read_unfinished(dataset, known, finished, sources, announce)
     for line in damaged.values():
         announce(f"{line}; what it held is embedded again where these sources need it")
     pairs = [pair for one in incoming for pair in one.pairs]
-    retired = retired_parts(dataset, sources, incoming, finished)
+    retired = retired_parts(dataset, sources, incoming, known, finished, announce)
     contexts = _contexts(dataset, features, incoming, retired)
     alone = stored_context_keys(features, contexts)
     wanted_alone = contexts if incoming else [context for context in contexts if context not in alone]
     if plan_only:
-        plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone)
+        plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone, on_bad=sources.on_bad)
         stored = set(features.keys().to_pylist())
         missing = missing_shards(plan, stored.intersection, tokenizer.options.max_length)
         wanted, forwarded = total_demand(plan, missing), None
     else:
         about = {**backbone.description(), "device": options.device}
         features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
-        work = Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
+        job = Job(features.folder, features.settings, options, sources.on_bad)
+        work = Work(place, job, backbone, tokenizer, announce)
         with ExitStack() as leased:
 
             def link(plan: TextPlan) -> None:
@@ -97,10 +100,12 @@ def embed(
                 dataset = commit_parts(dataset, features, incoming, plan, responses, retired)
                 add_context_keys(features, plan.context_keys)
 
-            plan, forwarded = store_vectors(store, features, work, pairs, responses, wanted_alone, leased, link)
+            plan, forwarded = store_vectors(
+                store, features, work, pairs, responses, wanted_alone, leased, link, sources.on_bad
+            )
             wanted = forwarded.demand
             if sources.replace:
-                dataset = forget_damaged(dataset, sources.splits)
+                dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
         for line in remove_damaged(store, features):
             announce(f"warning: {line}")
     unchanged = [part for parts in finished.values() for part in parts]

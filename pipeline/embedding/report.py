@@ -13,7 +13,7 @@ from micropref.cache.vectors.features import Features
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.embedding.cost import Lengths, Price, forward_flops, linked_lengths, planned_lengths, price
 from micropref.pipeline.embedding.shard_plan import TextPlan
-from micropref.pipeline.embedding.source_counts import SourceCounts, count_sources
+from micropref.pipeline.embedding.source_counts import OVERLONG, SourceCounts, count_sources
 from micropref.pipeline.forwarding.shards import Demand
 from micropref.pipeline.forwarding.worker import Forwarded
 from micropref.pipeline.sources.parts import Incoming
@@ -80,8 +80,8 @@ def make_report(
 
     `wanted` is what was forwarded, or would be; `contexts` have these keys by themselves.
     """
-    counts, old = count_sources(dataset, incoming, unchanged, links, overlong=int(plan.overlong.sum()))
-    texts = len(old.union(plan.keys, contexts.values()))
+    counts, old = count_sources(dataset, incoming, unchanged, links, left_out=_left_out(incoming, plan))
+    texts = len(old.union(plan.vector_keys, contexts.values()))
     flops = forward_flops(backbone, wanted)
     return EmbedReport(
         **vars(counts),
@@ -113,6 +113,17 @@ def _not_rendered(plan: TextPlan, links: Sequence[Commit]) -> dict[str, int]:
     for item in links:
         found.update(item.record.get("lost", {}))
     return dict(sorted((+found).items()))
+
+
+def _left_out(incoming: Sequence[Incoming], plan: TextPlan) -> list[dict[str, int]]:
+    """Count the pairs of each source that have no vectors, by reason."""
+    found, start = [], 0
+    for one in incoming:
+        rows = range(start, start + len(one.pairs))
+        kinds = Counter(why.partition(": ")[0] for row, why in plan.set_aside.items() if row in rows)
+        found.append({OVERLONG: int(plan.overlong[rows.start : rows.stop].sum()), **kinds})
+        start = rows.stop
+    return found
 
 
 def _loops(incoming: Sequence[Incoming], plan: TextPlan, links: Sequence[Commit]) -> list[Lengths]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from micropref.cache.choices import TEST
 from micropref.pipeline.show.lines import next_step, paragraphs
+from micropref.pipeline.sources.columns import in_words
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.embedding.cost import Price
     from micropref.pipeline.embedding.import_vectors import ImportReport
     from micropref.pipeline.embedding.report import EmbedReport
+
+SOURCES_SHOWN = 3
+"""Sources of the same columns that are named."""
 
 
 def show_embedding(report: EmbedReport, *, planned: bool, store: Path | None = None) -> str:
@@ -33,6 +37,7 @@ def show_embedding(report: EmbedReport, *, planned: bool, store: Path | None = N
     not_rendered = ", ".join(f"{what} ({count:,} pairs)" for what, count in report.not_rendered.items())
     if not_rendered:
         lines.append(f"warning: the chat template does not write {not_rendered}: the vectors know nothing of it")
+    lines += _columns(report)
     lines += _notes(
         report,
         {
@@ -56,6 +61,7 @@ def show_import(report: ImportReport, store: Path | None = None) -> str:
         f"{report.texts:,} distinct texts: {report.texts_imported:,} imported, "
         f"{report.texts_reused:,} already stored ({report.store_bytes / 1e6:,.1f} MB in all)",
     ]
+    lines += _columns(report)
     lines += _notes(report, {"pairs whose two responses have the same vector": report.indistinguishable})
     return paragraphs(lines) + _next(report, store)
 
@@ -64,6 +70,22 @@ def _next(report: EmbedReport | ImportReport, store: Path | None) -> str:
     """Return the line that trains on what was stored now, which is named where there is more than one."""
     features = ("--features", report.features) if set(report.all_features) - {report.features} else ()
     return next_step("train", report.data, *features, store=store)
+
+
+def _columns(report: EmbedReport | ImportReport) -> list[str]:
+    """Return a line for each source, or several that were read alike: which column was read as what."""
+    sources: dict[str, list[dict[str, Any]]] = {}
+    for column in report.columns:
+        sources.setdefault(column["source"], []).append(column)
+    alike: dict[str, list[str]] = {}
+    for source, columns in sources.items():
+        alike.setdefault(in_words(columns), []).append(Path(source).name)
+    return [f"columns of {_few(names)}: {words}" for words, names in alike.items()]
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - SOURCES_SHOWN
+    return ", ".join(names[:SOURCES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _notes(report: EmbedReport | ImportReport, more: dict[str, int]) -> list[str]:

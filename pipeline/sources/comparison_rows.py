@@ -5,17 +5,11 @@ A reader of such a row returns its pairs. It raises NoPreference where the two r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from micropref.pipeline.sources import field_parsing as fields
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Text, is_empty
 from micropref.pipeline.sources.prompt_split import behind_prompt, split_messages, split_texts, turns, with_tools
 from micropref.pipeline.sources.rows import NoPreference, Row, RowError
 from micropref.pipeline.sources.text_forms import tools
-
-RESPONSES = (("response_1", "response_2"), ("response1", "response2"))
-STRENGTHS = (("preference_strength",), ("overall_preference",))
-"""Columns of HelpSteer's comparisons: version 2's preference file, and version 3."""
 
 
 def preference(row: Row) -> list[PreferencePair]:
@@ -66,23 +60,17 @@ def reversals(row: Row) -> list[PreferencePair]:
 
 def strength(row: Row) -> list[PreferencePair]:
     """Read a HelpSteer row: two responses and by how much the second is better, negative where the first is."""
-    first, second = names_of(row, RESPONSES) or RESPONSES[0]
-    (field,) = names_of(row, STRENGTHS) or STRENGTHS[0]
     asked = fields.text(row, "prompt")
-    prompt, responses = behind_prompt(asked, {name: fields.response(row, name) for name in (first, second)}, row)
+    said = {name: fields.response(row, name) for name in ("response_1", "response_2")}
+    prompt, responses = behind_prompt(asked, said, row)
     prompt, (a, b) = with_tools(prompt, responses, tools(row))
-    lead = fields.number(row, field)
+    lead = fields.number(row, "preference_strength")
     _require_difference(a, b)
     if lead == 0:
         raise NoPreference("tie")
     chosen, rejected = (b, a) if lead > 0 else (a, b)
     context = fields.label(row, "context")
     return [_pair(row, prompt, chosen, rejected, fields.label(row, "attribute"), context, fields.user(row), abs(lead))]
-
-
-def names_of(row: Row, known: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Return the first of several groups of columns that a row has."""
-    return next((names for names in known if row.values.keys() >= set(names)), None)
 
 
 def _require_difference(first: Text, second: Text) -> None:

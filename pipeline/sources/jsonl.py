@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shlex
 import zlib
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from micropref.cache.errors import BadInput
-from micropref.pipeline.sources.rows import Record, RowError, describe
+from micropref.pipeline.sources.kinds import packing_of
+from micropref.pipeline.sources.rows import RowError, describe
 
 UTF8_BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 27
 """Bytes of a line at most; memory for a row is several times that."""
 FOREIGN_STARTS = {
     b"\x1f\x8b": "gzip data in a file not named .gz; rename it",
+    b"\x28\xb5\x2f\xfd": "zstd data in a file not named .zst; rename it",
+    b"ARROW1": "an Arrow file; name it .arrow",
     b"PAR1": "a Parquet file; name it .parquet",
     b"\xff\xfe": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
@@ -36,7 +39,7 @@ class _Lines(Protocol):
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (1-based number, bytes with the line's end) of a text file, gunzipped by its name, without a BOM.
+    """Yield (1-based number, bytes with the line's end) of a text file, unpacked by its name, without a BOM.
 
     Raises BadInput for a file that cannot be opened, is no UTF-8 text, or whose compressed data is damaged.
     """
@@ -51,36 +54,12 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
             "expected a complete file: copy or compress it again"
         ) from None
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def json_records(path: Path) -> Iterator[Record]:
-    """Yield (line, fields or RowError) for every line that is not blank.
-
-    Raises BadInput where `lines` does, and for a JSON array in place of lines.
-    """
-    before_first = True
-    for number, line in lines(path):
-        if line.isspace():
-            continue
-        if before_first and line.lstrip().startswith(b"["):
+        if error.errno is None and packing_of(path) == ".zst":  # what the codec says of the data
             raise BadInput(
-                f"{path}:{number}: found a JSON array; expected one JSON object per line: "
-                f"convert it with {_array_to_lines(path)}"
-            )
-        before_first = False
-        yield number, _fields(line)
-
-
-def _array_to_lines(path: Path) -> str:
-    """Return the shell command that writes an array's items as lines, to a file that is not there yet."""
-    stem = (path.name.removesuffix(".gz").rpartition(".")[0] or path.name)[:80]
-    names = (f"{stem}.lines{number}.jsonl" for number in ("", *range(2, 1000)))
-    target = next(free for name in names if not os.path.lexists(free := path.with_name(name)))
-    quoted, to = (shlex.quote(str(one.absolute() if str(one).startswith("-") else one)) for one in (path, target))
-    if path.suffix.lower() == ".gz":
-        return f"gunzip -c {quoted} | jq -c '.[]' > {to}"
-    return f"jq -c '.[]' {quoted} > {to}"
+                f"{path}:{number + 1}: found damaged or cut-off zstd data after line {number} ({error}); "
+                "expected a complete file: copy or compress it again"
+            ) from None
+        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def strict_json(text: str) -> Any:
@@ -125,8 +104,20 @@ def _bounded(path: Path, file: _Lines) -> Iterator[bytes]:
         yield line
 
 
+def value_end(text: str, start: int) -> int:
+    """Return where the JSON value that begins at `start` ends, whatever else is wrong with it.
+
+    Raises json.JSONDecodeError where it is no JSON, RecursionError where it is nested too deeply.
+    """
+    return _SCANNER.raw_decode(text, start)[1]
+
+
 def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+    packing = packing_of(path)
+    if packing == ".gz":
+        return gzip.open(path, "rb")
+    file = path.open("rb")
+    return BufferedReader(pa.CompressedInputStream(file, "zstd")) if packing == ".zst" else file
 
 
 def _without_bom(path: Path, line: bytes) -> bytes:
@@ -138,7 +129,8 @@ def _without_bom(path: Path, line: bytes) -> bytes:
     return line.removeprefix(UTF8_BOM)
 
 
-def _fields(line: bytes) -> dict[str, Any] | RowError:
+def line_fields(line: bytes) -> dict[str, Any] | RowError:
+    """Return the object that a line of JSON Lines holds, or why it holds none."""
     try:
         value = strict_json(line.decode().strip())
     except UnicodeDecodeError as error:
@@ -169,3 +161,4 @@ def _refuse_surrogates(value: Any) -> None:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_SCANNER = json.JSONDecoder(object_pairs_hook=lambda _: None, parse_int=lambda _: None, parse_float=lambda _: None)

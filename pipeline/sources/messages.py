@@ -63,7 +63,7 @@ def read_message(row: Row, item: Any, field: str) -> Message:
     """Return a message. Raises RowError naming the part of `field` that is not as expected."""
     if not isinstance(item, dict):
         raise RowError(field, describe(item), A_MESSAGE)
-    if row.reading < 2:
+    if row.version < 2:
         return _first_reading(item, field)
     named = "from" if item.get("role") is None and "from" in item else "role"
     said = item.get(named)

@@ -49,7 +49,7 @@ class Origin:
     path: str
     """The file, as it was opened."""
     line: int
-    """1-based line of a text file, 1-based row of a Parquet file."""
+    """1-based line of JSON Lines and CSV, 1-based row of Parquet, Arrow and other JSON files."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
@@ -103,6 +103,11 @@ class Reject:
     """The row it was read from."""
     reason: str
     """Why, beginning with the class it is counted under."""
+
+    @property
+    def kind(self) -> str:
+        """Return the class it is counted under."""
+        return self.reason.partition(": ")[0]
 
 
 def as_json(value: Any) -> str:

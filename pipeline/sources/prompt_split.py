@@ -52,7 +52,7 @@ def behind_prompt(prompt: Text, responses: Mapping[str, Text], row: Row) -> tupl
             return prompt, list(_cut(prompt, texts, row).values())
     asked = prompt if isinstance(prompt, tuple) else (Message("user", prompt),)
     talks = {field: response for field, response in responses.items() if isinstance(response, tuple)}
-    if row.reading < 2:
+    if row.version < 2:
         ends = {field: len(asked) if talk[: len(asked)] == asked else 0 for field, talk in talks.items()}
     else:
         asked, ends = _repeated(asked, talks)
@@ -74,7 +74,7 @@ def _cut(prompt: str, responses: Mapping[str, str], row: Row) -> Mapping[str, st
     """
     asked = prompt.strip()
     rests = [text.lstrip()[len(asked) :] for text in responses.values() if text.lstrip().startswith(asked)]
-    if row.reading < 2 or len(rests) < len(responses) or not asked:
+    if row.version < 2 or len(rests) < len(responses) or not asked:
         return responses
     long = len(asked) >= SHORT_PROMPT and len(asked.split()) > 2
     ends_there = not asked[-1].isalnum() or all(not rest[:1].isalnum() for rest in rests)

@@ -6,7 +6,7 @@ Messages as JSON text in a cell, one message alone, a conversation under another
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -16,7 +16,7 @@ from micropref.pipeline.sources.messages import IMAGES, NO_IMAGES, OTHER_ROLES, 
 from micropref.pipeline.sources.rows import Row, RowError, describe
 
 CONVERSATIONS = ("conversations", "conversation", "context", "history", "messages", "dialogue", "dialog")
-"""Columns that hold the prompt as messages where there is no column `prompt`."""
+"""Columns that may hold the prompt as messages where no column is the prompt by its name."""
 _JSON = re.compile(r"\s*[\[{\"]")
 _MESSAGES_IN_JSON = re.compile(r'\s*\[?\s*\{\s*"(?:role|from|content|value)"\s*:')
 _MESSAGES_IN_PYTHON = re.compile(r"\s*(?:array\(|\()?\s*\[?\s*\{\s*'(?:role|from|content|value)'\s*:")
@@ -29,9 +29,9 @@ MOST_PAIRS_OF_A_ROW = 100_000
 def known_form(row: Row, sides: Sequence[str]) -> Row:
     """Return a row whose prompt and responses, the fields `sides`, are strings or lists, as far as they are texts.
 
-    Raises RowError for messages as Python writes them, and where messages show images.
+    Raises RowError for messages as Python writes them.
     """
-    if row.reading < 2:
+    if row.version < 2:
         return row
     values = dict(row.values)
     parsed = {side: conversation(values.get(side)) for side in sides}
@@ -40,14 +40,12 @@ def known_form(row: Row, sides: Sequence[str]) -> Row:
         values.update(parsed)
     elif texts:
         _refuse_half_parsed(row, texts, parsed)
-    _take_prompt(values, sides)
     asked = values.get("prompt")
     found = conversation(asked)
     if found is not None:
         values["prompt"] = found
     elif isinstance(asked, str) and _MESSAGES_IN_PYTHON.match(asked) and asked.rstrip()[-1] in "])}":
         raise RowError("prompt", "messages as Python writes a list", JSON_TEXT)
-    _refuse_images(values, ("prompt", *sides))
     return replace(row, values=values)
 
 
@@ -75,7 +73,7 @@ def conversation(value: Any) -> list[Any] | None:
 def answers(row: Row, sides: Sequence[str]) -> Iterator[Row]:
     """Yield a row for each choice of one answer of every side; only the row itself where no side is a list of texts."""
     lists = [row.values.get(side) for side in sides]
-    if row.reading < 2 or not all(map(_is_list_of_answers, lists)):
+    if row.version < 2 or not all(map(_is_list_of_answers, lists)):
         yield row
         return
     count = 1
@@ -88,9 +86,16 @@ def answers(row: Row, sides: Sequence[str]) -> Iterator[Row]:
         yield replace(row, values={**row.values, **dict(zip(sides, chosen, strict=True))})
 
 
+def begins_with_prompt(side: Any) -> bool:
+    """Say whether a response is a whole conversation, which its prompt begins."""
+    first = (conversation(side) or [None])[0]
+    role = (first.get("role") or first.get("from")) if isinstance(first, dict) else None
+    return isinstance(role, str) and OTHER_ROLES.get(role, role) != "assistant"
+
+
 def tools(row: Row) -> list[Any] | None:
     """Return the tools that a row offers, None where it offers none. Raises RowError."""
-    return read_tools(row.values.get("tools"), "tools") if row.reading >= 2 else None
+    return read_tools(row.values.get("tools"), "tools") if row.version >= 2 else None
 
 
 def _is_list_of_answers(value: Any) -> bool:
@@ -99,29 +104,6 @@ def _is_list_of_answers(value: Any) -> bool:
     return all(isinstance(item, str) for item in value) or all(
         isinstance(item, list) and item and all(map(looks_like_message, item)) for item in value
     )
-
-
-def _take_prompt(values: dict[str, Any], sides: Sequence[str]) -> None:
-    """Take the prompt from a column of messages of another name, unless the sides hold it themselves."""
-    if values.get("prompt") is not None:
-        return
-    for name in CONVERSATIONS:
-        found = conversation(values.get(name))
-        if found is None:
-            continue
-        whole = [side for side in sides if _begins_with_prompt(values.get(side))]
-        if not whole:
-            values["prompt"] = found
-            del values[name]
-        elif name == "context":
-            del values[name]  # the same conversation again is no sentence about who judges
-        return
-
-
-def _begins_with_prompt(side: Any) -> bool:
-    first = side[0] if isinstance(side, list) and side else None
-    role = (first.get("role") or first.get("from")) if isinstance(first, dict) else None
-    return isinstance(role, str) and OTHER_ROLES.get(role, role) != "assistant"
 
 
 def _refuse_half_parsed(row: Row, texts: Mapping[str, str], parsed: Mapping[str, list[Any] | None]) -> None:
@@ -139,11 +121,12 @@ def _refuse_half_parsed(row: Row, texts: Mapping[str, str], parsed: Mapping[str,
             return
 
 
-def _refuse_images(values: Mapping[str, Any], fields: Sequence[str]) -> None:
-    """Raise RowError where a row has images and one of its texts shows them."""
-    columns = [name for name in IMAGES if values.get(name) not in (None, [], "", {})]
-    if columns and any(_shows_image(values.get(field)) for field in fields):
-        raise RowError(columns[0], f"{describe(values[columns[0]])} of images that the messages show", NO_IMAGES)
+def refuse_images(row: Row, columns: Iterable[str]) -> None:
+    """Raise RowError where a row has images and one of the texts in these columns shows them."""
+    images = [name for name in IMAGES if row.values.get(name) not in (None, [], "", {})]
+    if row.version >= 2 and images and any(_shows_image(row.values.get(name)) for name in columns):
+        found = f"{describe(row.values[images[0]])} of images that the messages show"
+        raise RowError(images[0], found, NO_IMAGES)
 
 
 def _shows_image(value: Any) -> bool:

@@ -130,15 +130,19 @@ class PairTokenizer:
     def encode(self, pairs: Sequence[PreferencePair], responses: Responses = "plain") -> TokenizedPairs:
         """Tokenize N pairs, in their order; `responses`: wanted behind the prompt without context, with it, or both.
 
-        Raises BadInput naming the row whose conversation the template refuses, or whose text has no token at all.
+        A pair whose conversation the template refuses, or of which a text has no token at all, is among the refused.
         """
         bounded = [self._bounded(pair) for pair in pairs]
         wanted = [{} if pair is None else _pieces(pair, responses) for pair in bounded]
         rendered: dict[_Piece, Rendered] = {}
-        for pair, pieces in zip(pairs, wanted, strict=True):
-            for piece in pieces.values():
-                if piece not in rendered:
-                    rendered[piece] = self._render(piece, pair)
+        refused: dict[int, str] = {}
+        for row, pieces in enumerate(wanted):
+            try:
+                for piece in pieces.values():
+                    if piece not in rendered:
+                        rendered[piece] = self._render(piece)
+            except BadInput as error:
+                refused[row] = str(error)
         known = dict(zip(rendered, self._ids(list(rendered.values())), strict=True))
         lost = self._lost(wanted, rendered)
         numbers: dict[tuple[bytes, bytes], int] = {}
@@ -146,7 +150,13 @@ class PairTokenizer:
         index = np.full((len(ROLES), len(pairs)), -1, dtype=np.int64)
         trimmed, overlong, special = np.zeros((3, len(pairs)), dtype=np.bool_)
         for row, (pair, pieces) in enumerate(zip(pairs, wanted, strict=True)):
-            fitted = self._fit(pair, pieces, known) if pieces else None
+            if row in refused:
+                continue
+            try:
+                fitted = self._fit(pieces, known) if pieces else None
+            except BadInput as error:
+                refused[row] = str(error)
+                continue
             overlong[row] = fitted is None
             special[row] = any(marked(rendered[piece]) for piece in pieces.values())
             trimmed[row] = fitted is not None and bounded[row] is not pair
@@ -157,7 +167,8 @@ class PairTokenizer:
                     texts.append(tokens)
                 index[ROLES.index(role), row] = number
         found: dict[str, Any] = dict(zip(ROLES, index, strict=True))
-        return TokenizedPairs(texts=texts, **found, trimmed=trimmed, special=special, lost=lost, overlong=overlong)
+        found |= {"trimmed": trimmed, "special": special, "overlong": overlong}
+        return TokenizedPairs(texts=texts, **found, lost=lost, refused=refused)
 
     def encode_contexts(self, contexts: Sequence[str]) -> list[Tokens | None]:
         """Tokenize contexts as if each were a prompt: a user's turn of its own where there is a chat template.
@@ -176,13 +187,14 @@ class PairTokenizer:
         fits = (len(tokens) <= limit and context in known for context, tokens in zip(contexts, found, strict=True))
         return [tokens if fit else None for tokens, fit in zip(found, fits, strict=True)]
 
-    def _fit(
-        self, pair: PreferencePair, pieces: dict[str, _Piece], known: dict[_Piece, Tokens]
-    ) -> dict[str, Tokens] | None:
-        """Return the tokens of each of a pair's texts, cut where they have to be; None: the pair does not fit."""
+    def _fit(self, pieces: dict[str, _Piece], known: dict[_Piece, Tokens]) -> dict[str, Tokens] | None:
+        """Return the tokens of each of a pair's texts, cut where they have to be; None: the pair does not fit.
+
+        Raises BadInput where one has no token, or the template refuses it once it is cut.
+        """
         fitted = {role: known[piece] for role, piece in pieces.items()}
         if empty := [role for role, tokens in fitted.items() if not len(tokens)]:
-            raise BadInput(f"{pair.origin}: {empty[0]}: found a text without a single token; give it words")
+            raise BadInput(f"{empty[0]}: found a text without a single token; give it words")
         limit = self.options.max_length
         for side in _SIDES:
             roles = [role for role in side if role in pieces]
@@ -190,28 +202,25 @@ class PairTokenizer:
                 continue
             if self.options.overlong == "drop":
                 return None
-            cut = self._trim(pair, [pieces[role] for role in roles])
+            cut = self._trim([pieces[role] for role in roles])
             if cut is None:
                 return None
             fitted.update(zip(roles, cut, strict=True))
         return fitted
 
-    def _trim(self, pair: PreferencePair, pieces: Sequence[_Piece]) -> list[Tokens] | None:
+    def _trim(self, pieces: Sequence[_Piece]) -> list[Tokens] | None:
         """Return the tokens of texts that differ in their response only, behind one prompt cut until all fit."""
         made: list[Tokens] = []
 
         def excess(prompt: Text) -> int:
             cut = (_Piece(prompt, piece.context, piece.response) for piece in pieces)
-            made[:] = self._ids([self._render(piece, pair) for piece in cut])
+            made[:] = self._ids([self._render(piece) for piece in cut])
             return max(map(len, made)) - self.options.max_length
 
         return made if truncate_prompt(pieces[0].prompt, excess, self._ids.starts) is not None else None
 
-    def _render(self, piece: _Piece, pair: PreferencePair) -> Rendered:
-        try:
-            return self._template.render(*self._written(piece))
-        except BadInput as error:
-            raise BadInput(f"{pair.origin}: {error}") from None
+    def _render(self, piece: _Piece) -> Rendered:
+        return self._template.render(*self._written(piece))
 
     def _written(self, piece: _Piece) -> tuple[Text, Text | None]:
         """Return what the template gets: the prompt behind its context, and the response."""
@@ -235,7 +244,7 @@ class PairTokenizer:
         found: dict[str, npt.NDArray[np.bool_]] = {}
         known: dict[_Piece, frozenset[str]] = {}
         for row, pieces in enumerate(wanted):
-            for piece in pieces.values():
+            for piece in rendered.keys() & pieces.values():
                 if piece not in known:
                     known[piece] = self._template.lost(str(rendered[piece]), *self._written(piece))
                 for name in known[piece]:

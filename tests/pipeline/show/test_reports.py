@@ -352,6 +352,7 @@ def test_embedding_and_its_plan_fit() -> None:
         "rejected_rows": 1,
         "repeated": MANY,
         "shared_prompts": MANY,
+        "columns": [],
         "noted": {"responses that repeated the prompt, cut": 1234567},
         "special_tokens": 12345,
         "not_rendered": {"tool_calls": 123456, "tools": 12345},

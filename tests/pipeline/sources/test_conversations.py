@@ -240,8 +240,8 @@ def test_rows_with_the_strength_of_a_preference(tmp_path: Path) -> None:
     assert (texts(only(source)), only(source).margin, source.dropped) == (LAKES, 2.0, {"tie": 1})
     assert source.shape == "strength"
     assert texts(only(read(tmp_path, two | {"preference_strength": 3}))) == ("Name a lake.", "Como.", "Sand.")
-    with pytest.raises(BadInput, match="'overall_preference': found null"):
-        read(tmp_path, three | {"overall_preference": None})
+    with pytest.raises(BadInput, match=r"rows\.jsonl:2: field 'overall_preference': found null"):
+        read(tmp_path, three | {"overall_preference": 1}, three | {"overall_preference": None})
 
 
 def test_messages_in_csv_and_parquet(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_the_first_release_reads_as_it_did(tmp_path: Path) -> None:
     whole = {"prompt": "Name a big lake.", "chosen": "Name a big lake. Como.", "rejected": "Name a big lake. Sand."}
     cells = {"prompt": "p", "chosen": json.dumps([GOOD]), "rejected": json.dumps([POOR])}
     calls = {"prompt": [ASKED], "chosen": [GOOD | {"tool_calls": [CALL]}], "rejected": [GOOD]}
-    source = read(tmp_path, whole, cells, calls, reading=1)
+    source = read(tmp_path, whole, cells, calls, version=1)
     assert [texts(pair) for pair in source.pairs] == [tuple(row.values()) for row in (whole, cells)]
     assert (source.dropped, source.noted) == ({"identical responses": 1}, {})
 
@@ -330,7 +330,7 @@ def test_the_first_release_reads_as_it_did(tmp_path: Path) -> None:
 def test_many_comparisons_of_one_prompt_are_said_and_far_too_many_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{"prompt": "p", "response": f"r{n}", "help": n} for n in range(150)]
+    rows = [{"prompt": "p", "response": f"r{n}", "help": n / 2} for n in range(150)]
     source = read(tmp_path, *rows)
     ((said, count),) = source.noted.items()
     assert (count, len(source.pairs)) == (150 * 149 // 2, 150 * 149 // 2)
