@@ -76,5 +76,4 @@ def _named(path: Path, how: HowToFind, announce: Callable[[str], None]) -> Given
         folder, commit = snapshot(name, patterns)
         label = f"{name.repository}@{commit}"
         announce(f"{name.repository}: revision {commit}")
-    config = None if adapter is not None and adapter.files else how.config
-    return Given(folder, label, adapter, config)
+    return Given(folder, label, adapter, how.config if known is None else known.card_config(how.config))

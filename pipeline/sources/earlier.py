@@ -61,7 +61,7 @@ def _rated(parts: Sequence[Commit]) -> list[str]:
     found: list[str] = []
     for part in parts:
         try:
-            found += read_table(part, "ratings", ["attribute"])["attribute"].unique(maintain_order=True)
+            found += read_table(part, "ratings", ["attribute"])["attribute"].unique(maintain_order=True).to_list()
         except (Damaged, KeyError):  # what a damaged table said is not known; the source repairs it
             continue
     return list(dict.fromkeys(found))

@@ -64,6 +64,11 @@ def folder_files(folder: Path, config: str | None = None) -> FolderFiles:
     return FolderFiles(found, passed_over)
 
 
+def has_configs(folder: Path) -> bool:
+    """Say whether the README of a folder names configs."""
+    return bool(_configs(folder))
+
+
 def matching(folder: Path, names: Iterable[Path], pattern: str) -> list[Path]:
     """Return the files, given relative to the folder, that a pattern of the hub names, sorted."""
     plain = PurePosixPath(pattern).as_posix().removeprefix("./")

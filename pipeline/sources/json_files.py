@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from micropref.cache.errors import BadInput
-from micropref.pipeline.sources.jsonl import line_fields, lines, strict_json, value_end
+from micropref.pipeline.sources.jsonl import first_character, line_fields, lines, strict_json, value_end, whole_text
 from micropref.pipeline.sources.rows import Record, RowError, describe
 
 WRAPPERS = ("data", "rows", "examples", "instances", "items", "records", "samples", "train", "test", "validation")
@@ -30,34 +30,21 @@ def json_records(path: Path) -> Iterator[Record]:
 
     Raises BadInput where `lines` does, and for an array or object whose end cannot be told.
     """
+    if first_character(path) == b"[":
+        yield from _array(path, whole_text(path))
+        return
     filled = ((number, line) for number, line in lines(path) if not line.isspace())
     first = next(filled, None)
     if first is None:
         return
-    start = first[1].strip()
     second = next(filled, None)
-    if start.startswith(b"["):
-        yield from _array(path, _rest_of(path))
-    elif second is None:
+    if second is None:
         fields = line_fields(first[1])
         yield from enumerate(_rows(path, fields), 1) if isinstance(fields, dict) else [(first[0], fields)]
-    elif start.endswith(_GOES_ON) and (values := _values(_rest_of(path))):
+    elif first[1].strip().endswith(_GOES_ON) and (values := _values(whole_text(path))):
         yield from enumerate(_rows(path, values[0]) if len(values) == 1 else values, 1)
     else:
         yield from ((number, line_fields(line)) for number, line in chain([first, second], filled))
-
-
-def _rest_of(path: Path) -> str:
-    """Return the whole text of a file. Raises BadInput where it is no UTF-8."""
-    found = []
-    for number, line in lines(path):
-        try:
-            found.append(line.decode())
-        except UnicodeDecodeError as error:
-            raise BadInput(
-                f"{path}:{number}: found invalid UTF-8 at byte {error.start + 1}; expected UTF-8 text"
-            ) from None
-    return "".join(found)
 
 
 def _array(path: Path, text: str) -> Iterator[Record]:

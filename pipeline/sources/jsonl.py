@@ -20,6 +20,11 @@ from micropref.cache.errors import BadInput
 from micropref.pipeline.sources.kinds import packing_of
 from micropref.pipeline.sources.rows import RowError, describe
 
+PIECE = 1 << 20
+"""Bytes read at a time where lines do not matter."""
+LONGEST_VALUE = 1 << 31
+"""Bytes of a file of one JSON value at most: it is parsed as a whole."""
+PACKING_NAMES = {".gz": "gzip", ".zst": "zstd"}
 UTF8_BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 27
 """Bytes of a line at most; memory for a row is several times that."""
@@ -48,18 +53,64 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with _opened(path) as file:
             for number, line in enumerate(_bounded(path, file), 1):
                 yield number, _without_bom(path, line) if number == 1 else line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadInput(
-            f"{path}:{number + 1}: found damaged or cut-off gzip data after line {number} ({error}); "
+    except (EOFError, zlib.error, OSError) as error:
+        raise _unreadable(path, error, number) from None
+
+
+def whole_text(path: Path) -> str:
+    """Return the text of a file of one JSON value, unpacked by its name, without a BOM.
+
+    Raises BadInput where `lines` does, and for a text that is too long to be one value.
+    """
+    found: list[bytes] = []
+    size = 0
+    try:
+        with _opened(path) as file:
+            while piece := file.read(PIECE):
+                found.append(piece if found else _without_bom(path, piece))
+                size += len(piece)
+                if size > LONGEST_VALUE:
+                    raise BadInput(
+                        f"{path}: found one JSON value of more than {LONGEST_VALUE / 1e9:,.1f} GB; expected one JSON "
+                        "object per line for so many rows"
+                    )
+    except (EOFError, zlib.error, OSError) as error:
+        raise _unreadable(path, error, b"".join(found).count(b"\n")) from None
+    content = b"".join(found)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        raise BadInput(f"{path}:{line}: found invalid UTF-8 at byte {column}; expected UTF-8 text") from None
+
+
+def first_character(path: Path) -> bytes:
+    """Return the first byte of a file that is no white space, b"" where there is none, or none that can be read."""
+    at_start = True
+    try:
+        with _opened(path) as file:
+            while piece := file.read(PIECE):
+                text = (_without_bom(path, piece) if at_start else piece).lstrip()
+                at_start = False
+                if text:
+                    return text[:1]
+    except (EOFError, zlib.error, OSError):
+        return b""  # who reads the lines says where the damage is
+    return b""
+
+
+def _unreadable(path: Path, error: Exception, number: int) -> BadInput:
+    """Return what to raise for data that cannot be unpacked, or a file that cannot be read, behind a line."""
+    packing = packing_of(path)
+    # An error of the system has a number, one of a codec has none.
+    if packing and getattr(error, "errno", None) is None:
+        name = PACKING_NAMES[packing]
+        return BadInput(
+            f"{path}:{number + 1}: found damaged or cut-off {name} data after line {number} ({error}); "
             "expected a complete file: copy or compress it again"
-        ) from None
-    except OSError as error:
-        if error.errno is None and packing_of(path) == ".zst":  # what the codec says of the data
-            raise BadInput(
-                f"{path}:{number + 1}: found damaged or cut-off zstd data after line {number} ({error}); "
-                "expected a complete file: copy or compress it again"
-            ) from None
-        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
+        )
+    return BadInput(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
 def strict_json(text: str) -> Any:

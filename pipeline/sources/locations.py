@@ -11,7 +11,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 from micropref.pipeline.sources.adapters import Adapter, splits_named
 from micropref.pipeline.sources.files import read_rows
-from micropref.pipeline.sources.folders import SPLIT_WORDS, VALIDATION, folder_files, matching, split_word
+from micropref.pipeline.sources.folders import SPLIT_WORDS, VALIDATION, folder_files, has_configs, matching, split_word
 from micropref.pipeline.sources.kinds import ACCEPTED, kind_of
 
 
@@ -81,7 +81,7 @@ def locate(given: Given | Path, read_split: str | None = None, split: str | None
         raise BadInput(f"{source.path}: no such file or folder; expected {ACCEPTED}")
     if kind_of(source.path) is None:
         raise BadInput(f"{source.path}: found a file of another kind; expected {ACCEPTED}")
-    if source.config is not None:
+    if source.config is not None and source.adapter is None:
         raise BadInput(f"{source.path}: found a file, which has no configs; leave `config` out")
     if source.adapter is not None and source.adapter.split_column is not None:
         return _split_by_name(source, _by_column({None: [source.path]}, source.adapter), (), [], read_split, split)
@@ -143,7 +143,8 @@ def _files(source: Given) -> tuple[dict[str | None, list[Path]], tuple[Path, ...
         beside = tuple(file for name in adapter.beside for file in matching(source.path, names, name))
         if found:
             return _by_column(found, adapter), beside, []
-    folder = folder_files(source.path, source.config)
+    config = source.config if adapter is None or has_configs(source.path) else None
+    folder = folder_files(source.path, config)
     return folder.splits, (), folder.passed_over
 
 

@@ -99,6 +99,26 @@ def test_a_copy_by_hand_is_read_by_the_name_and_config(invoke: Invoke, copy: Pat
     assert "nvidia/HelpSteer2: found no config 'x' (there: default, preference)" in line
 
 
+def test_a_config_of_the_readme_has_its_adapter(invoke: Invoke, tmp_path: Path) -> None:
+    areas = ("Art_and_Entertainment", "Society_and_Culture")
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for area in areas:
+        (folder / f"{area}.jsonl").write_text(json.dumps({"question": area, "chosen": "a", "rejected": "b"}) + "\n")
+    configs = "".join(
+        f"- config_name: {area}\n  data_files:\n  - split: test\n    path: {area}.jsonl\n" for area in areas
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    words = ["embed", "QiyaoMa/Personalized-RewardBench", "--from", folder, "--name", "mine", "--json"]
+    assert report(invoke(*words))["splits"] == {"test": 1}
+    assert report(invoke(*words, "--config", areas[1]))["splits"] == {"test": 1}
+    found = invoke("sql", "SELECT attribute, prompt, split FROM pairs ORDER BY ALL", "--json")
+    assert json.loads(found.stdout) == [{"attribute": area, "prompt": area, "split": "test"} for area in areas]
+    one = folder / f"{areas[1]}.jsonl"
+    alone = report(invoke("embed", words[1], "--from", one, "--config", areas[1], "--name", "one", "--json"))
+    assert alone["splits"] == {"test": 1}
+
+
 def test_a_path_of_the_same_name_wins(invoke: Invoke, copy: Path, tmp_path: Path) -> None:
     (tmp_path / "here/nvidia").mkdir()
     (tmp_path / "here/nvidia/HelpSteer2").symlink_to(copy / "train.jsonl")

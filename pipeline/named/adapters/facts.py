@@ -36,3 +36,8 @@ class NamedDataset:
     def adapter(self, config: str | None) -> Adapter | None:
         """Return the adapter of a config; None for a config that has none."""
         return next(iter(self.configs.values())) if config is None else self.configs.get(config)
+
+    def card_config(self, config: str | None) -> str | None:
+        """Return which of the README's configs an adapter reads; None: the only one, or files of its own."""
+        chosen = next(iter(self.configs)) if config is None else config
+        return chosen if len(self.configs) > 1 and not self.configs[chosen].files else None
