@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
