@@ -36,5 +36,7 @@ ArmoGate = Literal["paper", "small"]
 AdaptMethod = Literal["hedge", "bayes", "tempered", "shrunk", "hyre", "drm", "fit"]
 Target = Literal["context", "example"]
 """What shares a soft label when a router is refitted: all contexts of an attribute, or one pair."""
+RouteSolver = Literal["ridge", "adam"]
+"""How a router is re-fitted: a linear correction of it with a ridge, or a descent on all its weights."""
 Anchor = Literal["previous", "stage1"]
 """Where soft labels start: from the router so far, or from the run's."""

@@ -15,6 +15,7 @@ from micropref.heads.choices import (
     Latent,
     Method,
     Prior,
+    RouteSolver,
     Solver,
     SweptMethod,
     Target,
@@ -31,6 +32,7 @@ __all__ = [
     "Method",
     "Prior",
     "RewardInput",
+    "RouteSolver",
     "Solver",
     "SplitName",
     "SweptMethod",
@@ -49,6 +51,7 @@ PINNED_DATE = "2024-07-26"
 
 PoolingName = Literal["auto", "last", "mean"]
 Overlong = Literal["trim-prompt", "drop"]
+SpecialTokens = Literal["auto", "text", "keep"]
 TemplateName = Literal["auto", "plain", "chat"]
 Responses = Literal["plain", "context", "both"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -56,7 +59,7 @@ PassName = Literal["auto", "tree", "packed", "padded"]
 EngineName = Literal["local", "ray"]
 EmbedDtype = Literal["auto", "float32", "bfloat16", "float16"]
 StoreDtype = Literal["auto", "float16", "float32"]
-Shape = Literal["auto", "preference", "hh", "ratings", "reversals"]
+Shape = Literal["auto", "preference", "hh", "ratings", "reversals", "strength"]
 ImportShape = Literal["auto", "preference", "hh"]
 OnBad = Literal["stop", "skip"]
 WantedRouterInput = Literal["auto", "prompt", "context", "context+prompt", "difference", "context,prompt"]

@@ -23,6 +23,7 @@ from micropref.pipeline.options import (
     PoolingName,
     Responses,
     Shape,
+    SpecialTokens,
     StoreDtype,
     TemplateName,
 )
@@ -53,6 +54,7 @@ class Embedding(OpenedStore):
         overlong: Overlong = "trim-prompt",
         template: TemplateName = "auto",
         date: str = PINNED_DATE,
+        special_tokens: SpecialTokens = "auto",
         contexts: str | Path | None = None,
         context_template: str = CONTEXT_TEMPLATE,
         responses: Responses = "plain",
@@ -88,11 +90,14 @@ class Embedding(OpenedStore):
             split_by_prompt: share of prompts that go to test; excludes `split`.
             backbone: `minilm`, `smollm2`, a folder, a .gguf file, or a hub id.
             revision: branch, tag or commit of a hub id.
-            pooling: how a text's vector is made of its tokens; auto: as the backbone's files say, else the last token.
+            pooling: how a text's vector is made of its tokens; auto: an embedding model's own recipe, else the last
+                token of a causal model and the mean of an encoder.
             max_length: most tokens of a text; None: the backbone's positions, at most 4096.
             overlong: what happens to a pair that is too long: cut its prompt from the left, or drop it.
             template: how prompt and response are put together; auto: the tokenizer's chat template, else plain.
             date: date passed to chat templates, YYYY-MM-DD.
+            special_tokens: special tokens that users typed, such as [SEP] or <|im_start|>, stay text, or keep their
+                meaning to the backbone as in the first release; auto: as the data set has it, else text.
             contexts: JSON file that maps each attribute to a context sentence or a list of them.
             context_template: how context and prompt are put together.
             responses: embed responses after the prompt (plain), after context and prompt (context), or both.
@@ -145,6 +150,7 @@ class Embedding(OpenedStore):
             overlong=overlong,
             template=template,
             date=date,
+            special_tokens=special_tokens,
             context_template=context_template,
             responses=responses,
             dtype=dtype,

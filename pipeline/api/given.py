@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.api.rows import as_paths, given_paths
-from micropref.pipeline.sources.locations import Given
+
+if TYPE_CHECKING:  # reading files loads pyarrow, which importing the package does not
+    from micropref.pipeline.sources.locations import Given
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ def given_sources(source: Any, how: HowToFind, kept: Path, announce: Callable[[s
     """
     from micropref.pipeline.api.stdin import STDIN, kept_stdin
     from micropref.pipeline.named.own_adapter import load_adapter
+    from micropref.pipeline.sources.locations import Given
 
     own = None if how.adapter is None else load_adapter(how.adapter)
     found = []
@@ -59,6 +62,7 @@ def _named(path: Path, how: HowToFind, announce: Callable[[str], None]) -> Given
     """Return a data set of the hub, from its copy or from the hub's cache; None where the source is a path."""
     from micropref.pipeline.named.hub import hub_name, snapshot
     from micropref.pipeline.named.registry import find_named
+    from micropref.pipeline.sources.locations import Given
 
     name = hub_name(path)
     if name is None:

@@ -17,6 +17,7 @@ from micropref.pipeline.options import (
     Anchor,
     GroupedBy,
     RewardInput,
+    RouteSolver,
     ShotsFrom,
     Target,
 )
@@ -66,8 +67,9 @@ class Using(OpenedStore):
         budget: int | Sequence[int] = 50,
         tau: float | None = None,
         epochs: int = 10,
-        batch: int = 32,
-        lr: float = 1e-3,
+        solver: RouteSolver = "ridge",
+        batch: int | None = None,
+        lr: float | None = None,
         target: Target = "context",
         anchor: Anchor = "previous",
         reward_input: RewardInput | None = None,
@@ -80,10 +82,11 @@ class Using(OpenedStore):
             run: the run, one of its names, or its id.
             data: data set; None: the run's own.
             budget: pairs of each attribute; several: a curve, of which the largest makes the run.
-            tau: temperature of Hedge; None: the best on pairs held out inside the budget.
-            epochs: passes over the budget.
-            batch: pairs in a minibatch.
-            lr: learning rate.
+            tau: temperature of Hedge; None: 1, or another that is clearly better on wordings held out of the budget.
+            epochs: rounds of soft labels.
+            solver: ridge corrects the router by a linear map of what it reads; adam is a descent on all its weights.
+            batch: pairs in a minibatch of adam; None: 32.
+            lr: learning rate of adam; None: 0.001.
             target: what shares a soft label: all contexts of an attribute (context), or one pair (example).
             anchor: soft labels start from the router so far (previous), or from the run's (stage1).
             reward_input: vectors of responses after the prompt, or after context and prompt; None: the run's.
@@ -102,12 +105,12 @@ class Using(OpenedStore):
             store.route(trained.run, budget=[5, 10])
 
         """
-        from micropref.heads.adaptation.router_refit import RouteSetting
+        from micropref.heads.adaptation.routing_budget import RouteSetting
         from micropref.pipeline.routing import route as stage
         from micropref.pipeline.show.route import show_routed
 
         self._check_name(run_name)
-        setting = RouteSetting(target, anchor, epochs, batch, lr, seed)
+        setting = RouteSetting(target, anchor, epochs, solver, batch, lr, seed)
         options = stage.RouteOptions(tuple(several(budget)), tau, reward_input, setting)
         routed = stage.route(self._store, run_id(run), data, options)
         self._give_name(run_name, routed.run)

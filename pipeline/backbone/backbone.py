@@ -6,31 +6,39 @@ Letters: B texts of a batch, T tokens of the longest of them, D width of the tru
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from micropref.cache.errors import BadInput, Failure
-from micropref.pipeline.backbone.architecture import LONGEST, is_causal, position_limit, position_offset
+from micropref.pipeline.backbone.architecture import (
+    LONGEST,
+    carries_state,
+    grows_with_length,
+    is_causal,
+    limit_note,
+    position_limit,
+    position_offset,
+    readable_together,
+)
 from micropref.pipeline.backbone.checkpoint import Checkpoint, find_checkpoint
 from micropref.pipeline.backbone.devices import choose_device, choose_dtype, free_memory, lacks_memory
-from micropref.pipeline.backbone.loading import loading
+from micropref.pipeline.backbone.load_trunk import FULL_ATTENTION, load_parts, output_width, uses_half
 from micropref.pipeline.backbone.matmul import fast_products
 from micropref.pipeline.backbone.packing import Packed
-from micropref.pipeline.backbone.pooling import Pooling, choose_pooling
+from micropref.pipeline.backbone.padding import has_segments, padded
+from micropref.pipeline.backbone.pooling import Pooling
+from micropref.pipeline.backbone.recipe import Recipe, choose_recipe, first_release
 from micropref.pipeline.backbone.tree_attention import Layout, NotFollowedError, attending_to_trees
+from micropref.pipeline.backbone.weight_files import RewardHead, are_small, read_reward_head
 from micropref.pipeline.options import DeviceName, EmbedDtype, PoolingName
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 from micropref.pipeline.text.tokens import Tokens
-
-_LOADING_ERRORS = (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError)
-_UNUSED_WEIGHTS = ("pooler.",)
-"""Weights a checkpoint may lack: they come after the hidden states."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +53,8 @@ class Backbone:
     """Its tokenizer."""
     causal: bool
     """Whether tokens see only those before them; else it is an encoder."""
-    pooling: Pooling
-    """How the vector of a text is made."""
+    recipe: Recipe
+    """How texts are read, and their vectors made."""
     device: torch.device
     """Where it computes."""
     dtype: torch.dtype
@@ -57,10 +65,12 @@ class Backbone:
     """Most tokens of a text."""
     first_position: int
     """Position of a text's first token."""
-    reward_head: Tensor | None
-    """[1, D] float32 `score.weight` of a sequence-classification checkpoint with one label."""
+    head: RewardHead
+    """The reward head of a sequence-classification checkpoint with one label, or what is there instead."""
     trust_remote_code: bool
     """Whether the checkpoint's own Python code may run."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the checkpoint before anything is read."""
 
     @classmethod
     def load(
@@ -77,11 +87,11 @@ class Backbone:
     ) -> Self:
         """Load what `find_checkpoint` finds: a folder, hub id, .gguf file or packaged backbone; never from pickle.
 
-        `dtype` auto is bfloat16 where the device multiplies in it, else float32; `pooling` auto is the last token for
-        causal backbones, what an encoder's own modules.json asks for otherwise; `max_length` None is the backbone's
-        position limit, at most 4096; `revision` is a branch, tag or commit of a hub id; `trust_remote_code` lets the
-        checkpoint's own Python code run. Without `weights` the trunk is an outline on the meta device that embeds
-        nothing but knows all the rest; the weights need not be there.
+        `dtype` auto is bfloat16 where the device multiplies in it, else float32; `pooling` auto is an embedding model's
+        own recipe, else the last token for causal backbones and the mean for encoders; `max_length` None is the
+        backbone's position limit, at most 4096; `revision` is a branch, tag or commit of a hub id; `trust_remote_code`
+        lets the checkpoint's own Python code run. Without `weights` the trunk is an outline on the meta device that
+        embeds nothing but knows all the rest; the weights need not be there, and are tried where they are, if small.
 
         Raises BadInput where nothing can be loaded under that name, or where this backbone or this machine cannot
         follow an option.
@@ -89,25 +99,54 @@ class Backbone:
         checkpoint = find_checkpoint(name, revision, weights=weights)
         where = choose_device(device) if weights else torch.device("meta")
         number = choose_dtype(dtype, where)
-        trunk, tokenizer = _load_parts(checkpoint, number, trust_remote_code=trust_remote_code, weights=weights)
+        trunk, tokenizer = load_parts(checkpoint, number, trust_remote_code=trust_remote_code, weights=weights)
         _move(name, trunk, where)
         causal = is_causal(trunk.config)
         offset = position_offset(trunk)
-        width = int(trunk.config.get_text_config().hidden_size)
+        recipe = choose_recipe(pooling, checkpoint.folder, causal=causal)
+        hidden = output_width(name, trunk)
+        if not weights and checkpoint.has_weights and are_small(checkpoint.folder):  # a plan finds what a pass would
+            whole, _ = load_parts(checkpoint, number, trust_remote_code=trust_remote_code, weights=True)
+            hidden = output_width(name, whole)
+        architectures = list(trunk.config.architectures or ())
+        width = recipe.pooling.width(hidden)
+        head = read_reward_head(checkpoint.folder, checkpoint.adapter, architectures, width)
         return cls(
             checkpoint=checkpoint,
             trunk=trunk,
             tokenizer=tokenizer,
             causal=causal,
-            pooling=choose_pooling(pooling, checkpoint.folder, causal=causal),
+            recipe=recipe,
             device=where,
             dtype=number,
             width=width,
-            max_length=_choose_max_length(name, max_length, position_limit(trunk.config, offset)),
+            max_length=_choose_max_length(name, max_length, position_limit(trunk.config, trunk, offset)),
             first_position=offset,
-            reward_head=_read_reward_head(checkpoint, trunk, width),
+            head=head,
             trust_remote_code=trust_remote_code,
+            notes=_notes(checkpoint, trunk, head, max_length, weights=weights),
         )
+
+    @property
+    def pooling(self) -> Pooling:
+        """Return how the vector of a text is made."""
+        return self.recipe.pooling
+
+    @property
+    def reward_head(self) -> Tensor | None:
+        """Return the [1, D] float32 reward head, where there is one that is read."""
+        return self.head.weight
+
+    @cached_property
+    def own_order(self) -> str | None:
+        """Return what in this trunk hands a state from row to row, so that texts cannot share rows; None: nothing."""
+        return carries_state(self.trunk)
+
+    def read_as_first_release(self) -> Self:
+        """Return this backbone with texts read and pooled as version 0.1.0 did."""
+        old = first_release(self.recipe, causal=self.causal)
+        hidden = self.width // self.pooling.width(1)
+        return replace(self, recipe=old, width=old.pooling.width(hidden))
 
     def settings(self) -> dict[str, Any]:
         """Return what changes a vector apart from `PairTokenizer.settings`, as JSON: part of the features id."""
@@ -117,6 +156,7 @@ class Backbone:
             "pooling": self.pooling.settings(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "trust_remote_code": self.trust_remote_code,
+            **({"attention": FULL_ATTENTION} if hasattr(self.trunk, "set_attention_type") else {}),
         }
 
     def description(self) -> dict[str, Any]:
@@ -128,6 +168,7 @@ class Backbone:
             "causal": self.causal,
             "device": self.device.type,
             "reward_head": self.reward_head is not None,
+            "unread_head": self.head.unread or None,
         }
 
     def pair_tokenizer(self, options: Tokenizing) -> PairTokenizer:
@@ -137,13 +178,32 @@ class Backbone:
         """
         if options.max_length > self.max_length:
             raise BadInput(f"max length {options.max_length}: this backbone was loaded for at most {self.max_length}")
-        return PairTokenizer(self.tokenizer, options, segments=not self.causal)
+        return PairTokenizer(
+            self.tokenizer, options, segments=not self.causal, recipe=self.recipe.text, ids=self._known_ids
+        )
+
+    @property
+    def _known_ids(self) -> int | None:
+        """Return how many token ids have a row in the embedding; None where ids are not rows of one."""
+        table = self.trunk.get_input_embeddings()
+        return table.num_embeddings if isinstance(table, nn.Embedding) else None
+
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Return which texts of these lengths may share a forward, as places in `lengths`."""
+        return readable_together(self.trunk.config, lengths)
 
     def embed(self, batch: Sequence[Tokens], *, padding_side: Literal["right", "left"] = "right") -> Tensor:
         """Return the vectors [B, D] of B texts, float32 on the CPU; on lack of memory, half a batch at a time.
 
-        Raises Failure where not even one text fits into memory.
+        Texts that would change each other's positions are read apart. Raises Failure where not even one text fits into
+        memory.
         """
+        groups = self.groups([len(tokens) for tokens in batch])
+        if len(groups) > 1:
+            vectors = torch.empty(len(batch), self.width)
+            for places in groups:
+                vectors[places] = self.embed([batch[at] for at in places], padding_side=padding_side)
+            return vectors
         try:
             return self._forward(batch, padding_side)
         except RuntimeError as error:
@@ -166,11 +226,14 @@ class Backbone:
 
         Raises NotFollowedError where this trunk cannot read them, and torch's RuntimeError where they do not fit.
         """
-        accepted = inspect.signature(self.trunk.forward).parameters
-        if "position_ids" not in accepted:
+        if self.own_order is not None:
+            raise NotFollowedError(
+                f"{type(self.trunk).__name__} has {self.own_order}, which mixes texts that share rows"
+            )
+        if "position_ids" not in inspect.signature(self.trunk.forward).parameters:
             raise NotFollowedError(f"{type(self.trunk).__name__} counts positions itself")
         inputs = {"input_ids": packed.ids, "position_ids": packed.positions + self.first_position}
-        if packed.type_ids is not None and self._has_segments(accepted):
+        if packed.type_ids is not None and has_segments(self.trunk):
             inputs["token_type_ids"] = packed.type_ids
         placed: dict[str, Any] = {name: tensor[None].to(self.device) for name, tensor in inputs.items()}
         placed["layout"] = Layout(packed.segments, self.causal, self.device)
@@ -180,42 +243,14 @@ class Backbone:
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[Tokens], padding_side: str) -> Tensor:
-        inputs = self._pad(batch, padding_side)
+        inputs = padded(self.trunk, batch, padding_side, self.first_position)
         rows = inputs["attention_mask"].flatten().nonzero().flatten().to(self.device)
         lengths = inputs["attention_mask"].sum(1).to(self.device)
+        if grows_with_length(self.trunk.config):  # a text of one token makes it forget longer ones
+            self.trunk(input_ids=inputs["input_ids"][:1, :1].to(self.device))
         with fast_products(torch.float32):
             hidden = self.trunk(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).last_hidden_state
         return self.pooling(hidden.flatten(0, 1), rows, lengths).cpu()
-
-    def _pad(self, batch: Sequence[Tokens], padding_side: str) -> dict[str, Tensor]:
-        """Return the trunk's arguments, [B, T] each. Padding is known by the mask alone: its id never matters."""
-        longest = max(map(len, batch))
-        shape = (len(batch), longest)
-        ids = torch.full(shape, self._padding_id(), dtype=torch.int64)
-        mask = torch.zeros(shape, dtype=torch.int64)
-        types = torch.zeros(shape, dtype=torch.int64)
-        for row, tokens in enumerate(batch):
-            span = slice(len(tokens)) if padding_side == "right" else slice(longest - len(tokens), None)
-            ids[row, span] = torch.from_numpy(tokens.ids)
-            mask[row, span] = 1
-            if tokens.type_ids is not None:
-                types[row, span] = torch.from_numpy(tokens.type_ids)
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        accepted = inspect.signature(self.trunk.forward).parameters
-        if self._has_segments(accepted):
-            inputs["token_type_ids"] = types
-        if "position_ids" in accepted and padding_side == "left":
-            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0) + self.first_position
-        return inputs
-
-    def _has_segments(self, accepted: Mapping[str, inspect.Parameter]) -> bool:
-        return "token_type_ids" in accepted and getattr(self.trunk.config, "type_vocab_size", 0) > 1
-
-    def _padding_id(self) -> int:
-        # RoBERTa-like models count positions by their own padding id, so it is used where there is a usable one.
-        config = self.trunk.config.get_text_config()
-        own = getattr(config, "pad_token_id", None)
-        return own if isinstance(own, int) and 0 <= own < config.vocab_size else 0
 
 
 def _move(name: str, trunk: nn.Module, device: torch.device) -> None:
@@ -229,40 +264,23 @@ def _move(name: str, trunk: nn.Module, device: torch.device) -> None:
         ) from None
 
 
-def _load_parts(
-    checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: bool, weights: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    try:
-        with loading():
-            config = AutoConfig.from_pretrained(checkpoint.folder, **options)
-            if config.is_encoder_decoder:
-                raise BadInput(
-                    f"backbone {checkpoint.name}: {config.model_type} is an encoder-decoder; expected a causal model "
-                    "or an encoder"
-                )
-            config.use_cache = False
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
-            if not weights:
-                with torch.device("meta"):
-                    outline = AutoModel.from_config(config, dtype=dtype, **options)  # type: ignore[no-untyped-call]
-                return outline.eval(), tokenizer
-            trunk, report = AutoModel.from_pretrained(
-                checkpoint.folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-            )
-    except _LOADING_ERRORS as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise BadInput(
-            f"backbone {checkpoint.name}: transformers cannot load {checkpoint.folder} "
-            f"({type(error).__name__}: {reason})"
-        ) from None
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNUSED_WEIGHTS))
-    if missing:
-        raise BadInput(
-            f"backbone {checkpoint.name}: its safetensors lack {len(missing)} weights of a {type(trunk).__name__} "
-            f"({missing[0]}, ...): expected a complete checkpoint"
-        )
-    return trunk.eval(), tokenizer
+def _notes(
+    checkpoint: Checkpoint, trunk: PreTrainedModel, head: RewardHead, max_length: int | None, *, weights: bool
+) -> tuple[str, ...]:
+    """Return what the user should know of a checkpoint."""
+    notes = []
+    if not weights and not checkpoint.has_weights and any(checkpoint.folder.glob("*.safetensors")):
+        notes.append("its weight files are not all here, which the pass needs; fetch them again")
+    if checkpoint.adapter is not None:
+        notes.append(f"the adapter in {checkpoint.adapter} is merged into {checkpoint.folder}")
+    if uses_half(trunk.config):
+        notes.append(f"of the encoder-decoder {trunk.config.model_type} only the encoder is read")
+    if head.unread and head.unread.split()[0].endswith("ForSequenceClassification"):
+        notes.append(f"its reward head is of a form that method own-head does not read: {head.unread}")
+    limit = limit_note(trunk.config)
+    if limit is not None and max_length is None:
+        notes.append(limit)
+    return tuple(f"backbone {checkpoint.name}: {note}" for note in notes)
 
 
 def _choose_max_length(name: str, asked: int | None, limit: int | None) -> int:
@@ -272,14 +290,3 @@ def _choose_max_length(name: str, asked: int | None, limit: int | None) -> int:
         most = f"at most {limit}, the backbone's positions" if limit else "at least 1"
         raise BadInput(f"max length {asked}: backbone {name} takes {most}")
     return asked
-
-
-def _read_reward_head(checkpoint: Checkpoint, trunk: PreTrainedModel, width: int) -> Tensor | None:
-    if not any(name.endswith("ForSequenceClassification") for name in trunk.config.architectures or ()):
-        return None
-    for path in sorted(checkpoint.folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as weights:
-            if "score.weight" in weights.keys():  # noqa: SIM118 - not a mapping
-                head: Tensor = weights.get_tensor("score.weight").float()
-                return head if head.shape == (1, width) else None
-    return None

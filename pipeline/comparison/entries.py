@@ -5,7 +5,6 @@ Letters: S seeds, N test pairs, n scored ones, V validation pairs, A groups (att
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ import torch
 from micropref.cache.choices import RouterInput
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_drm, by_hyre
-from micropref.heads.adaptation.router_refit import RouteSetting, choose_tau, fresh_router, refit_router
+from micropref.heads.adaptation.router_refit import choose_tau, fresh_router, refit_router
+from micropref.heads.adaptation.routing_budget import RouteSetting
 from micropref.heads.methods.base import Adaptable, Model, Need, Pairs
 from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.methods.registry import methods
@@ -25,7 +25,6 @@ from micropref.pipeline.comparison.ceiling import ceiling
 from micropref.pipeline.comparison.experiment import Experiment
 from micropref.pipeline.comparison.prediction import Prediction
 from micropref.pipeline.routing.data import read_budget
-from micropref.pipeline.routing.route import HIDDEN
 from micropref.pipeline.training.method_data import Reading
 
 REFERENCE = "single"
@@ -209,7 +208,8 @@ def _adapted(name: str) -> Entry:
 def _routed(experiment: Experiment) -> list[Prediction]:
     """MiCRo's stage 2: the router of stage 1, which read prompts, re-fitted on a budget with contexts.
 
-    It goes on from stage 1's router where it reads context and prompt as one text, else from its mean weights.
+    Where it reads context and prompt as one text it goes on from stage 1's router, by minibatches, as the paper has it;
+    else from its mean weights.
     """
     needs, routed = methods()["mixture"].needs, _contexts(experiment)
     pairs, held_out = experiment.scored(needs, routed), experiment.validation(needs, routed)
@@ -223,13 +223,13 @@ def _routed(experiment: Experiment) -> list[Prediction]:
         budget = read_budget(
             mixture, reads, experiment.features, experiment.target, experiment.routing(seed), "attribute", routed
         )
-        setting = RouteSetting(seed=seed)
-        start, mean = mixture.router, torch.logsumexp(budget.stage1, 0) - math.log(len(budget))
-        if routed != "context+prompt":
-            start = fresh_router(mean, budget.router, HIDDEN, seed)
+        paper = routed == "context+prompt"
+        setting = RouteSetting(solver="adam" if paper else "ridge", seed=seed)
+        start = mixture.router if paper else fresh_router(budget, setting)
         tau, _ = choose_tau(start, budget, setting)
         refitted = refit_router(start, budget, setting, tau)
-        found.append(_prediction(MixtureModel(Mixture(mixture.heads, refitted, no_context=mean)), pairs, held_out))
+        routed_mixture = Mixture(mixture.heads, refitted, no_context=budget.mean_weights())
+        found.append(_prediction(MixtureModel(routed_mixture), pairs, held_out))
     return found
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset
@@ -17,8 +16,6 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys, linked_contexts, stored_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
-from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.backbone.checkpoint import find_checkpoint
 from micropref.pipeline.embedding.linking import (
     commit_parts,
     finished_sources,
@@ -28,19 +25,19 @@ from micropref.pipeline.embedding.linking import (
     retired_parts,
     whole_links,
 )
+from micropref.pipeline.embedding.reading import check_tokens, load_reading, vector_settings
 from micropref.pipeline.embedding.report import EmbedReport, make_report
 from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.embedding.store_vectors import Work, missing_shards, store_vectors, total_demand
-from micropref.pipeline.forwarding.engines.base import Engine
 from micropref.pipeline.forwarding.engines.choose import choose_engine
 from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.worker import Job
 from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
+from micropref.pipeline.sources.earlier import kept_version
 from micropref.pipeline.sources.ingest import SourceOptions, known_parts
 from micropref.pipeline.sources.locations import Given
 from micropref.pipeline.sources.parts import Incoming
-from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
 _LOCAL = EngineOptions()
 
@@ -64,11 +61,12 @@ def embed(
     """
     start = time.monotonic()
     dataset = open_to_fill(store, name, announce)
+    sources = sources if sources.replace else replace(sources, version=kept_version(dataset))
     known = known_parts(dataset, paths, sources)
     place = choose_engine(engine, options)
     options = place.resolve(options)
-    backbone, tokenizer = _load(options, place, plan_only=plan_only)
-    features, damaged = whole_features(store, _settings(backbone, tokenizer, options))
+    backbone, tokenizer, options = load_reading(store, dataset, options, place, announce, plan_only=plan_only)
+    features, damaged = whole_features(store, vector_settings(backbone, tokenizer, options))
     _tell_imported(dataset, features, announce)
     responses = _responses(dataset, features, options.responses)
     finished = finished_sources(dataset, features, known, responses, sources.on_bad)
@@ -80,6 +78,7 @@ def embed(
     contexts = _contexts(dataset, features, incoming, retired)
     alone = stored_context_keys(features, contexts)
     wanted_alone = contexts if incoming else [context for context in contexts if context not in alone]
+    check_tokens(tokenizer, pairs, responses, wanted_alone, backbone.checkpoint.name, sources.on_bad, announce)
     if plan_only:
         plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone, on_bad=sources.on_bad)
         stored = set(features.keys().to_pylist())
@@ -111,27 +110,6 @@ def embed(
     dataset = dataset.reopened()
     report = make_report(dataset, features, backbone, incoming, plan, wanted, forwarded, unchanged, links, alone)
     return replace(report, seconds=time.monotonic() - start)
-
-
-def _load(options: EmbedOptions, place: Engine, *, plan_only: bool) -> tuple[Backbone, PairTokenizer]:
-    if not plan_only and not place.in_process:  # the workers load what the features id is made of
-        find_checkpoint(options.backbone, options.revision)
-    backbone = options.load(weights=place.in_process and not plan_only)
-    tokenizing = Tokenizing(
-        max_length=backbone.max_length,
-        template=options.template,
-        overlong=options.overlong,
-        context_template=options.context_template,
-        date=options.date,
-    )
-    return backbone, backbone.pair_tokenizer(tokenizing)
-
-
-def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:
-    """Return everything that changes a vector."""
-    settings = {**backbone.settings(), **tokenizer.settings(), "width": backbone.width}
-    halves = "float32" if settings["dtype"] == "float32" else "float16"
-    return {**settings, "store_dtype": halves if options.store_dtype == "auto" else options.store_dtype}
 
 
 def _contexts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from micropref.pipeline.embedding.vector_rows import (
 )
 from micropref.pipeline.options import StoreDtype
 from micropref.pipeline.progress import Announce, progress_bar
+from micropref.pipeline.sources.earlier import kept_version
 from micropref.pipeline.sources.ingest import SourceOptions, known_parts
 from micropref.pipeline.sources.pairs import PreferencePair
 from micropref.pipeline.sources.rows import is_blank
@@ -122,6 +123,7 @@ def import_vectors(
     """
     start = time.monotonic()
     dataset = open_to_fill(store, name, announce)
+    sources = sources if sources.replace else replace(sources, version=kept_version(dataset))
     known = known_parts(dataset, paths, sources)
     files = look_at([file for one in known for file in one.files])
     features, damaged = whole_features(store, options.record(files))

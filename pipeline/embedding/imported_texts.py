@@ -48,6 +48,16 @@ class ImportedTexts:
         return np.zeros(self.roles.shape[1], dtype=np.bool_)
 
     @property
+    def special(self) -> npt.NDArray[np.bool_]:
+        """Return that no text [N] was tokenized here."""
+        return np.zeros(self.roles.shape[1], dtype=np.bool_)
+
+    @property
+    def lost(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return that no template wrote texts here."""
+        return {}
+
+    @property
     def set_aside(self) -> dict[int, str]:
         """Return that every pair has its texts."""
         return {}

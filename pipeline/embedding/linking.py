@@ -24,11 +24,12 @@ from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.pipeline.options import OnBad
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sources.earlier import reading_of_source
+from micropref.pipeline.sources.earlier import FIRST_VERSION, reading_of_source
 from micropref.pipeline.sources.ingest import SourceOptions, grown_parts, read_sources
 from micropref.pipeline.sources.locations import Located
 from micropref.pipeline.sources.pairs import Reject
 from micropref.pipeline.sources.parts import Incoming, write_numbered, write_rejects
+from micropref.pipeline.sources.rows import READING
 from micropref.pipeline.sources.vector_columns import VectorColumns
 
 SET_ASIDE = "set_aside"
@@ -69,6 +70,14 @@ class NumberedTexts(Protocol):
     @property
     def indistinguishable(self) -> Flags:
         """Return which pairs' [N] two responses are the same to the backbone."""
+
+    @property
+    def special(self) -> Flags:
+        """Return which pairs' [N] texts hold the strings of control tokens, read as text."""
+
+    @property
+    def lost(self) -> Mapping[str, Flags]:
+        """Return what the chat template does not write of some pairs' messages → [N] of which."""
 
 
 def open_to_fill(store: StoreFolder, name: str, announce: Announce) -> Dataset:
@@ -124,6 +133,8 @@ def read_unfinished(
     unread = {one: parts for one, parts in known.items() if one not in finished}
     marks = {part.record["rows"] for part in dataset.parts if part.record.get("rows_digest") is not None}
     incoming: list[Incoming] = []
+    if unread and sources.version < READING:
+        announce(FIRST_VERSION)
     for source, parts in unread.items():
         for note in source.notes:
             announce(note)
@@ -139,6 +150,8 @@ def read_unfinished(
     for one in incoming:
         losses = "".join(f", {count:,} {reason}" for reason, count in one.dropped.items())
         announce(f"{one.path}: {one.shape} rows; {len(one.pairs):,} pairs for split {one.split}{losses}")
+        for what, count in one.record["noted"].items():
+            announce(f"{one.path}: {count:,} {what}")
     return incoming
 
 
@@ -250,8 +263,9 @@ def commit_parts(
             **({"imported": features.imported} if features.imported else {}),
             **{
                 name: int(getattr(plan, name)[rows.start : rows.stop].sum())
-                for name in ("trimmed", "overlong", "indistinguishable")
+                for name in ("trimmed", "overlong", "indistinguishable", "special")
             },
+            "lost": {what: int(flags[rows.start : rows.stop].sum()) for what, flags in plan.lost.items()},
         }
         commit(folder, part.stem, files, record)
         start = rows.stop

@@ -67,6 +67,10 @@ class TextPlan:
         """[roles, N] text of each pair in each of tokens.ROLES, -1: none."""
         self.trimmed, self.overlong = np.zeros((2, len(pairs)), dtype=np.bool_)
         """[N] pairs whose prompt was cut; pairs that do not fit and have no texts."""
+        self.special: npt.NDArray[np.bool_] = np.zeros(len(pairs), dtype=np.bool_)
+        """[N] pairs with the strings of control tokens in their texts, which are read as text."""
+        self.lost: dict[str, npt.NDArray[np.bool_]] = {}
+        """What the chat template does not write of some pairs' messages → [N] of which."""
         self.set_aside: dict[int, str] = {}
         """Pairs that fit but have no texts here -> why, beginning with the class that this is counted under."""
         self._on_bad: OnBad = on_bad
@@ -114,7 +118,9 @@ class TextPlan:
                 raise BadInput(f"{pair.origin}: {why}; or skip such rows with `on_bad` skip")
             self.set_aside[int(rows[at])] = f"{REFUSED}: {why}"
         self.roles[:, rows] = numbers[local]
-        self.trimmed[rows], self.overlong[rows] = found.trimmed, found.overlong
+        self.trimmed[rows], self.overlong[rows], self.special[rows] = found.trimmed, found.overlong, found.special
+        for what, flags in found.lost.items():
+            self.lost.setdefault(what, np.zeros(len(self._pairs), dtype=np.bool_))[rows] = flags
 
     def without(self, bad: Mapping[bytes, str]) -> None:
         """Set aside the pairs that need a text whose vector is not finite; `bad`: its key -> what is wrong with it."""

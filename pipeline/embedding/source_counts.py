@@ -32,6 +32,8 @@ class SourceCounts:
     dropped: dict[str, int]
     """Rows and pairs left out, by reason; those that this backbone cannot use stay in the data set for others: too
     long, refused by its chat template, a vector that is not finite."""
+    noted: dict[str, int]
+    """What was done to texts on the way, or not read of them → how often."""
     empty_responses: int
     """Pairs of which one response is empty: not answering is an answer."""
     without_context: int
@@ -63,13 +65,14 @@ def count_sources(
     parts.
     """
     splits = Counter[str]()
-    dropped = Counter[str]()
+    dropped, noted = Counter[str](), Counter[str]()
     rejected = empty = 0
     for record, pairs in [(one.record, len(one.pairs)) for one in incoming] + [
         (part.record, part.files["pairs"].rows) for part in unchanged
     ]:
         splits[record["split"]] += pairs
         dropped.update(record["dropped"])
+        noted.update(record.get("noted", {}))
         rejected += record["rejected_rows"]
         empty += record.get("empty_responses", 0)  # parts without a count were read when such rows were refused
     linked = [(part.record["split"], left_out_before(item)) for part, item in zip(unchanged, links, strict=True)]
@@ -87,6 +90,7 @@ def count_sources(
         all_splits=sorted({*dataset.splits(), *splits}),
         all_features=sorted(dataset.linked_features()),
         dropped=dict(dropped),
+        noted=dict(noted),
         empty_responses=empty,
         without_context=sum(pair.context is None for pair in pairs_now) + without_context,
         users=len({pair.user for pair in pairs_now if pair.user is not None} | users),

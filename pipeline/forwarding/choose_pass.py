@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from micropref.pipeline.backbone.architecture import fixed_positions
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.devices import lacks_memory
 from micropref.pipeline.backbone.tree_attention import NotFollowedError
-from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
+from micropref.pipeline.forwarding.passes import Mates, PackedPass, PaddedPass, Pass
 from micropref.pipeline.options import PassName
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.text.tokens import Tokens
@@ -22,6 +23,7 @@ CHECKED_TEXTS = 4
 """Texts of each checked group."""
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 """|v - v'| / |v'| that rounding explains in a deep model; a forgotten window or soft cap is far beyond it."""
+_FEWER_MATES: tuple[Mates, ...] = ("any length", "same length", "none")
 _FOREIGN_CODE = (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, NotImplementedError)
 """What a model's code may raise on arguments it was not written for."""
 
@@ -37,6 +39,7 @@ def choose_pass(
     """Return the pass of a name for these texts; equal `groups` are neighbours.
 
     `auto` is `tree` for causal backbones and `packed` for encoders where the check holds, else `padded`, and says so.
+    `padded` is checked too: where padding changes vectors, texts are read with those of their length, or alone.
     Raises BadInput where a pass that was asked for does not suit the backbone.
     """
     if name == "tree" and not backbone.causal:
@@ -45,7 +48,7 @@ def choose_pass(
             "can share nothing: use packed or auto"
         )
     if name == "padded":
-        return PaddedPass(backbone, tokens_per_batch)
+        return choose_mates(PaddedPass(backbone, tokens_per_batch), texts, announce)
     chosen = PackedPass(backbone, share=backbone.causal and name != "packed", tokens_per_batch=tokens_per_batch)
     reason = objection(chosen, texts, groups)
     if reason is None:
@@ -53,7 +56,42 @@ def choose_pass(
     if name != "auto":
         raise BadInput(f"pass_ is {name!r}: {reason}: use auto or padded")
     announce(f"not the {chosen.name} pass: {reason}; length-sorted padded batches instead")
-    return PaddedPass(backbone, tokens_per_batch)
+    return choose_mates(PaddedPass(backbone, tokens_per_batch), texts, announce)
+
+
+def choose_mates(chosen: PaddedPass, texts: Sequence[Tokens], announce: Announce) -> PaddedPass:
+    """Return the padded pass with the most texts together that, on a few of them, give the vectors of each text alone.
+
+    Padding moves what convolutions, pooling layers and mixtures along the text see, and masks do not tell them.
+    """
+    backbone = chosen.backbone
+    for mates in _FEWER_MATES[_FEWER_MATES.index(chosen.mates) :]:
+        tried = replace(chosen, mates=mates)
+        some = _of_several_lengths(texts, twins=mates == "same length")
+        together = backbone.embed(some) if mates != "none" and len(some) > 1 else None
+        if together is None:
+            return tried
+        worst = _difference(together, torch.cat([backbone.embed([text]) for text in some]))
+        if worst <= _TOLERANCE[backbone.dtype]:
+            return tried
+        next_ = "texts of one length at a time" if mates == "any length" else "one text at a time"
+        announce(
+            f"not batches of {mates}: on {len(some)} texts their vectors differ by up to {worst:.1g} of their length "
+            f"from those of each text alone; {next_} instead"
+        )
+    raise AssertionError("the last of them is taken unchecked")
+
+
+def _of_several_lengths(texts: Sequence[Tokens], *, twins: bool) -> list[Tokens]:
+    """Return the longest text, the shortest and one between them; `twins`: two of one length, which need no padding."""
+    order = sorted(texts, key=lambda text: (len(text), text.content))
+    if not order:
+        return []
+    middle = order[len(order) // 2]
+    if not twins:
+        return list({text.content: text for text in (order[-1], order[0], middle)}.values())
+    longest, size = order[-1], len(middle)
+    return [Tokens(longest.ids[:size], None if longest.type_ids is None else longest.type_ids[:size]), middle]
 
 
 def objection(chosen: PackedPass, texts: Sequence[Tokens], groups: Sequence[int]) -> str | None:

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from micropref.cache.errors import Failure
@@ -25,6 +26,8 @@ from micropref.pipeline.forwarding.pack_threads import readers
 from micropref.pipeline.text.tokens import Tokens
 
 _Read = tuple[Tensor | None, int]
+Mates = Literal["any length", "same length", "none"]
+"""Texts that share a padded batch: whichever, those without padding between them, or each by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +67,26 @@ class PaddedPass:
     backbone: Backbone
     tokens_per_batch: int | None = None
     """Most tokens of a batch, padding included; None: what is good for the device."""
+    mates: Mates = "any length"
+    """Which texts may be read together."""
     name: str = "padded"
 
     def run(self, texts: Sequence[Tokens], groups: Sequence[int]) -> Iterator[Batch]:  # noqa: ARG002 - any order will do
         """Yield the longest texts first."""
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        for batch in length_sorted_batches(lengths, self.tokens_per_batch or good_batch(self.backbone.device)):
+        for batch in self._batches(lengths):
             vectors = self.backbone.embed([texts[at] for at in batch])
             yield Batch(batch.tolist(), vectors, int(lengths[batch].max()) * len(batch))
+
+    def _batches(self, lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the texts of each batch; those that would change each other's positions are in batches of their own."""
+        budget = 1 if self.mates == "none" else self.tokens_per_batch or good_batch(self.backbone.device)
+        together = [np.array(places) for places in self.backbone.groups(lengths.tolist())]
+        if self.mates == "same length":
+            together = [np.flatnonzero(lengths == length) for length in np.unique(lengths)[::-1]]
+        for places in sorted(together, key=lambda places: -int(lengths[places].max())):
+            for batch in length_sorted_batches(lengths[places], budget):
+                yield places[batch]
 
 
 @dataclass

@@ -22,9 +22,9 @@ from micropref.cache.vectors.storage_error import delta_error
 from micropref.pipeline.backbone.architecture import length_limits
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.forwarding.batching import not_finite, require_finite
-from micropref.pipeline.forwarding.choose_pass import choose_pass
+from micropref.pipeline.forwarding.choose_pass import choose_mates, choose_pass
 from micropref.pipeline.forwarding.options import EmbedOptions
-from micropref.pipeline.forwarding.passes import PackedPass, Pass
+from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
 from micropref.pipeline.forwarding.shards import Demand, Shard
 from micropref.pipeline.options import OnBad
 
@@ -86,7 +86,7 @@ class Worker:
         self._disk = Lock()
         self._stopped = Event()
         self._pass: Pass | None = None
-        self._longest = 0
+        self._longest = self._checked = 0
         self._notes: list[str] = []
 
     def run(self, shard: Shard, advance: Advance) -> Stored:
@@ -163,19 +163,26 @@ class Worker:
     def _choose_pass(self, shard: Shard) -> Pass:
         """Check the pass on the first shard, and again on the first with texts beyond a limit that none reached before.
 
-        A window or a rotary embedding that is not followed shows in such texts only.
+        A window or a rotary embedding that is not followed shows in such texts only. Padded batches are checked again
+        where texts are twice as long as any before: what padding changes may begin at some length.
         """
         if self._stopped.is_set():
             raise Stopped
         if self._backbone is None:
             self._backbone = load_for(self._job)
-        longest = max(map(len, shard.tokens))
+        lengths = set(map(len, shard.tokens))
+        longest = max(lengths)
+        checked = longest if len(lengths) > 1 else 0  # texts of one length say nothing of padding
         before = self._pass
-        if before is None or (isinstance(before, PackedPass) and self._beyond(longest)):
+        if isinstance(before, PaddedPass) and longest >= 2 * self._checked:
+            before = choose_mates(before, shard.tokens, self._notes.append)
+            self._checked = checked
+        elif before is None or (isinstance(before, PackedPass) and self._beyond(longest)):
             options = self._job.options
             budget = options.tokens_per_batch if before is None else before.tokens_per_batch
             announce = self._notes.append
             before = choose_pass(self._backbone, options.packing, budget, shard.tokens, shard.groups, announce)
+            self._checked = checked
         self._pass, self._longest = before, max(longest, self._longest)
         return before
 

@@ -22,7 +22,7 @@ from micropref.cache.vectors.groups import clusters_of, prompt_clusters
 from micropref.cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, load_pairs
 from micropref.cache.vectors.router_inputs import contexts_to_read
 from micropref.heads.adaptation.hedge import head_losses
-from micropref.heads.adaptation.router_refit import Budget
+from micropref.heads.adaptation.routing_budget import Budget
 from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.evaluation.scoring import unspent
@@ -196,6 +196,7 @@ def read_budget(
         stage1=mixture.log_weights(found[reads.router_input].router[rows], len(rows)),
         group=clusters_of(sample[by]),
         prompt=prompt_clusters(sample),
+        wording=clusters_of(sample["context"]),
     )
 
 

@@ -19,7 +19,8 @@ from micropref.cache.runs.records import Run, save_budget, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
 from micropref.cache.vectors.pair_features import load_pairs
-from micropref.heads.adaptation.router_refit import TAUS, Budget, RouteSetting, choose_tau, fresh_router, refit_router
+from micropref.heads.adaptation.router_refit import BAYES, TAUS, choose_tau, fresh_router, refit_router
+from micropref.heads.adaptation.routing_budget import RouteSetting
 from micropref.heads.evaluation.intervals import RULE, fewest
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.mixture import Mixture, Router, pair_log_odds, pair_log_probability
@@ -29,9 +30,6 @@ from micropref.pipeline.routing.data import RouteData, open_route_data
 from micropref.pipeline.training.method_runs import fitted_contexts
 from micropref.pipeline.training.results import Figures, figures_of, provenance
 
-HIDDEN = 128
-"""Units of the router of a run that had none."""
-
 
 @dataclass(frozen=True)
 class RouteOptions:
@@ -40,7 +38,7 @@ class RouteOptions:
     budgets: tuple[int, ...] = (50,)
     """Pairs of every attribute; several for a curve, the largest makes the run."""
     tau: float | None = None
-    """Temperature of Hedge; None: the one of the lowest NLL on pairs held out of the budget in turns."""
+    """Temperature of Hedge; None: Bayes' rule, or another that is clearly better on wordings held out of the budget."""
     reward_input: RewardInput | None = None
     """Behind which prompt the responses were embedded; None: as the run has it."""
     setting: RouteSetting = field(default_factory=RouteSetting)
@@ -146,12 +144,13 @@ def _fit(found: RouteData, size: int, options: RouteOptions) -> Fit:
     budget, setting = found.first(size), options.setting
     start = found.mixture.router if found.fitted.reading.contexts else None
     if start is None:
-        start = fresh_router(_mean_weights(budget), budget.router, HIDDEN, setting.seed)
+        start = fresh_router(budget, setting)
     if options.tau is not None:
         return Fit(size, options.tau, {}, refit_router(start, budget, setting, options.tau))
-    # A router that already reads contexts may be better left alone; one that read prompts cannot be.
+    # A router that already reads contexts is left alone unless that is clearly worse; one that read prompts cannot be.
     left_alone = () if _reads_prompts(found) else (math.inf,)
-    tau, scores = choose_tau(start, budget, setting, (*TAUS, *left_alone))
+    kept = math.inf if found.fitted.reading.contexts and found.mixture.router is not None else BAYES
+    tau, scores = choose_tau(start, budget, setting, (*TAUS, *left_alone), kept)
     return Fit(size, None if math.isinf(tau) else tau, scores, refit_router(start, budget, setting, tau))
 
 
@@ -159,16 +158,11 @@ def _reads_prompts(found: RouteData) -> bool:
     return found.mixture.router is not None and not found.fitted.reading.contexts
 
 
-def _mean_weights(budget: Budget) -> torch.Tensor:
-    """Return the log of a run's mean weights [K] over a budget."""
-    return torch.logsumexp(budget.stage1, 0) - math.log(len(budget))
-
-
 def routed_mixture(found: RouteData, fit: Fit) -> Mixture:
     """Return the frozen heads with a re-fitted router; pairs without a context have the run's weights for such."""
     own = found.mixture.no_context
     return Mixture(
-        found.mixture.heads, fit.router, no_context=_mean_weights(found.first(fit.size)) if own is None else own
+        found.mixture.heads, fit.router, no_context=found.first(fit.size).mean_weights() if own is None else own
     )
 
 

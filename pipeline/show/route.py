@@ -41,6 +41,6 @@ def show_routed(routed: Routed, store: Path | None = None) -> str:
         *few_clusters(routed.clusters),
     ]
     if last["tau"] is None:
-        lines.append("the router was left as it is: no temperature did better on pairs held out of the budget")
+        lines.append("the router was left as it is: no temperature did clearly better on what was held out")
     ending = next_evaluation(routed.run, [routed.split], store)
     return f"{paragraphs(lines)}\n{show_rows(rows)}\n{show_rows(by_attribute, keys=2)}\n{ending}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from micropref.cache.choices import TRAIN
@@ -97,7 +97,7 @@ def _of_row(row: Row, adapter: Adapter) -> Iterator[Row | Unreadable | LeftOut]:
         if isinstance(one, NoPreference):
             yield LeftOut(row.origin, str(one))
         else:
-            yield Row(dict(one), row.origin, row.textual, row.pool)
+            yield replace(row, values=dict(one))
 
 
 def _other_columns(row: Row, adapter: Adapter, missing: Sequence[str]) -> BadInput:

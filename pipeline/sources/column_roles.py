@@ -20,6 +20,7 @@ from micropref.pipeline.sources.columns import (
     SourceReading,
 )
 from micropref.pipeline.sources.known_names import MEDIA, RATINGS, is_named, no_rating, normal
+from micropref.pipeline.sources.text_forms import CONVERSATIONS, begins_with_prompt, conversation
 
 SMALL, LARGE = (-10, 10), (0, 100)
 """Scales of ratings: numbers of a column of an unknown name lie all in one of them."""
@@ -27,6 +28,7 @@ NAMES_SHOWN = 12
 """Columns that an error names at most."""
 CHOSEN = "as this command says"
 VECTOR_ENDING = "_vector"
+STRENGTH = "preference_strength"
 SAID_ROLES = (USER, ATTRIBUTE, "context", "prompt", "response", "chosen", "rejected", "margin")
 """Roles that the reason of an ignored column may name."""
 
@@ -37,6 +39,8 @@ def can_have(role: str, profile: ColumnProfile) -> bool:
     """Say whether most of what a column holds is what a role of another name takes: ids, labels, or texts."""
     if role == USER:
         return profile.holds_ids
+    if role == STRENGTH:
+        return profile.is_numeric
     kinds = ("text",) if role in (ATTRIBUTE, "context") else ("text", "list", "number as text")
     return 2 * sum(profile.types[kind] for kind in kinds) > profile.values
 
@@ -126,8 +130,18 @@ class Decision:
     def _take(self, role: str) -> None:
         free = {name: one for name, one in self.profiles.items() if name not in self.found}
         names = named_columns(role, free, self.choices)
-        if role == "prompt" and role not in (*self.choices.columns, *names) and self._has_prompt_inside():
-            return
+        if role not in self.choices.columns:
+            if role == "context":  # a conversation is no sentence about who judges
+                names = [name for name in names if conversation(self.profiles[name].first) is None]
+            if role == "prompt" and role not in names and self._has_prompt_inside():
+                return
+            talks = [name for name in CONVERSATIONS if role == "prompt" and name in free]
+            talks = [name for name in talks if conversation(self.profiles[name].first) is not None][:1]
+            if talks and names and 2 * free[names[0]].rows < free[talks[0]].rows:
+                names = []
+            if talks and not names:
+                self.found[talks[0]] = (role, "messages that no side begins with")
+                return
         name = only_one(self.path, role, names)
         if name is not None:
             known = f"a known name of the {role}" if normal(name) != role else OWN_NAME
@@ -136,8 +150,7 @@ class Decision:
     def _has_prompt_inside(self) -> bool:
         """Say whether the chosen side is a conversation that begins with its prompt."""
         chosen = [self.profiles[name].first for name, (role, _) in self.found.items() if role == "chosen"]
-        turns = chosen[0] if chosen and isinstance(chosen[0], list) else []
-        return bool(turns) and isinstance(turns[0], dict) and turns[0].get("role") in ("user", "system")
+        return bool(chosen) and begins_with_prompt(chosen[0])
 
     def _rate(self) -> None:
         unclear = []

@@ -92,7 +92,7 @@ class SourceReading:
         values |= {name: row.values[name] for name in self.attributes if name in row.values}
         if self.whole_users and USER in values:
             values[USER] = to_id(values[USER], whole=True) or values[USER]
-        return Row(values, row.origin, row.textual, row.pool)
+        return replace(row, values=values)
 
     def named(self, error: RowError) -> RowError:
         """Return an error that names the column in the place of its role."""

@@ -10,7 +10,13 @@ from micropref.cache.errors import Damaged
 from micropref.pipeline.sources.columns import ATTRIBUTE, ColumnReading, EarlierReading
 from micropref.pipeline.sources.formats import SHAPES
 from micropref.pipeline.sources.locations import Located
+from micropref.pipeline.sources.rows import READING
 
+FIRST_VERSION = (
+    "this data set was read by an earlier version, and these rows are read as it did: of messages role and text alone, "
+    "texts as they stand; `replace` reads all of them anew"
+)
+"""What is said of rows for such a data set."""
 COLUMNS = "columns"
 """Where a part's record keeps its reading."""
 
@@ -24,6 +30,11 @@ def reading_of_source(dataset: Dataset, source: Located) -> EarlierReading | Non
         return None
     digest = source.digest()
     return earlier_reading([part for part in dataset.parts if part.record["digest"] == digest])
+
+
+def kept_version(dataset: Dataset) -> int:
+    """Return the version of the reading of texts that a data set was made with."""
+    return min((part.record.get("reading", 1) for part in dataset.parts), default=READING)
 
 
 def earlier_reading(parts: Sequence[Commit]) -> EarlierReading | None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from micropref.pipeline.sources.pairs import Message, Text
+from micropref.pipeline.sources.messages import read_message
+from micropref.pipeline.sources.pairs import Message, Text, is_empty
 from micropref.pipeline.sources.rows import Row, RowError, describe, is_blank
 from micropref.pipeline.sources.scalars import is_absent, to_id, to_number
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 A_TEXT = "a non-empty text or a list of messages"
 A_RESPONSE = "a text, which may be empty, or a list of messages"
 A_NUMBER = "a finite number (null where there is none)"
 AN_ID = "a text, a whole number or null"
-A_MESSAGE_CONTENT = "a text or a list of text parts"
 
 
 def text(row: Row, field: str) -> Text:
@@ -23,7 +22,7 @@ def text(row: Row, field: str) -> Text:
     if isinstance(value, str) and not is_blank(value):
         return value
     if isinstance(value, list):
-        return _messages(value, field)
+        return _messages(row, value, field)
     raise RowError(field, _found(row, field), A_TEXT)
 
 
@@ -38,7 +37,7 @@ def response(row: Row, field: str) -> Text:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value:
-        return tuple(_message(item, f"{field}[{place}]") for place, item in enumerate(value))
+        return tuple(read_message(row, item, f"{field}[{place}]") for place, item in enumerate(value))
     raise RowError(field, "an empty list" if value == [] else _found(row, field), A_RESPONSE)
 
 
@@ -112,29 +111,8 @@ def _found(row: Row, field: str) -> str:
     return describe(row.values[field]) if field in row.values else "no such field"
 
 
-def _messages(items: list[Any], field: str) -> tuple[Message, ...]:
-    messages = tuple(_message(item, f"{field}[{place}]") for place, item in enumerate(items))
-    if all(is_blank(message.content) for message in messages):
+def _messages(row: Row, items: list[Any], field: str) -> tuple[Message, ...]:
+    messages = tuple(read_message(row, item, f"{field}[{place}]") for place, item in enumerate(items))
+    if is_empty(messages):
         raise RowError(field, "messages without text" if messages else "an empty list", A_TEXT)
     return messages
-
-
-def _message(item: Any, field: str) -> Message:
-    if not isinstance(item, dict):
-        raise RowError(field, describe(item), 'a message {"role": ..., "content": ...}')
-    role = item.get("role")
-    if role not in ROLES:
-        raise RowError(f"{field}.role", describe(role), "one of " + ", ".join(ROLES))
-    content = item.get("content")
-    if isinstance(content, list):
-        content = "".join(_text_part(part, f"{field}.content[{place}]") for place, part in enumerate(content))
-    if not isinstance(content, str):
-        raise RowError(f"{field}.content", describe(content), A_MESSAGE_CONTENT)
-    return Message(role, content)
-
-
-def _text_part(part: Any, field: str) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise RowError(field, describe(part), 'a text part {"type": "text", "text": ...}')
-    content: str = part["text"]
-    return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from micropref.cache.errors import BadInput
 from micropref.pipeline.sources.json_files import json_records
 from micropref.pipeline.sources.kinds import kind_of
 from micropref.pipeline.sources.pairs import Origin
-from micropref.pipeline.sources.rows import Record, Row, RowError, Unreadable
+from micropref.pipeline.sources.rows import READING, Record, Row, RowError, Unreadable
 from micropref.pipeline.sources.tabular import arrow_records, csv_records, parquet_records
 
 READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -28,12 +29,17 @@ POINTER = b"version https://git-lfs"
 
 
 def read_rows(
-    files: Sequence[Path], records: Callable[[Path], Iterator[Record]] | None = None
+    files: Sequence[Path],
+    records: Callable[[Path], Iterator[Record]] | None = None,
+    *,
+    version: int = READING,
+    noted: Counter[str] | None = None,
 ) -> Iterator[Row | Unreadable]:
     """Yield the rows of the files in order; equal texts of all of them will share one object.
 
-    `records` reads a file where that is not the reader of its kind.
+    `records` reads a file where that is not the reader of its kind; `noted` counts what is done to texts.
     """
+    noted = Counter() if noted is None else noted
     pool: dict[Any, Any] = {}
     for file in files:
         kind = kind_of(file)
@@ -46,7 +52,7 @@ def read_rows(
             if isinstance(values, RowError):
                 yield Unreadable(origin, values)
             else:
-                yield Row(values, origin, textual, pool)
+                yield Row(values, origin, textual, pool, version, noted)
 
 
 def _check_fetched(file: Path) -> None:

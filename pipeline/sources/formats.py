@@ -8,36 +8,53 @@ from typing import Protocol, TypeAlias
 from micropref.cache.errors import BadInput
 from micropref.pipeline.sources.column_roles import Profiles, is_rated, named_columns
 from micropref.pipeline.sources.columns import ColumnChoices, ShapeRoles, SourceReading
-from micropref.pipeline.sources.comparison_rows import hh, preference, ratings, reversals
+from micropref.pipeline.sources.comparison_rows import hh, preference, ratings, reversals, strength
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Text
 from micropref.pipeline.sources.prompt_split import TURN
 from micropref.pipeline.sources.rating_rows import RatingsReader
 from micropref.pipeline.sources.rows import NoPreference, Outcome, Row
+from micropref.pipeline.sources.text_forms import answers, known_form
 from micropref.pipeline.sources.vector_columns import VectorColumns
 
 RowReader: TypeAlias = Callable[[Row], list[PreferencePair]]
 
-COMPARISONS: dict[str, RowReader] = {"preference": preference, "hh": hh, "reversals": reversals}
+COMPARISONS: dict[str, RowReader] = {
+    "preference": preference,
+    "hh": hh,
+    "reversals": reversals,
+    "strength": strength,
+}
 """Shapes whose rows are read one by one → their reader."""
 COLUMNS = {
     "preference": "chosen, rejected, mostly prompt",
     "hh": "chosen, rejected with Human: and Assistant: turns",
     "reversals": "prompt, response_a, response_b, criteria_x, criteria_y, category_x, category_y",
     "ratings": "prompt, response and numeric attributes",
+    "strength": "prompt or context, response_1, response_2, preference_strength or overall_preference",
 }
 """Every shape → the columns it is known by."""
+SIDES: dict[RowReader, tuple[str, ...]] = {
+    preference: ("chosen", "rejected"),
+    reversals: ("response_a", "response_b"),
+    strength: ("response_1", "response_2"),
+}
+"""Readers whose rows have two responses → their columns."""
 SHAPES = {
     "reversals": ShapeRoles(
-        ("prompt", "response_a", "response_b", "criteria_x", "criteria_y", "category_x", "category_y"), ("user",)
+        ("prompt", "response_a", "response_b", "criteria_x", "criteria_y", "category_x", "category_y"),
+        ("user", "tools"),
     ),
     "preference": ShapeRoles(
         ("chosen", "rejected"),
-        ("prompt", "attribute", "context", "user", "margin", "chosen_ratings", "rejected_ratings"),
+        ("prompt", "attribute", "context", "user", "margin", "chosen_ratings", "rejected_ratings", "tools"),
     ),
     "hh": ShapeRoles(
         ("chosen", "rejected"), ("attribute", "context", "user", "margin", "chosen_ratings", "rejected_ratings")
     ),
-    "ratings": ShapeRoles(("prompt", "response"), ("user",), rated=True),
+    "strength": ShapeRoles(
+        ("response_1", "response_2", "preference_strength"), ("prompt", "attribute", "context", "user", "tools")
+    ),
+    "ratings": ShapeRoles(("prompt", "response"), ("user", "tools"), rated=True),
 }
 """Every shape → the roles of its columns, in the order in which shapes are recognised."""
 ONE_PAIR_A_ROW = ("preference", "hh")
@@ -70,16 +87,22 @@ class ComparisonReader:
 
     def add(self, row: Row) -> None:
         """Take one row. Raises RowError for a malformed one."""
-        try:
-            pairs = self._read(row)
-        except NoPreference as reason:
-            self._outcome.drop(row.origin, str(reason))
-            return
-        rated = ratings(row, pairs[0])
-        if self._vectors is not None:
-            self._vectors.check(row, pairs[0])
-        self._outcome.pairs.extend(pairs)
-        self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
+        sides = SIDES.get(self._read)
+        rows = [row] if sides is None else list(answers(known_form(row, sides), sides))
+        read, same = [], []  # nothing of a malformed row is kept
+        for one in rows:
+            try:
+                read.append((one, self._read(one)))
+            except NoPreference as reason:
+                same.append(str(reason))
+        for reason_ in same:
+            self._outcome.drop(row.origin, reason_)
+        for one, pairs in read:
+            rated = ratings(one, pairs[0])
+            if self._vectors is not None:
+                self._vectors.check(one, pairs[0])
+            self._outcome.pairs.extend(pairs)
+            self._outcome.ratings.extend(rating for rating in rated if self._is_new(rating))
 
     def finish(self) -> None:
         """Do nothing: every row stood alone."""

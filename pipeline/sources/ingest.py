@@ -28,6 +28,7 @@ from micropref.pipeline.sources.pairs import (
 )
 from micropref.pipeline.sources.parts import Incoming, extends
 from micropref.pipeline.sources.reader import Source, read_source
+from micropref.pipeline.sources.rows import READING
 from micropref.pipeline.sources.splits import check_test_share, split_of
 from micropref.pipeline.sources.vector_columns import VectorColumns
 
@@ -59,6 +60,8 @@ class SourceOptions:
     """How a source was read when it became part of the data set, which is how it is read again."""
     read_split: str | None = None
     """Which split of a source is read; None: train and test."""
+    version: int = READING
+    """Version of the reading of texts; that of the data set where rows are added to one."""
 
     def __post_init__(self) -> None:
         if self.split is not None and self.split_by_prompt is not None:
@@ -103,6 +106,7 @@ def read_sources(
             limit=options.limit,
             on_bad=options.on_bad,
             vectors=vectors,
+            version=options.version,
             choices=options.choices,
             earlier=options.earlier,
             marks=marks,
@@ -212,6 +216,7 @@ def _suffices(part: Commit, source: Located, options: SourceOptions) -> bool:
     reaches = before is None or (options.limit is not None and options.limit <= before)
     if options.replace:
         same_reading = COLUMNS in part.record and part.record["choices"] == options.choices.record()
+        same_reading = same_reading and part.record.get("reading", 1) == options.version
         reaches = before == options.limit and same_reading
     passed_over = options.on_bad == "stop" and part.record["dropped"].get("malformed", 0) > 0
     return (
@@ -254,6 +259,7 @@ def _by_split(
         # What was left out belongs to the source, not to a split: it is recorded once, with the first.
         here = left_out if split == filled[0] else ([], {})
         record = _record(located, source, split, by_split[split], *here, options)
+        record["noted"] = source.noted if split == filled[0] else {}
         found.append(Incoming(located, split, by_split[split], ratings[split], *here, record, source.prefixes))
     return found
 
@@ -279,6 +285,7 @@ def _record(
         "rows_digest": source.rows_digest,
         "limit": options.limit if options.limit is not None and source.rows >= options.limit else None,
         "identity": options.identity(located),
+        "reading": options.version,
         COLUMNS: source.reading.record(),
         "choices": options.choices.record(),
         "dropped": dropped,

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -26,6 +26,8 @@ LONGEST_VALUE = 1 << 31
 """Bytes of a file of one JSON value at most: it is parsed as a whole."""
 PACKING_NAMES = {".gz": "gzip", ".zst": "zstd"}
 UTF8_BOM = b"\xef\xbb\xbf"
+LONGEST_LINE = 1 << 27
+"""Bytes of a line at most; memory for a row is several times that."""
 FOREIGN_STARTS = {
     b"\x1f\x8b": "gzip data in a file not named .gz; rename it",
     b"\x28\xb5\x2f\xfd": "zstd data in a file not named .zst; rename it",
@@ -37,6 +39,10 @@ FOREIGN_STARTS = {
 """First bytes of files that are no UTF-8 text → what they are and what to do."""
 
 
+class _Lines(Protocol):
+    def readline(self, size: int = -1, /) -> bytes: ...
+
+
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield (1-based number, bytes with the line's end) of a text file, unpacked by its name, without a BOM.
 
@@ -45,7 +51,7 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with _opened(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_bounded(path, file), 1):
                 yield number, _without_bom(path, line) if number == 1 else line
     except (EOFError, zlib.error, OSError) as error:
         raise _unreadable(path, error, number) from None
@@ -125,6 +131,28 @@ def strict_json(text: str) -> Any:
     except ValueError:
         raise RowError(None, "a whole number of thousands of digits", "numbers of a sane size") from None
     return value
+
+
+def _bounded(path: Path, file: _Lines) -> Iterator[bytes]:
+    """Yield the lines of a file, of white space beyond the limit a part. Raises BadInput for a longer line of text.
+
+    Few compressed bytes can stand for a line that no memory holds.
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        blank = line.isspace()
+        more, full = line, LONGEST_LINE
+        while len(more) == full and not more.endswith(b"\n"):
+            full = min(1 << 20, LONGEST_LINE)
+            more = file.readline(full)
+            blank = blank and (not more or more.isspace())
+            if not blank and more:
+                raise BadInput(
+                    f"{path}:{number}: found a line of more than {LONGEST_LINE / 1e6:,.0f} MB; expected a row a line, "
+                    "and texts that a backbone can read: cut or leave out what is longer"
+                )
+        yield line
 
 
 def value_end(text: str, start: int) -> int:

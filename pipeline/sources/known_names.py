@@ -12,6 +12,9 @@ ROLE_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": ("instruction", "question", "query", "input"),
     "chosen": ("chosen_response", "response_chosen", "preferred", "preferred_response", "better_response"),
     "rejected": ("rejected_response", "response_rejected", "dispreferred", "dispreferred_response", "worse_response"),
+    "response_1": ("response1",),
+    "response_2": ("response2",),
+    "preference_strength": ("overall_preference",),
     "response": ("completion", "answer", "output", "generation", "response_text", "model_response"),
     "user": (
         *("user_id", "userid", "user_name", "username", "person", "person_id", "participant", "participant_id"),

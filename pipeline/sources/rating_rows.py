@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 
+from micropref.cache.errors import BadInput
 from micropref.pipeline.sources import field_parsing as fields
 from micropref.pipeline.sources.columns import SourceReading
 from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Text, is_empty
-from micropref.pipeline.sources.prompt_split import behind_prompt
+from micropref.pipeline.sources.prompt_split import behind_prompt, with_tools
 from micropref.pipeline.sources.rows import Outcome, Row, RowError
 from micropref.pipeline.sources.scalars import is_absent
+from micropref.pipeline.sources.text_forms import known_form, tools
+
+MANY_COMPARISONS = 10_000
+"""Comparisons of one prompt that are worth a word."""
+MOST_COMPARISONS = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class RatingsReader:
 
     def __init__(self, outcome: Outcome, reading: SourceReading) -> None:
         self._outcome = outcome
+        self._noted = Counter[str]()
         self._attributes = reading.attributes
         self.across_users = False
         """Whether responses of different users were compared."""
@@ -41,8 +49,11 @@ class RatingsReader:
 
     def add(self, row: Row) -> None:
         """Take one rated response. Raises RowError for a malformed row."""
+        self._noted = row.noted
+        row = known_form(row, ("response",))
         asked = fields.text(row, "prompt")
-        prompt, (response,) = behind_prompt(asked, {"response": fields.response(row, "response")})
+        prompt, responses = behind_prompt(asked, {"response": fields.response(row, "response")}, row)
+        prompt, (response,) = with_tools(prompt, responses, tools(row))
         user = row.shared(fields.user(row))
         ratings = self._ratings(row)
         prompt, response = row.shared(prompt), row.shared(response)
@@ -55,13 +66,17 @@ class RatingsReader:
         )
 
     def finish(self) -> None:
-        """Compare the responses of every prompt, prompts in order of first appearance."""
+        """Compare the responses of every prompt, prompts in order of first appearance.
+
+        Raises BadInput where that makes more pairs than anyone wants.
+        """
         self.across_users = self._needs_all_users()
         if self.across_users:
             groups = self._groups
             self._groups = {(prompt, None): [] for prompt, _ in groups}
             for (prompt, _), group in groups.items():
                 self._groups[prompt, None] += group
+        self._count()
         for (prompt, user), group in self._groups.items():
             if len(group) == 1:
                 self._outcome.drop(group[0].origin, "only response of its prompt")
@@ -72,6 +87,19 @@ class RatingsReader:
                     self._outcome.drop(first.origin, "both responses empty", f"as at {second.origin}")
                 else:
                     self._compare(prompt, user, first, second)
+
+    def _count(self) -> None:
+        """Note where many responses to one prompt make many comparisons, and refuse far too many."""
+        counts = {group[0].origin: len(group) * (len(group) - 1) // 2 for group in self._groups.values()}
+        total, most = sum(counts.values()), max(counts.values(), default=0)
+        if total > MOST_COMPARISONS:
+            worst = max(counts, key=counts.__getitem__)
+            raise BadInput(
+                f"{worst}: rated responses make {total:,} comparisons of two, {most:,} of this prompt; expected at "
+                f"most {MOST_COMPARISONS:,}: give fewer responses to a prompt, or a `limit`"
+            )
+        if most >= MANY_COMPARISONS:
+            self._noted[f"comparisons of two responses, for every attribute, {most:,} of one prompt"] += total
 
     def _needs_all_users(self) -> bool:
         """Say whether a prompt has several responses, but none has several of one user."""

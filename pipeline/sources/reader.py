@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -27,10 +28,12 @@ from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, SHAPES, 
 from micropref.pipeline.sources.growth import RowsRead
 from micropref.pipeline.sources.locations import Located, only_split
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Reject
-from micropref.pipeline.sources.rows import LeftOut, Outcome, Record, Row, RowError, Unreadable
+from micropref.pipeline.sources.rows import READING, LeftOut, Outcome, Record, Row, RowError, Unreadable
+from micropref.pipeline.sources.text_forms import refuse_images
 from micropref.pipeline.sources.vector_columns import VectorColumns
 
 _NO_CHOICES = ColumnChoices()
+NESTED = RowError(None, "values nested too deeply", "fields of texts, numbers and messages")
 ROWS_TO_RECOGNISE = 20
 """How many rows are looked at for one that shows the source's shape."""
 
@@ -55,6 +58,8 @@ class Source:
     """What became no pair: no preference, or malformed."""
     dropped: dict[str, int]
     """Reason class → how many rejects have it, such as {"tie": 10}."""
+    noted: dict[str, int]
+    """What was done to texts, or not read of them → how often."""
     rows_digest: str | None = None
     """Digest of the rows; None where they hold vectors."""
     prefixes: dict[int, str] = field(default_factory=dict)
@@ -62,7 +67,7 @@ class Source:
 
     @property
     def shape(self) -> str:
-        """Return how the rows were read: preference, hh, reversals or ratings."""
+        """Return how the rows were read: preference, hh, reversals, strength or ratings."""
         return self.reading.shape
 
 
@@ -73,6 +78,7 @@ def read_source(
     limit: int | None = None,
     on_bad: OnBad = "stop",
     vectors: VectorColumns | None = None,
+    version: int = READING,
     choices: ColumnChoices = _NO_CHOICES,
     earlier: EarlierReading | None = None,
     marks: Collection[int] = (),
@@ -83,9 +89,10 @@ def read_source(
 
     `shape` "auto" recognises how the rows are to be read, `limit` takes the first rows only, `on_bad` says
     whether a malformed row stops the reading or becomes a reject. `vectors` reads Parquet rows that hold the vectors
-    of their texts, one pair a row, and checks them. `choices` are what the user says of columns, `earlier` is how the
-    source was read before, `marks` are the N whose first N rows' digest is wanted. Raises BadInput, naming file, line
-    and field where there are such, for what cannot be read and for a source without one usable pair.
+    of their texts, one pair a row, and checks them. `version` is that of the reading of texts. `choices` are what the
+    user says of columns, `earlier` is how the source was read before, `marks` are the N whose first N rows' digest is
+    wanted. Raises BadInput, naming file, line and field where there are such, for what cannot be read and for a source
+    without one usable pair.
     """
     if shape != "auto" and shape not in COLUMNS:
         raise BadInput(f"unknown shape {shape!r}; expected auto or one of {', '.join(COLUMNS)}")
@@ -109,7 +116,8 @@ def read_source(
         reading = vectors.added_to(reading)
     outcome = Outcome()
     records = None if vectors is None else vectors.records
-    passed = RowsRead(islice(_rows(located, records), limit), marks, hashed=vectors is None)
+    noted = Counter[str]()
+    passed = RowsRead(islice(_rows(located, records, version, noted), limit), marks, hashed=vectors is None)
     reader = shape_reader(reading, outcome, vectors)
     _read_all(ordinary(passed, adapter), reading, reader, outcome, on_bad)
     if reader.across_users:
@@ -131,13 +139,21 @@ def read_source(
         ratings=outcome.ratings,
         rejects=outcome.rejects,
         dropped=dict(outcome.dropped),
+        noted=dict(sorted(noted.items())),
         rows_digest=passed.digest,
         prefixes=passed.prefixes,
     )
 
 
-def _rows(located: Located, records: Callable[[Path], Iterator[Record]] | None) -> Iterator[Row | Unreadable]:
-    return of_split(read_rows(located.files, records), located.adapter, located.read_split)
+def _rows(
+    located: Located,
+    records: Callable[[Path], Iterator[Record]] | None,
+    version: int = READING,
+    noted: Counter[str] | None = None,
+) -> Iterator[Row | Unreadable]:
+    return of_split(
+        read_rows(located.files, records, version=version, noted=noted), located.adapter, located.read_split
+    )
 
 
 def read_columns(
@@ -203,8 +219,10 @@ def _read_all(
                 continue
             if isinstance(row, Unreadable):
                 raise row.error
+            refuse_images(row, reading.roles.values())
             reader.add(reading.of(row))
-        except RowError as error:
+        except (RowError, RecursionError) as found:
+            error = found if isinstance(found, RowError) else NESTED
             named = reading.named(error)
             if on_bad == "stop":
                 raise _stop(row.origin, named) from None

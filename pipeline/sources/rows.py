@@ -10,6 +10,9 @@ from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Rej
 
 Shared = TypeVar("Shared")
 
+READING = 2
+"""How this version reads rows. The first release's reading, 1, took of a message its role and text alone, and a string
+as it stands: a data set that it read keeps it."""
 SHOWN_CHARACTERS = 40
 """How much of a found text an error quotes."""
 
@@ -45,6 +48,10 @@ class Row:
     """The file knows text only (CSV), so a number arrives as its digits."""
     pool: dict[Any, Any]
     """The texts met so far in the source, shared by all its rows."""
+    version: int = READING
+    """Version of the reading of its texts."""
+    noted: Counter[str] = field(default_factory=Counter)
+    """What was done to texts of the source so far → how often, shared by all its rows."""
 
     def shared(self, value: Shared) -> Shared:
         """Return the first equal value met in the source, so that repeated texts are held once."""

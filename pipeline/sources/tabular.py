@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micropref.cache.errors import BadInput
-from micropref.pipeline.sources.jsonl import lines
+from micropref.pipeline.sources.jsonl import LONGEST_LINE, lines
 from micropref.pipeline.sources.rows import Record, RowError
 
-LARGEST_CELL = 2**31 - 1
+LARGEST_CELL = LONGEST_LINE
 """Characters of a CSV cell; the csv module's own limit is 128 Ki, less than a long article."""
 ROWS_PER_BATCH = 256
 """Parquet rows decoded at a time: few enough that very long texts stay affordable."""

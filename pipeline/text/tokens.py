@@ -46,6 +46,10 @@ class TokenizedPairs:
     """[N] context, prompt and rejected response."""
     trimmed: npt.NDArray[np.bool_]
     """[N] the prompt of at least one of the pair's texts was cut."""
+    special: npt.NDArray[np.bool_]
+    """[N] a text of the pair holds the string of a control token, which is read as text."""
+    lost: dict[str, npt.NDArray[np.bool_]]
+    """What the chat template does not write of some pairs' messages → [N] of which."""
     overlong: npt.NDArray[np.bool_]
     """[N] the pair does not fit: every index above is -1."""
     refused: dict[int, str] = field(default_factory=dict)

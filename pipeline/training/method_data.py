@@ -169,5 +169,12 @@ def _rated(source: LoadedFitData) -> RatedResponses:
 
 
 def _reward_head(features: Features) -> torch.Tensor | None:
+    """Return the backbone's own head; None where it has none. Raises BadInput where it has one that is not read."""
     head = features.reward_head()
+    unread = features.about().get("unread_head")
+    if head is None and unread is not None:
+        raise BadInput(
+            f"own-head: the backbone of features {features.id} has a head of a form that is not read ({unread}): "
+            "expected score.weight with one row, on the text's own vector"
+        )
     return None if head is None else torch.from_numpy(head)

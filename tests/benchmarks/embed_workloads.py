@@ -14,6 +14,8 @@ from micropref.pipeline.backbone.architecture import is_causal
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.checkpoint import Checkpoint, find_checkpoint
 from micropref.pipeline.backbone.pooling import Pooling
+from micropref.pipeline.backbone.recipe import Recipe
+from micropref.pipeline.backbone.weight_files import RewardHead
 from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer, Tokenizing
 from micropref.pipeline.text.tokens import Tokens
 
@@ -119,12 +121,12 @@ def causal_backbone(family: str, dtype: torch.dtype, device: torch.device, layer
         trunk=trunk,
         tokenizer=None,  # type: ignore[arg-type] - the texts are tokens already
         causal=is_causal(config),
-        pooling=Pooling("last"),
+        recipe=Recipe(Pooling("last")),
         device=device,
         dtype=dtype,
         width=config.hidden_size,
         max_length=LONGEST,
         first_position=0,
-        reward_head=None,
+        head=RewardHead(),
         trust_remote_code=False,
     )

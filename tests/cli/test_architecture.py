@@ -217,12 +217,12 @@ def test_the_defaults_of_train_are_those_of_the_stage() -> None:
 
 
 def test_the_defaults_of_route_are_those_of_the_stage() -> None:
-    from micropref.heads.adaptation.router_refit import RouteSetting
+    from micropref.heads.adaptation.routing_budget import RouteSetting
     from micropref.pipeline.routing.route import RouteOptions
 
     told = defaults("route")
     setting, options = RouteSetting(), RouteOptions()
-    for name in ("target", "anchor", "epochs", "batch", "lr", "seed"):
+    for name in ("target", "anchor", "epochs", "solver", "batch", "lr", "seed"):
         assert told[name] == getattr(setting, name), name
     assert (told["budget"],) == options.budgets
     assert told["tau"] is options.tau

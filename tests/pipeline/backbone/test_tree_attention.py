@@ -35,6 +35,8 @@ from micropref.pipeline.backbone.architecture import is_causal, position_offset
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.checkpoint import Checkpoint
 from micropref.pipeline.backbone.pooling import Pooling
+from micropref.pipeline.backbone.recipe import Recipe
+from micropref.pipeline.backbone.weight_files import RewardHead
 from micropref.pipeline.forwarding.choose_pass import choose_pass, objection
 from micropref.pipeline.forwarding.passes import PackedPass
 from micropref.pipeline.text.tokens import Tokens
@@ -99,8 +101,9 @@ def backbone_of(
     where = torch.device(device)
     return Backbone(
         Checkpoint("tiny", None, None),  # type: ignore[arg-type]
-        nn.Module.to(trunk, where, dtype), None, causal, Pooling(mode or ("last" if causal else "mean")), where, dtype,  # type: ignore[arg-type]
-        config.hidden_size, 120, position_offset(trunk), None, False,
+        nn.Module.to(trunk, where, dtype), None, causal,  # type: ignore[arg-type]
+        Recipe(Pooling(mode or ("last" if causal else "mean"))), where, dtype,
+        config.hidden_size, 120, position_offset(trunk), RewardHead(), False,
     )  # fmt: skip
 
 
@@ -213,7 +216,12 @@ def test_a_forgotten_soft_cap_is_seen_by_the_check(monkeypatch: pytest.MonkeyPat
     ("config", "reason"),
     [
         (BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=VOCABULARY), "has attention of its own"),
-        (GptOssConfig(**GROUPED, head_dim=8, num_local_experts=2, rope_parameters=None), "asks for s_aux"),
+        (
+            GptOssConfig(
+                **GROUPED, head_dim=8, num_local_experts=2, num_experts_per_tok=1, rope_parameters=None
+            ),
+            "asks for s_aux",
+        ),
         (
             Phi3Config(
                 **{**GROUPED, "max_position_embeddings": 128},

@@ -141,10 +141,10 @@ def test_a_plan_needs_no_weights(
     folder = make_backbone("llama")
     options = EmbedOptions(backbone=str(folder), dtype="float32")
     arguments: Any = (store, [write_rows(PAIRS)], "mine", SourceOptions(), options)
-    monkeypatch.setattr(
-        "micropref.pipeline.backbone.backbone.AutoModel.from_pretrained", None
-    )  # nothing reads a weight
     whole = embed(*arguments, plan_only=True)
+    monkeypatch.setattr("micropref.pipeline.backbone.load_trunk.AutoModel.from_pretrained", None)
+    monkeypatch.setattr("micropref.pipeline.backbone.weight_files._SMALL", 0)
+    assert embed(*arguments, plan_only=True).features == whole.features  # nothing loads weights that are not small
     for path in folder.glob("*.safetensors"):
         path.unlink()
     outline = embed(*arguments, plan_only=True)

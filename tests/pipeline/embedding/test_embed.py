@@ -405,13 +405,13 @@ def test_an_interrupt_keeps_whole_shards_and_goes_on(
 ) -> None:
     monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", 2000)
     path = write_rows(rows)
-    calls = 0
+    calls, checks = 0, 4  # three texts of several lengths together, and each alone
     real = Backbone.embed
 
     def interrupted(self: Backbone, batch: Any, **kwargs: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls == 4:
+        if calls == checks + 4:
             raise KeyboardInterrupt
         return real(self, batch, **kwargs)
 

@@ -26,7 +26,7 @@ from micropref.cache.sql.query import run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.pair_features import load_pairs
-from micropref.heads.adaptation.router_refit import RouteSetting
+from micropref.heads.adaptation.routing_budget import RouteSetting
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.demo.demo import run_demo
@@ -193,7 +193,7 @@ def test_a_router_that_reads_contexts_well_is_left_alone(store: StoreFolder, syn
     parent = planted(store, synthetic(store))
     learned = route(store, parent, None, RouteOptions((60,))).run
     # Each of the two pairs is held out in turn: what the other group's pair teaches is wrong for it.
-    again = route(store, learned, None, RouteOptions((1,), setting=RouteSetting(lr=0.3)))
+    again = route(store, learned, None, RouteOptions((1,), setting=RouteSetting(solver="adam", lr=0.3)))
     assert again.totals["tau"].to_list() == [None, None]
     assert again.totals["gain"].to_list() == [0, 0]
     first, second = (open_run(store, run).tensors() for run in (learned, again.run))

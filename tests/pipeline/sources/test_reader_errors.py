@@ -346,7 +346,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_bytes(GOOD_LINE)
     assert refused(file, shape="trl") == (
-        "unknown shape 'trl'; expected auto or one of preference, hh, reversals, ratings"
+        "unknown shape 'trl'; expected auto or one of preference, hh, reversals, ratings, strength"
     )
     assert refused(file, limit=0) == "limit: found 0; expected at least 1"
     assert "no such file or folder" in refused(tmp_path / "nowhere.jsonl")

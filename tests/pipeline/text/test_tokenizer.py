@@ -207,7 +207,7 @@ def test_settings_name_everything_that_changes_token_ids() -> None:
     dated = CHAT_TEMPLATE + "{{ strftime_now('%Y') }}"
     changes: dict[str, Any] = {
         "max_length": 33, "template": "plain", "overlong": "drop", "context_template": "{context} {prompt}",
-        "date": "2025-01-01",
+        "date": "2025-01-01", "special_tokens": "keep",
     }  # fmt: skip
     assert set(changes) == {field.name for field in dataclasses.fields(Tokenizing)}
     inner = byte_tokenizer("llama", dated)
@@ -242,7 +242,8 @@ def test_a_text_without_a_token_refuses_its_pair_alone() -> None:
 
 
 def test_a_refused_conversation_refuses_its_pair_alone() -> None:
-    refuses = "{% if messages | length > 2 %}{{ raise_exception('too long a talk') }}{% endif %}{{ bos_token }}"
+    refuses = "{% if messages | length > 2 %}{{ raise_exception('too long a talk') }}{% endif %}"
+    refuses += "{{ bos_token }}{% for one in messages %}{{ one.content }}{% endfor %}"
     talk = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
     answers = (Message("assistant", "d"),), (Message("assistant", "e"),)
     found = tokenizer(chat=refuses).encode([pair(talk[:1], *answers), pair(talk, *answers)])

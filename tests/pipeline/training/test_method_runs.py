@@ -50,6 +50,26 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "RECIPE", replace(module.RECIPE, steps=12))
 
 
+@pytest.mark.parametrize(
+    ("unread", "said"),
+    [
+        (None, "own-head: the backbone of these features has no reward head; embed with one that has"),
+        (
+            "DebertaV2ForSequenceClassification with classifier.bias [1], classifier.weight [1, 16]",
+            "has a head of a form that is not read (DebertaV2ForSequenceClassification with classifier.bias [1],",
+        ),
+    ],
+)
+def test_own_head_says_whether_there_is_a_head_of_another_form(
+    store: StoreFolder, synthetic: Synthetic, unread: str | None, said: str
+) -> None:
+    features = synthetic(store, prompts=20)
+    (store.features(features) / "about.json").write_text(json.dumps({"name": "synthetic", "unread_head": unread}))
+    trained = invoke(store, "train", "toy", "--method", "own-head")
+    assert trained.exit_code == 2
+    assert said in " ".join(trained.stderr.split())
+
+
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", methods())
 def test_every_method_is_trained_and_evaluated(store: StoreFolder, synthetic: Synthetic, name: str) -> None:

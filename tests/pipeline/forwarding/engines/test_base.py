@@ -197,6 +197,26 @@ def test_the_pass_is_checked_again_when_texts_outgrow_a_window_or_fixed_position
         assert [bool(stored.notes) for stored in found] == [False] * 4 + ["padded" in passes, False]
 
 
+def test_padding_is_checked_once_lengths_differ_and_again_when_texts_are_twice_as_long(
+    job: Job, make_backbone: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[int] = []
+    real = forward.choose_mates
+
+    def watched(chosen: Any, texts: Any, announce: Any) -> Any:
+        checked.append(max(map(len, texts)))
+        return real(chosen, texts, announce)
+
+    monkeypatch.setattr(forward, "choose_mates", watched)
+    worker = worker_of(replace(job, options=replace(job.options, packing="padded")), make_backbone("llama"))
+    try:
+        for number, lengths in enumerate([(5, 5), (4, 7), (3, 13), (3, 14), (2, 20)]):
+            assert worker.run(shard(number, *lengths), no_progress).pass_name == "padded"
+    finally:
+        worker.close()
+    assert checked == [7, 14]  # the first shard has one length, which says nothing of padding
+
+
 def test_a_budget_that_was_halved_stays_halved_when_the_pass_is_checked_again(
     job: Job, make_backbone: Callable[..., Path]
 ) -> None:
