@@ -156,24 +156,30 @@ class ColumnChoices:
 def in_words(columns: Sequence[Mapping[str, Any]]) -> str:
     """Return what columns, as JSON, were read as and which were not, and why.
 
-    >>> about = {"type": "text", "rows": 2}
+    >>> about = {"type": "integer", "rows": 2}
     >>> in_words([about | {"column": "prompt", "role": "prompt", "reason": "its name"},
     ...           about | {"column": "judge", "role": "user", "reason": "a known name of the user"},
-    ...           about | {"column": "n_tokens", "role": "ignored", "reason": "a count"}])
-    "prompt, user from 'judge' (a known name of the user); not read: 'n_tokens' (a count)"
+    ...           about | {"column": "depth", "role": "attribute", "reason": "1 to 5"},
+    ...           about | {"column": "tone", "role": "attribute", "reason": "1 to 5"},
+    ...           about | {"column": "words", "role": "ignored", "reason": "a count"}])
+    "prompt, user 'judge' (a known name of the user), attribute 'depth', 'tone' (1 to 5); not read: 'words' (a count)"
     """
-    told = {read: [one for one in columns if (one["role"] != IGNORED) == read] for read in (True, False)}
-    words = {read: [_in_words(one) for one in some[:COLUMNS_SHOWN]] for read, some in told.items()}
-    for read, some in told.items():
-        if len(some) > COLUMNS_SHOWN:
-            words[read].append(f"and {len(some) - COLUMNS_SHOWN} more (see the view columns)")
-    return ", ".join(words[True]) + ("; not read: " + ", ".join(words[False]) if words[False] else "")
+    read = _groups([one for one in columns if one["role"] != IGNORED])
+    ignored = _groups([one for one in columns if one["role"] == IGNORED])
+    return read + ("; not read: " + ignored if ignored else "")
 
 
-def _in_words(one: Mapping[str, Any]) -> str:
-    name, role = repr(one["column"]), str(one["role"])
-    if role == one["column"]:
-        name = role
-    elif role != IGNORED:
-        name = f"{role} {name}" if role == ATTRIBUTE else f"{role} from {name}"
-    return name if one["reason"] == OWN_NAME else f"{name} ({one['reason']})"
+def _groups(columns: Sequence[Mapping[str, Any]]) -> str:
+    """Return columns in words, those of one role and reason together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in columns[:COLUMNS_SHOWN]:
+        role = str(one["role"])
+        name = role if role == one["column"] else repr(one["column"])
+        key = ("" if name == role or role == IGNORED else f"{role} ", one["reason"])
+        groups.setdefault(key, []).append(name)
+    said = [
+        role + ", ".join(names) + ("" if reason == OWN_NAME else f" ({reason})")
+        for (role, reason), names in groups.items()
+    ]
+    more = len(columns) - COLUMNS_SHOWN
+    return ", ".join(said + ([f"and {more} more (see the view columns)"] if more > 0 else []))

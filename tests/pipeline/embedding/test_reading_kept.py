@@ -60,7 +60,7 @@ def test_the_report_and_the_view_name_every_column(store: StoreFolder, run: Run,
     }  # fmt: skip
     shown = " ".join(show_embedding(report, planned=False).split())
     assert (
-        "columns of rows.jsonl: prompt, response, attribute 'help' (as this command says: 1 to 2), user from 'judge' "
+        "columns of rows.jsonl: prompt, response, attribute 'help' (as this command says: 1 to 2), user 'judge' "
         "(a known name of the user); not read: 'price' (not among the chosen attributes)"
     ) in shown
     query = 'SELECT data, split, source, "column", role, type, rows FROM columns WHERE role = $$user$$'

@@ -249,4 +249,4 @@ def test_a_refused_conversation_refuses_its_pair_alone() -> None:
     found = tokenizer(chat=refuses).encode([pair(talk[:1], *answers), pair(talk, *answers)])
     assert list(found.refused) == [1]
     assert re.match("the backbone's chat template .*too long a talk", found.refused[1])
-    assert (found.chosen.tolist(), found.overlong.tolist()) == ([0, -1], [False, False])
+    assert (found.chosen.tolist(), found.overlong.tolist()) == ([1, -1], [False, False])
