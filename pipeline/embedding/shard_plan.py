@@ -21,7 +21,8 @@ from micropref.cache.schemas import KEY_BYTES
 from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.options import OnBad, Responses
 from micropref.pipeline.sources.pairs import PreferencePair, prompt_id
-from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer
+from micropref.pipeline.text.pieces import ROLES
+from micropref.pipeline.text.tokenizer import PairTokenizer
 from micropref.pipeline.text.tokens import Tokens
 
 CHUNK_PAIRS = 256

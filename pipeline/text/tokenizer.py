@@ -27,6 +27,7 @@ from micropref.pipeline.options import (
 )
 from micropref.pipeline.sources.pairs import PreferencePair, Text
 from micropref.pipeline.text.control_tokens import ControlTokens
+from micropref.pipeline.text.pieces import ROLES, SIDES, Piece, pieces_of
 from micropref.pipeline.text.template_check import tried
 from micropref.pipeline.text.templates import ChatTemplate, Rendered, check_context_template, with_context
 from micropref.pipeline.text.text_recipe import PLAIN_TEXT, TextRecipe, choose_reading
@@ -36,11 +37,6 @@ from micropref.pipeline.text.truncation import last_characters, size, truncate_p
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ROLES = ("prompt", "context", "chosen", "rejected", "chosen_context", "rejected_context")
-"""The texts of a pair, in the order in which they are numbered."""
-_SIDES = (("prompt",), ("context",), ("chosen", "rejected"), ("chosen_context", "rejected_context"))
-"""Texts of a pair that have to begin with one and the same prompt."""
 
 SURELY_TOO_LONG = 1 << 18
 """Characters that a text may always have before it counts as too long without being tokenized."""
@@ -71,15 +67,6 @@ class Tokenizing:
             datetime.date.fromisoformat(self.date)
         except ValueError:
             raise BadInput(f"date {self.date!r}: expected YYYY-MM-DD") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """One text of a pair, before any template."""
-
-    prompt: Text
-    context: str | None = None
-    response: Text | None = None
 
 
 class PairTokenizer:
@@ -147,8 +134,8 @@ class PairTokenizer:
         A pair whose conversation the template refuses, or of which a text has no token at all, is among the refused.
         """
         bounded = [self._bounded(pair) for pair in pairs]
-        wanted = [{} if pair is None else _pieces(pair, responses) for pair in bounded]
-        rendered: dict[_Piece, Rendered] = {}
+        wanted = [{} if pair is None else pieces_of(pair, responses) for pair in bounded]
+        rendered: dict[Piece, Rendered] = {}
         refused: dict[int, str] = {}
         for row, pieces in enumerate(wanted):
             try:
@@ -202,7 +189,7 @@ class PairTokenizer:
         fits = (len(tokens) <= limit and context in known for context, tokens in zip(contexts, found, strict=True))
         return [tokens if fit else None for tokens, fit in zip(found, fits, strict=True)]
 
-    def _fit(self, pieces: dict[str, _Piece], known: dict[_Piece, Tokens]) -> dict[str, Tokens] | None:
+    def _fit(self, pieces: dict[str, Piece], known: dict[Piece, Tokens]) -> dict[str, Tokens] | None:
         """Return the tokens of each of a pair's texts, cut where they have to be; None: the pair does not fit.
 
         Raises BadInput where one has no token, or the template refuses it once it is cut.
@@ -213,7 +200,7 @@ class PairTokenizer:
         for role, tokens in fitted.items():
             self._check_known(tokens, f"{role}: ")
         limit = self.options.max_length
-        for side in _SIDES:
+        for side in SIDES:
             roles = [role for role in side if role in pieces]
             if all(len(fitted[role]) <= limit for role in roles):
                 continue
@@ -225,21 +212,21 @@ class PairTokenizer:
             fitted.update(zip(roles, cut, strict=True))
         return fitted
 
-    def _trim(self, pieces: Sequence[_Piece]) -> list[Tokens] | None:
+    def _trim(self, pieces: Sequence[Piece]) -> list[Tokens] | None:
         """Return the tokens of texts that differ in their response only, behind one prompt cut until all fit."""
         made: list[Tokens] = []
 
         def excess(prompt: Text) -> int:
-            cut = (_Piece(prompt, piece.context, piece.response) for piece in pieces)
+            cut = (Piece(prompt, piece.context, piece.response) for piece in pieces)
             made[:] = self._ids([self._render(piece) for piece in cut])
             return max(map(len, made)) - self.options.max_length
 
         return made if truncate_prompt(pieces[0].prompt, excess, self._ids.starts) is not None else None
 
-    def _render(self, piece: _Piece) -> Rendered:
+    def _render(self, piece: Piece) -> Rendered:
         return self._template.render(*self._written(piece))
 
-    def _written(self, piece: _Piece) -> tuple[Text, Text | None]:
+    def _written(self, piece: Piece) -> tuple[Text, Text | None]:
         """Return what the template gets: the prompt behind its context, and the response."""
         prompt = self._safe(piece.prompt)
         if piece.context is not None:
@@ -253,13 +240,13 @@ class PairTokenizer:
         return self._controls.stood_in(text)
 
     def _lost(
-        self, wanted: Sequence[dict[str, _Piece]], rendered: dict[_Piece, Rendered]
+        self, wanted: Sequence[dict[str, Piece]], rendered: dict[Piece, Rendered]
     ) -> dict[str, npt.NDArray[np.bool_]]:
         """Return what the template does not write of messages → of which pairs [N]."""
         if not isinstance(self._template, ChatTemplate):
             return {}
         found: dict[str, npt.NDArray[np.bool_]] = {}
-        known: dict[_Piece, frozenset[str]] = {}
+        known: dict[Piece, frozenset[str]] = {}
         for row, pieces in enumerate(wanted):
             for piece in rendered.keys() & pieces.values():
                 if piece not in known:
@@ -308,16 +295,3 @@ class PairTokenizer:
                 f"the backbone's chat template begins a text with {found} {self._tokenizer.bos_token} tokens, expected "
                 "one: correct its chat_template, or use the plain template"
             )
-
-
-def _pieces(pair: PreferencePair, responses: Responses) -> dict[str, _Piece]:
-    pieces = {"prompt": _Piece(pair.prompt)}
-    if pair.context is not None:
-        pieces["context"] = _Piece(pair.prompt, pair.context)
-    if responses != "context":
-        pieces["chosen"] = _Piece(pair.prompt, None, pair.chosen)
-        pieces["rejected"] = _Piece(pair.prompt, None, pair.rejected)
-    if responses != "plain" and pair.context is not None:
-        pieces["chosen_context"] = _Piece(pair.prompt, pair.context, pair.chosen)
-        pieces["rejected_context"] = _Piece(pair.prompt, pair.context, pair.rejected)
-    return pieces
