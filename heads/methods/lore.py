@@ -6,10 +6,11 @@ Letters: N pairs, B pairs of a step, D embedding width, K basis rewards, U units
     logit_i = Δ_i · V softmax(a_u) / 100,   loss = Σ_u (1/n_u) Σ_{i∈u} −log σ(logit_i) + α Σ_b ‖V_b − v‖²
 
 with V and a from N(0, 1), Adam at .5 for 1000 steps; v is a reward common to all. A new user learns only a_u.
-Departures: units are attributes where the data names no users; v is the single reward, its L2
-chosen on validation pairs (the authors have the backbone's own head); α is the best of STRENGTHS by validation NLL with weights of
-a seed of its own (the authors: 1e4 on their features); steps take at most 4096 pairs, so the learning rate
-falls along a cosine; an unknown unit gets the mean of the known units' weights, and a new one starts there.
+Departures: units are attributes where the data names no users; v is the single reward, its L2 chosen on
+validation pairs (the authors have the backbone's own head); α is the best of STRENGTHS by validation NLL with weights
+of a seed of its own (the authors' 1e4 belongs to a penalty on cosines; their ‖V_b − v‖² has weight 0); steps take at
+most 4096 pairs, so the learning rate falls along a cosine; an unknown unit gets the mean of the known units' weights,
+and a new one starts there.
 """
 
 from __future__ import annotations

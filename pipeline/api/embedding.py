@@ -81,7 +81,8 @@ class Embedding(OpenedStore):
             overlong: what happens to a pair that is too long: cut its prompt from the left, or drop it.
             template: how prompt and response are put together; auto: the tokenizer's chat template, else plain.
             date: date passed to chat templates, YYYY-MM-DD.
-            contexts: JSON file that maps each attribute to a context sentence or a list of them.
+            contexts: JSON file that maps each attribute to a context sentence or a list of them; helpsteer2: the one
+                that comes with the package.
             context_template: how context and prompt are put together.
             responses: embed responses after the prompt (plain), after context and prompt (context), or both.
             format: shape of the rows; auto: recognised.
@@ -113,9 +114,10 @@ class Embedding(OpenedStore):
         from micropref.pipeline.embedding import embed as stage
         from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
         from micropref.pipeline.show.embed import show_embedding
+        from micropref.pipeline.sources.contexts import contexts_file
         from micropref.pipeline.sources.ingest import SourceOptions
 
-        sentences = None if contexts is None else Path(contexts)
+        sentences = None if contexts is None else contexts_file(contexts)
         sources = SourceOptions(split, split_by_prompt, format, sentences, limit, on_bad, replace)
         options = EmbedOptions(
             backbone=str(backbone),

@@ -15,7 +15,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import digest_file
 from micropref.cache.store import check_name
 from micropref.pipeline.options import OnBad
-from micropref.pipeline.sources.contexts import read_contexts, with_contexts
+from micropref.pipeline.sources.contexts import SHIPPED, read_contexts, with_contexts
 from micropref.pipeline.sources.files import source_digest, source_files
 from micropref.pipeline.sources.pairs import (
     PreferencePair,
@@ -61,7 +61,8 @@ class SourceOptions:
         check_name("split", self.split or TRAIN)
         if self.contexts is not None and not self.contexts.is_file():
             raise BadInput(
-                f"contexts is {str(self.contexts)!r}: no such file; expected JSON, attribute to context sentences"
+                f"contexts is {str(self.contexts)!r}: no such file; expected JSON, attribute to context sentences, or "
+                f"{', '.join(SHIPPED)}, which comes with the package"
             )
 
     @property
