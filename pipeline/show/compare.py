@@ -31,11 +31,12 @@ def show_compared(compared: Compared, store: Path | None = None) -> str:
     """Return the protocol, the table, its intervals, and the rows that could not be had with their reasons."""
     counts = ", ".join(f"{group} {count:,}" for group, count in compared.scored.items())
     routed = any(row.system in ROUTED for row in compared.rows)
+    strength = "" if compared.lam is None else f", λ = {compared.lam:g}"
     budget = f", {compared.budget} with context from {compared.budget_from}" if routed else ""
     about = [
         f"trained on {compared.data}, scored on {compared.scored_on} ({compared.split}): {counts} pairs of "
         f"{compared.prompts:,} prompts; {counted(compared.seeds, 'seed')}, features {compared.features}",
-        f"K = {compared.k}{'' if compared.lam is None else f', λ = {compared.lam:g}'}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}"
+        f"K = {compared.k}{strength}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}"
         f"{budget}; none of their prompts is scored",
     ]
     tables = [
