@@ -233,3 +233,17 @@ def test_what_choices_are_too_few_for_is_said(method: str, kind: Any, sizes: lis
     found = few_choices(method, kind, named)
     assert len(found) == (message is not None)
     assert message is None or found[0].startswith(message)
+
+
+def test_one_pair_a_person_is_warned_of_on_screen(store: StoreFolder, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=60, users=4000)
+    for words in (["--method", "lore"], ["--method", "pal-a", "--k", "3"], ["--latent", "user", "--restarts", "1"]):
+        result = CliRunner().invoke(app, ["train", "toy", "--store", str(store.root), *words])
+        assert result.exit_code == 0, result.output
+        shown = " ".join(result.stdout.split())
+        assert "warning: the median user has 1 pair to fit" in shown
+        assert ("K = 3" in shown) == ("pal-a" in words)
+    options = ["--methods", "pal-a,lore", "--seeds", "1", "--k", "2", "--shots", "4"]
+    result = CliRunner().invoke(app, ["compare", "toy", *options, "--store", str(store.root)])
+    assert result.exit_code == 0, result.output
+    assert "warning: LoRe, PAL-A: the median user has 1 pair to fit" in " ".join(result.stdout.split())
