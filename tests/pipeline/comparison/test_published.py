@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -107,3 +108,11 @@ def test_compare_shows_single_heads_next_to_their_attributes(
     assert "MiCRo head 3 (published, other backbone)" in " ".join(shown.split())
     heads = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["published_heads"]
     assert heads[2] == {"title": "MiCRo head 3", "source": "tables 2 and 8", "accuracy": {"verbosity": 0.9276}}
+
+
+def test_the_page_on_the_method_has_k_and_lam_of_every_table() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "method.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]* \| [^|]* \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert {name: (int(k), float(lam)) for name, k, lam in rows} == {
+        name: (published(name).k, published(name).lam) for name in get_args(Paper)
+    }
