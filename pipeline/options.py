@@ -68,4 +68,5 @@ GroupedBy = Literal["user", "attribute", "context"]
 RoutedBy = Literal["attribute", "context"]
 ShotsFrom = SplitName
 """Split that choices to learn from are drawn from."""
-Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer"]
+Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer", "transfer-700k"]
+"""Tables of the paper: 2 and 8, 3 and 7, 9, the lower and the upper half of 4."""

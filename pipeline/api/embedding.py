@@ -98,7 +98,8 @@ class Embedding(OpenedStore):
             date: date passed to chat templates, YYYY-MM-DD.
             special_tokens: special tokens that users typed, such as [SEP] or <|im_start|>, stay text, or keep their
                 meaning to the backbone as in the first release; auto: as the data set has it, else text.
-            contexts: JSON file that maps each attribute to a context sentence or a list of them.
+            contexts: JSON file that maps each attribute to a context sentence or a list of them; helpsteer2: the one
+                that comes with the package.
             context_template: how context and prompt are put together.
             responses: embed responses after the prompt (plain), after context and prompt (context), or both.
             format: shape of the rows; auto: recognised.
@@ -135,9 +136,10 @@ class Embedding(OpenedStore):
         from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
         from micropref.pipeline.show.embed import show_embedding
         from micropref.pipeline.sources.columns import ColumnChoices
+        from micropref.pipeline.sources.contexts import contexts_file
         from micropref.pipeline.sources.ingest import SourceOptions
 
-        sentences = None if contexts is None else Path(contexts)
+        sentences = None if contexts is None else contexts_file(contexts)
         choices = ColumnChoices(columns or {}, None if attributes is None else tuple(attributes))
         sources = SourceOptions(
             split, split_by_prompt, format, sentences, limit, on_bad, replace, choices, read_split=read_split

@@ -124,7 +124,7 @@ class Fitting(OpenedStore):
             from micropref.pipeline.show.methods import show_method
             from micropref.pipeline.training.method_runs import train_method
 
-            recipe = MethodOptions(MethodOptions().k if k is None else k, device, armo_gate)
+            recipe = MethodOptions(MethodOptions().k if k is None else k, device, armo_gate, lam)
             reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
             fitted = train_method(self._store, name, method, recipe, seed=seed, **reads)
             self._give_name(run_name, fitted.run)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.datasets import open_dataset
@@ -117,8 +116,8 @@ def _compare(store: StoreFolder, runs: dict[str, str]) -> tuple[list[dict[str, o
         right = correct(mixture.log_probability(test.delta, test.router))
         rows.append(_row(model, test.table, right, fitted_contexts(store, run) if reads != "prompt" else None))
     test = load_pairs(dataset, features, TEST, router_input="prompt")
-    log_odds, _ = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
-    rows.append(_row(CEILING, test.table, correct(F.logsigmoid(log_odds)), None))
+    predicted = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
+    rows.append(_row(CEILING, test.table, predicted.right(), None))
     return [row for row, _ in rows], fewest([found for _, found in rows])
 
 

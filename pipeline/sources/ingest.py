@@ -16,7 +16,7 @@ from micropref.cache.keys import digest_file
 from micropref.cache.store import check_name
 from micropref.pipeline.options import OnBad
 from micropref.pipeline.sources.columns import ColumnChoices, EarlierReading, in_words
-from micropref.pipeline.sources.contexts import read_contexts, with_contexts
+from micropref.pipeline.sources.contexts import SHIPPED, read_contexts, with_contexts
 from micropref.pipeline.sources.earlier import COLUMNS, earlier_reading
 from micropref.pipeline.sources.locations import Given, Located, locate
 from micropref.pipeline.sources.pairs import (
@@ -73,7 +73,8 @@ class SourceOptions:
         check_name("split", self.split or TRAIN)
         if self.contexts is not None and not self.contexts.is_file():
             raise BadInput(
-                f"contexts is {str(self.contexts)!r}: no such file; expected JSON, attribute to context sentences"
+                f"contexts is {str(self.contexts)!r}: no such file; expected JSON, attribute to context sentences, or "
+                f"{', '.join(SHIPPED)}, which comes with the package"
             )
 
     def splits_of(self, source: Located) -> tuple[str, ...]:

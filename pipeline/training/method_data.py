@@ -22,6 +22,7 @@ from micropref.cache.vectors.rated_responses import load_rated
 from micropref.heads.methods.base import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
 from micropref.pipeline.options import WantedRouterInput
 from micropref.pipeline.training.data import LoadedFitData, open_fit_data
+from micropref.pipeline.training.identifiability import few_choices
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,13 @@ class MethodData:
         units = self.reading.units
         named = None if units is None else {"kind": units.kind, "names": list(units.names)}
         return {**self.source.record(), "units": named}
+
+    def warnings(self, method: str) -> list[str]:
+        """Return what the annotators' choices are too few for; nothing for a method that does not read them."""
+        units = self.reading.units
+        return (
+            [] if units is None else few_choices(method, units.kind, self.source.fitting.table[units.kind].drop_nulls())
+        )
 
 
 def open_method_data(

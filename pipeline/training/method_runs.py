@@ -111,10 +111,11 @@ def train_method(
     scores = model.scores(data.training.validation)
     outcome = {
         "method": method_name,
-        "k": scores.margins.shape[1],
-        "lam": None,
+        "k": settings.get("k", scores.margins.shape[1]),
+        "lam": settings.get("lam"),
         "seed": seed,
         "combine": scores.combine,
+        "warnings": data.warnings(method_name),
         **figures_of(scores.log_odds(), scores.log_weights, data.training.validation.clusters),
     }
     run = save_run(store, run_id, asked | outcome | provenance(), model.state())

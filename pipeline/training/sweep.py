@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.selection import Candidate, compare_sizes, smallest_within_one_error
 from micropref.heads.fitting.fit import fit_in_chunks
-from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.heads.fitting.logistic_path import fit_path
+from micropref.heads.fitting.pair_source import Source
+from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting, Fitted, PairTensors
 from micropref.pipeline.training.choose_width import project
 from micropref.pipeline.training.data import FitData
 from micropref.pipeline.training.results import Outcome, restarts_agreeing, save_outcome
@@ -94,7 +96,7 @@ def sweep(
     outcomes = load_chunks(folder, settings)
     try:
         pairs = projected.train, projected.validation
-        for chunk in fit_in_chunks(*pairs, projected.scaled(settings), plan, progress, set(outcomes)):
+        for chunk in _chunks(*pairs, projected.scaled(settings), plan, progress, set(outcomes)):
             scored = {place: projected.outcome(one, settings[place], data) for place, one in chunk.items()}
             outcomes = _candidates(outcomes | scored)
             save_chunk(folder, [outcomes[place] for place in chunk])
@@ -114,6 +116,32 @@ def sweep(
     return Swept(run.id, run.record, len(settings), by_k, board, data.dataset.splits())
 
 
+def _chunks(
+    train: Source,
+    validation: Source,
+    settings: Sequence[FitSetting],
+    plan: FitPlan,
+    progress: Callable[[FitProgress], None] | None,
+    done: Collection[int],
+) -> Iterator[dict[int, Fitted]]:
+    """Yield what is fitted by its place: the single reward as `train` fits it, all others in batches."""
+    alone = [place for place, setting in enumerate(settings) if _by_path(setting, train)]
+    for place in alone:
+        if place not in done:
+            yield {place: fit_path(train, validation, settings[place], progress)}
+    others = [place for place in range(len(settings)) if place not in alone]
+    if others:
+        batched = [settings[place] for place in others]
+        finished = {number for number, place in enumerate(others) if place in done}
+        for chunk in fit_in_chunks(train, validation, batched, plan, progress, finished):
+            yield {others[number]: fitted for number, fitted in chunk.items()}
+
+
+def _by_path(setting: FitSetting, train: Source) -> bool:
+    """Say whether scikit-learn fits a setting: one head, of pairs in memory that weigh alike."""
+    return setting.method == "single" and setting.weight == "pair" and isinstance(train, PairTensors)
+
+
 def _setting(base: FitSetting, k: int, lam: float) -> FitSetting:
     if k == 1:
         return replace(base, method="single", k=1, lam=0.0)
@@ -123,7 +151,9 @@ def _setting(base: FitSetting, k: int, lam: float) -> FitSetting:
 def _asked(grid: Grid, base: FitSetting, plan: FitPlan, options: TrainOptions, data: FitData) -> dict[str, Any]:
     shared = {key: value for key, value in asdict(base).items() if key not in ("k", "lam")}
     swept = {"k": list(grid.k), "lam": list(grid.lam)}
-    return shared | asdict(plan) | options.record(data) | swept
+    # Only where it differs from earlier versions: other sweeps keep their ids.
+    by_path = {"single": "scikit-learn"} if 1 in grid.k and base.weight == "pair" and not data.streamed else {}
+    return shared | asdict(plan) | options.record(data) | swept | by_path
 
 
 def _best_by_k(outcomes: Collection[Outcome]) -> dict[int, Outcome]:

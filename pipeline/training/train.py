@@ -109,8 +109,8 @@ def train(
     scikit-learn reads all pairs at once: where they are streamed, adamw takes its place. Raises BadInput where the data
     set lacks what the options ask for or has no validation prompt.
     """
-    if plan.solver == "scikit-learn" and setting.k == 1:
-        setting = replace(setting, lam=0.0)  # as a sweep has it for one head
+    if setting.k == 1:
+        setting = replace(setting, lam=0.0)  # without an effect on one head: as a sweep has it
     data = options.open(store, name, setting, plan)
     if data.streamed and plan.solver == "scikit-learn":
         plan = replace(plan, solver="adamw")
