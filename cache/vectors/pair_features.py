@@ -37,6 +37,8 @@ class PairFeatures:
     """[N] int64 row of each pair's router input; None where row n is pair n's."""
     without_context: int
     """Pairs without a context."""
+    router_parts: tuple[int, ...] = ()
+    """Widths of the vectors that stand side by side in a router input; empty: it is one."""
 
     def __len__(self) -> int:
         return self.table.height
@@ -46,9 +48,8 @@ class PairFeatures:
         chosen = torch.from_numpy(mask.to_numpy().copy())
         table = self.table.filter(mask)
         missing = int(table["context"].null_count())
-        return PairFeatures(
-            table, self.delta[chosen], *taken_inputs(self.router_inputs, self.router_rows, chosen), missing
-        )
+        inputs, rows = taken_inputs(self.router_inputs, self.router_rows, chosen)
+        return PairFeatures(table, self.delta[chosen], inputs, rows, missing, self.router_parts)
 
     @property
     def router(self) -> torch.Tensor:
@@ -82,6 +83,11 @@ class LocatedPairs:
         return int((~self.context).sum())
 
     @property
+    def router_parts(self) -> tuple[int, ...]:
+        """Return the widths of the vectors that stand side by side in a router input."""
+        return (self.features.width,) * self.router.vectors
+
+    @property
     def inputs(self) -> int:
         """Return how many vectors both inputs have in memory: a Δ for each pair, and the distinct router inputs."""
         distinct, _ = self.router.shared()
@@ -100,7 +106,8 @@ class LocatedPairs:
         """Gather the vectors. Raises Failure where they are damaged."""
         delta = gather_differences(self.features, self.chosen, self.rejected)
         distinct, rows = self.router.shared()
-        return PairFeatures(self.table, delta, distinct.load(self.features), rows, self.without_context)
+        inputs = distinct.load(self.features)
+        return PairFeatures(self.table, delta, inputs, rows, self.without_context, self.router_parts)
 
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather e(x, chosen) and e(x, rejected) [N, D] apart. Raises Failure where they are damaged."""

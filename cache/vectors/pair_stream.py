@@ -77,7 +77,12 @@ class PairStream:
     @property
     def router_width(self) -> int:
         """Return the width of the router's input."""
-        return self.width * self.located.router.vectors
+        return sum(self.router_parts)
+
+    @property
+    def router_parts(self) -> tuple[int, ...]:
+        """Return the widths of the vectors that stand side by side in the router's input."""
+        return self.located.router_parts
 
     @property
     def lacks_contexts(self) -> bool:

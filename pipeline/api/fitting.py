@@ -61,6 +61,7 @@ class Fitting(OpenedStore):
         prune: float | None = None,
         memory: str | int | None = None,
         restarts: int = 8,
+        merge: bool = True,
         armo_gate: ArmoGate = "small",
         seed: int = 0,
         data_seed: int = 0,
@@ -96,7 +97,9 @@ class Fitting(OpenedStore):
             projection: fit on N principal components; auto: as few as validation allows.
             prune: remove one of two heads whose predictions correlate above this, such as 0.95.
             memory: most memory of the process in bytes, or such as "6GB"; pairs that need more are streamed.
-            restarts: initialisations fitted together; the best by validation NLL is kept.
+            restarts: initialisations fitted together; the best by validation NLL is kept, or the best merged.
+            merge: make one mixture of the best four restarts where the router reads contexts and they found the same
+                groups; else keep the best alone.
             armo_gate: size of ARMO's gate: 3 x 1024 units (paper), or 1 x 128 (small).
             seed: seed of the first restart's initial weights.
             data_seed: seed of the order of the pairs.
@@ -138,7 +141,7 @@ class Fitting(OpenedStore):
         by = solver or ("scikit-learn" if method == "single" else "adamw")
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=by, anneal=anneal)
         options = stage.TrainOptions(
-            router_input, reward_input, restarts, features, cast("Width", projection), prune, size(memory)
+            router_input, reward_input, restarts, features, cast("Width", projection), prune, size(memory), merge
         )
         with training_progress() as progress:
             trained = stage.train(self._store, name, setting, plan, options, progress)
@@ -169,6 +172,7 @@ class Fitting(OpenedStore):
         projection: str | int = "none",
         prune: float | None = None,
         memory: str | int | None = None,
+        merge: bool = True,
         seed: int = 0,
         data_seed: int = 0,
         dtype: ComputeDtype = "auto",
@@ -199,6 +203,7 @@ class Fitting(OpenedStore):
             projection: as in `train`.
             prune: as in `train`.
             memory: as in `train`.
+            merge: as in `train`, of the setting that is chosen.
             seed: as in `train`.
             data_seed: as in `train`.
             dtype: as in `train`.
@@ -231,7 +236,7 @@ class Fitting(OpenedStore):
         base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
         options = TrainOptions(
-            router_input, reward_input, seeds, features, cast("Width", projection), prune, size(memory)
+            router_input, reward_input, seeds, features, cast("Width", projection), prune, size(memory), merge
         )
         with training_progress() as progress:
             swept = stage.sweep(self._store, name, grid, base, plan, options, progress)

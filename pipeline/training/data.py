@@ -5,7 +5,7 @@ N validation pairs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -146,6 +146,21 @@ def open_within(
     return FitData(dataset, located.features, read, reward_input, fitting, validation, latent)
 
 
+def read_again(data: FitData, reads: RouterInput, budget: Budget) -> FitData | None:
+    """Return the same pairs with something else for a router to read; None where that does not fit in memory."""
+    located = locate_pairs(data.dataset, data.features, TRAIN, router_input=reads, reward_input=data.reward_input)
+    if data.streamed or not budget.fits(located):
+        return None
+    read = []
+    for part, name in ((data.fitting, "fit"), (data.validation, "validation")):
+        assert isinstance(part, PairFeatures)
+        places = located.part(name)
+        distinct, rows = places.router.shared()
+        inputs = distinct.load(located.features)
+        read.append(replace(part, router_inputs=inputs, router_rows=rows, router_parts=places.router_parts))
+    return replace(data, router_input=reads, fitting=read[0], validation=read[1])
+
+
 def load_parts(
     dataset: Dataset, features: Features, router_input: RouterInput, reward_input: RewardInput = "plain"
 ) -> tuple[PairFeatures, PairFeatures]:
@@ -157,7 +172,7 @@ def load_parts(
 
 def tensors(pairs: PairFeatures, units: torch.Tensor | None = None) -> PairTensors:
     """Return the pairs as the fit takes them."""
-    return PairTensors(pairs.delta, pairs.router_inputs, units, pairs.router_rows)
+    return PairTensors(pairs.delta, pairs.router_inputs, units, pairs.router_rows, pairs.router_parts)
 
 
 def _locate(

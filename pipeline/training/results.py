@@ -111,10 +111,14 @@ def outcome_of(fitted: Fitted, validation: Source, clusters: torch.Tensor, proje
     return Outcome(fitted.setting, scored.figures(clusters), fit, scored.log_probability, favourites, mixture)
 
 
-def restarts_agreeing(outcomes: Collection[Outcome]) -> float | None:
-    """Return the share of a setting's other seeds whose favourite heads are those of the best; None for one seed."""
+def restarts_agreeing(outcomes: Collection[Outcome], merged: Outcome | None = None) -> float | None:
+    """Return the share of a setting's other seeds whose favourite heads are those of the best; None for one seed.
+
+    Where seeds were `merged`, it is the share of all whose favourite heads are those of the merged mixture.
+    """
     ordered = sorted(outcomes, key=lambda one: one.nll)
-    return agreeing_share([one.favourites for one in ordered], ordered[0].setting.k)
+    compared = ordered if merged is None else [merged, *ordered]
+    return agreeing_share([one.favourites for one in compared], ordered[0].setting.k)
 
 
 def save_outcome(

@@ -20,6 +20,7 @@ from micropref.heads.fitting.fit import fit_in_chunks
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.pipeline.training.choose_width import project
 from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.restarts import fit_restarts, merges
 from micropref.pipeline.training.results import Outcome, restarts_agreeing, save_outcome
 from micropref.pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
 from micropref.pipeline.training.train import TrainOptions
@@ -81,7 +82,8 @@ def sweep(
     """Fit every combination of the grid on a data set's train split; choose by its validation prompts.
 
     K is the smallest whose best restart's validation NLL is within one standard error over prompts of the best of all;
-    λ and seed are those of that restart. Where users or contexts have groups, it is the NLL of known ones.
+    λ and seed are those of that restart, and its best seeds are merged as `train` does. Where users or contexts have
+    groups, it is the NLL of known ones.
     Raises BadInput like `train`, and Interrupted on Ctrl-C: finished chunks are kept, and the same call goes on from
     there.
     """
@@ -106,7 +108,12 @@ def sweep(
     chosen = _best_by_k(outcomes.values())[smallest_within_one_error(by_k)]
     board = _leaderboard(outcomes.values())
     same = _by_setting(outcomes.values())[chosen.setting.k, chosen.setting.lam]
-    found = {"by_k": [asdict(one) for one in by_k], "restarts_agreeing": restarts_agreeing(same)}
+    found: dict[str, Any] = {"merged": 1, "restarts_agreeing": restarts_agreeing(same)}
+    if options.merge and merges(chosen.setting, data):  # the other restarts' weights are gone: they are fitted again
+        again = [one.setting for one in sorted(same, key=lambda one: one.setting.seed)]
+        restarts = fit_restarts(data, projected, again, plan, merge=True)
+        chosen, found = restarts.chosen, restarts.record()
+    found["by_k"] = [asdict(one) for one in by_k]
     record = asked | data.group_record() | projected.record() | found
     _save_leaderboard(folder, data, outcomes.values())
     run = save_outcome(store, sweep_id, record, chosen, data, options.prune)
@@ -123,7 +130,7 @@ def _setting(base: FitSetting, k: int, lam: float) -> FitSetting:
 def _asked(grid: Grid, base: FitSetting, plan: FitPlan, options: TrainOptions, data: FitData) -> dict[str, Any]:
     shared = {key: value for key, value in asdict(base).items() if key not in ("k", "lam")}
     swept = {"k": list(grid.k), "lam": list(grid.lam)}
-    return shared | asdict(plan) | options.record(data) | swept
+    return shared | asdict(plan) | options.record(data, base) | swept
 
 
 def _best_by_k(outcomes: Collection[Outcome]) -> dict[int, Outcome]:
