@@ -82,9 +82,8 @@ class Stack:
         if any("prior" in w for w in weights):
             self._prior = padded([w.get("prior", torch.zeros_like(w["heads"])) for w in weights])
         self.grads = {name: torch.zeros_like(part) for name, part in self.params.items()}
-        self._low = {name: part.to(dtype) for name, part in self.params.items()}
-        if self._prior is not None:
-            self._low["heads"] = torch.empty_like(self.params["heads"], dtype=dtype)
+        differ = self._prior is not None or scales.sizes is not None  # then some are more than the master in `dtype`
+        self._low = {name: part.to(dtype, copy=differ) for name, part in self.params.items()}
         self.blocks = [self._block(list(group)) for _, group in itertools.groupby(range(len(settings)), self._alike)]
         self._buffers: Parts = {}
         self._sizes = None if scales.sizes is None else scales.sizes.to(self.device, self.params["heads"].dtype)
