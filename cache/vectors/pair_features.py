@@ -85,13 +85,13 @@ class LocatedPairs:
     @property
     def router_parts(self) -> tuple[int, ...]:
         """Return the widths of the vectors that stand side by side in a router input."""
-        return (self.features.width,) * self.router.vectors
+        return self.router.widths(self.features)
 
     @property
     def inputs(self) -> int:
         """Return how many vectors both inputs have in memory: a Δ for each pair, and the distinct router inputs."""
         distinct, _ = self.router.shared()
-        return len(self) + len(distinct) * self.router.vectors
+        return len(self) + -(-len(distinct) * sum(self.router_parts) // self.features.width)
 
     def take(self, rows: Rows) -> LocatedPairs:
         """Return the pairs of these rows, in this order."""
@@ -135,13 +135,20 @@ def load_pairs(
     router_input: RouterInput | OldJoint,
     reward_input: RewardInput = "plain",
     only: pl.Expr | None = None,
+    router_features: Features | None = None,
 ) -> PairFeatures:
     """Gather a split's pairs, those where `only` holds. No text is read and no backbone is needed.
 
     Raises BadInput where what is asked for was not embedded, Failure on damaged vectors.
     """
     return locate_pairs(
-        dataset, features, split, router_input=router_input, reward_input=reward_input, only=only
+        dataset,
+        features,
+        split,
+        router_input=router_input,
+        reward_input=reward_input,
+        only=only,
+        router_features=router_features,
     ).load()
 
 
@@ -153,15 +160,19 @@ def locate_pairs(
     router_input: RouterInput | OldJoint,
     reward_input: RewardInput = "plain",
     only: pl.Expr | None = None,
+    router_features: Features | None = None,
 ) -> LocatedPairs:
-    """Find out which vectors a split's pairs have, those where `only` holds. Raises like `load_pairs`."""
+    """Find out which vectors a split's pairs have, those where `only` holds. Raises like `load_pairs`.
+
+    A router may read contexts in other features, `router_features`; None: in the pairs' own.
+    """
     keys = ["prompt_key", "context_key", *response_columns(reward_input)]
     frame = dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *keys])
     if only is not None:
         frame = frame.filter(only)
     _require_responses(dataset, features, frame, split, reward_input)
     chosen, rejected = (positions_of(features, frame[name]) for name in response_columns(reward_input))
-    router = locate_router(dataset, features, split, frame, router_input)
+    router = locate_router(dataset, features, split, frame, router_input, router_features)
     context = frame["context_key"].is_not_null().to_numpy()
     return LocatedPairs(features, frame.select(TABLE_COLUMNS), chosen, rejected, router, context)
 

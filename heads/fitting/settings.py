@@ -28,7 +28,7 @@ class FitSetting:
     each learn from every pair, started and held apart by frozen random priors, with equal weights."""
     k: int
     """Reward heads K."""
-    lam: float = 0.1
+    lam: float = 0.03
     """λ: KL penalty towards uniform mixture weights."""
     prior: Prior = "example"
     """What the penalty is on: every pair's weights, or only their mean over the minibatch."""

@@ -42,7 +42,7 @@ class Fitting(OpenedStore):
         *,
         method: Method = "mixture",
         k: int | None = None,
-        lam: float = 0.1,
+        lam: float = 0.03,
         router_input: WantedRouterInput = "auto",
         reward_input: RewardInput = "plain",
         hidden: int = 128,
@@ -68,6 +68,7 @@ class Fitting(OpenedStore):
         dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
+        router_features: str | None = None,
         run_name: str | None = None,
     ) -> Trained | TrainedMethod:
         """Fit reward heads and router, or another method, on a data set's cached features.
@@ -106,6 +107,7 @@ class Fitting(OpenedStore):
             dtype: precision of the large matrix multiplications.
             device: where to compute.
             features: features id; None: the only one there is.
+            router_features: features id of another backbone whose vectors of contexts the router reads.
             run_name: name to give the run, which keeps its id too.
 
         Returns:
@@ -141,7 +143,15 @@ class Fitting(OpenedStore):
         by = solver or ("scikit-learn" if method == "single" else "adamw")
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=by, anneal=anneal)
         options = stage.TrainOptions(
-            router_input, reward_input, restarts, features, cast("Width", projection), prune, size(memory), merge
+            router_input,
+            reward_input,
+            restarts,
+            features,
+            cast("Width", projection),
+            prune,
+            size(memory),
+            router_features,
+            merge,
         )
         with training_progress() as progress:
             trained = stage.train(self._store, name, setting, plan, options, progress)
@@ -178,6 +188,7 @@ class Fitting(OpenedStore):
         dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
+        router_features: str | None = None,
         run_name: str | None = None,
     ) -> Swept:
         """Fit many K, λ and seeds at once, choose K by the one-standard-error rule, and save the winner as a run.
@@ -209,6 +220,7 @@ class Fitting(OpenedStore):
             dtype: as in `train`.
             device: as in `train`.
             features: as in `train`.
+            router_features: as in `train`.
             run_name: as in `train`.
 
         Returns:
@@ -236,7 +248,15 @@ class Fitting(OpenedStore):
         base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
         options = TrainOptions(
-            router_input, reward_input, seeds, features, cast("Width", projection), prune, size(memory), merge
+            router_input,
+            reward_input,
+            seeds,
+            features,
+            cast("Width", projection),
+            prune,
+            size(memory),
+            router_features,
+            merge,
         )
         with training_progress() as progress:
             swept = stage.sweep(self._store, name, grid, base, plan, options, progress)

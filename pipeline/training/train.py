@@ -47,6 +47,8 @@ class TrainOptions:
     """Correlation of two heads' validation predictions above which one of them is removed; None: never."""
     memory: int | None = None
     """Most memory of the process in bytes: pairs that need more are streamed; None: a share of the machine's."""
+    router_features: str | None = None
+    """Features id that contexts are read in; None: that of the pairs."""
     merge: bool = True
     """Whether the best restarts of a mixture that reads contexts become one, see heads/fitting/merging.py."""
 
@@ -66,6 +68,7 @@ class TrainOptions:
             features=self.features,
             router_input=self.router_input,
             reward_input=self.reward_input,
+            router_features=self.router_features,
         )
 
     def budget(self, setting: FitSetting, plan: FitPlan) -> Budget:
@@ -81,6 +84,7 @@ class TrainOptions:
         """Return what run.json says of the options for a setting, those left to the data resolved."""
         return {
             **({"merge": self.merge} if merges(setting, data) else {}),
+            **({} if data.router_features is None else {"router_features": data.router_features.id}),
             "restarts": self.restarts,
             "router_input": data.router_input,
             "reward_input": data.reward_input,
