@@ -115,7 +115,8 @@ def _context_problems(store: StoreFolder, features: Features) -> tuple[int, list
         lost = int((features.locate(keys) < 0).sum())
     except Exception as error:  # noqa: BLE001 - whatever makes the table unreadable is what verify reports
         return 0, [f"features {features.id}: its table of contexts cannot be read: {_line(error)}"]
-    line = f"features {features.id}: the vectors of {lost} contexts are not there any more; embed their data set again"
+    again = "embed" if features.imported is None else "import"
+    line = f"features {features.id}: the vectors of {lost} contexts are gone; {again} their data set again"
     return len(parts), [line] if lost else []
 
 

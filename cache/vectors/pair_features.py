@@ -18,7 +18,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.gathering import gather_differences, gather_rows, positions_of
 from micropref.cache.vectors.parquet_layout import Rows
-from micropref.cache.vectors.router_inputs import RouterPlaces, locate_router
+from micropref.cache.vectors.router_inputs import RouterPlaces, contexts_to_read, locate_router
 
 TABLE_COLUMNS = ["split", "part", "pair_id", "prompt_id", "attribute", "context", "user"]
 
@@ -72,7 +72,7 @@ class LocatedPairs:
     router: RouterPlaces
     """Where the router's input lies [N]."""
     context: npt.NDArray[np.bool_]
-    """[N] whether a context is embedded."""
+    """[N] whether there is a context, which the router reads where it reads any."""
 
     def __len__(self) -> int:
         return self.table.height
@@ -173,14 +173,14 @@ def locate_pairs(
     _require_responses(dataset, features, frame, split, reward_input)
     chosen, rejected = (positions_of(features, frame[name]) for name in response_columns(reward_input))
     router = locate_router(dataset, features, split, frame, router_input, router_features)
-    context = frame["context_key"].is_not_null().to_numpy()
+    by_pair = router_input in ("prompt", "context+prompt or prompt")  # these read every pair
+    context = frame["context"].is_not_null().to_numpy() if by_pair else router.known
     return LocatedPairs(features, frame.select(TABLE_COLUMNS), chosen, rejected, router, context)
 
 
 def has_contexts(dataset: Dataset, features: Features, split: str) -> bool:
-    """Say whether any pair of a split has an embedded context."""
-    frame = dataset.linked_pairs(features.id, split, ["context_key", "prompt_key"])
-    return frame["context_key"].null_count() < frame.height
+    """Say whether any pair of a split has a context that a router can read."""
+    return contexts_to_read(dataset, features, split) != "prompt"
 
 
 def response_columns(reward_input: RewardInput) -> tuple[str, str]:

@@ -147,7 +147,9 @@ class PairStream:
             np.where(column[pairs] < 0, -1, np.searchsorted(positions, column[pairs]))
             for column in self._columns(routed)
         )
-        router = RouterPlaces(self.located.router.reads, read[0], *read[1:2]) if routed else None
+        router = None
+        if routed:
+            router = RouterPlaces(self.located.router.reads, read[0], read[1] if len(read) > 1 else None)
         shared = pairs if self.router_rows is None else self.router_rows.numpy()[pairs]
         return Window(vectors, chosen, rejected, router, shared)
 

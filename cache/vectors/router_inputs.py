@@ -148,6 +148,7 @@ def _without_vectors(dataset: Dataset, features: Features, split: str, count: in
     line = f"{where}`router_input` {reads} reads; "
     if features.imported is not None:
         return (
-            line + f"features {features.id} were imported without these: give `router_input` context+prompt or prompt"
+            line + f"features {features.id} were imported without these: import them with a column "
+            "context_only_vector, or give `router_input` context+prompt or prompt"
         )
     return line + "run the `micropref embed` of this data set again, with their backbone: it embeds what is missing"

@@ -38,8 +38,8 @@ class Importing(OpenedStore):
 
         A row is a pair: its texts in the columns that `embed` reads, and FLOAT[D] columns `prompt_vector` (of the
         prompt), `chosen_vector` and `rejected_vector` (of the prompt with the response) and, where rows have a context,
-        `context_vector` (of the context with the prompt). Columns `prompt_id`, `chosen_id` and `rejected_id` may stand
-        for the texts.
+        `context_only_vector` (of the context by itself, which routers read) or `context_vector` (of the context with
+        the prompt). Columns `prompt_id`, `chosen_id` and `rejected_id` may stand for the texts.
 
         Args:
             source: a Parquet file or folder, several, or rows in memory: a list of dicts, or a table of Polars, pandas,

@@ -17,9 +17,11 @@ from micropref.cache.maintenance.gc import remove_damaged
 from micropref.cache.maintenance.leases import Leases
 from micropref.cache.schemas import KEY_BYTES, KEY_COLUMNS
 from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.context_keys import add_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.cache.vectors.storage_error import delta_error
+from micropref.pipeline.embedding.imported_texts import ImportedTexts, number_texts
 from micropref.pipeline.embedding.linking import (
     commit_parts,
     finished_sources,
@@ -31,14 +33,12 @@ from micropref.pipeline.embedding.linking import (
 )
 from micropref.pipeline.embedding.source_counts import SourceCounts, count_sources
 from micropref.pipeline.embedding.vector_rows import (
-    VECTOR_COLUMNS,
+    OF_CONTEXTS,
     Vector,
     VectorFiles,
     VectorReader,
     batches,
     look_at,
-    text_digest,
-    text_key,
     vectors_of,
 )
 from micropref.pipeline.options import StoreDtype
@@ -107,30 +107,6 @@ class ImportReport(SourceCounts):
     """Wall time of the command."""
 
 
-@dataclass(frozen=True)
-class ImportedTexts:
-    """The distinct texts of N pairs, numbered in order of first use, as `linking` takes them."""
-
-    keys: list[bytes]
-    roles: npt.NDArray[np.int64]
-    indistinguishable: npt.NDArray[np.bool_]
-
-    @property
-    def lengths(self) -> Sequence[int]:
-        """Return nothing: nobody counted tokens."""
-        return ()
-
-    @property
-    def trimmed(self) -> npt.NDArray[np.bool_]:
-        """Return that no [N] prompt was cut here."""
-        return np.zeros(self.roles.shape[1], dtype=np.bool_)
-
-    @property
-    def overlong(self) -> npt.NDArray[np.bool_]:
-        """Return that every pair [N] has its texts."""
-        return np.zeros(self.roles.shape[1], dtype=np.bool_)
-
-
 def import_vectors(
     store: StoreFolder,
     paths: Sequence[Path],
@@ -158,7 +134,12 @@ def import_vectors(
     if files.ids:
         announce(f"{paths[0]}: ids stand for texts: the views show ids, and parts are drawn from prompt ids")
     pairs = [pair for one in incoming for pair in one.pairs]
-    texts = _number_texts(pairs, features.id, files, reader)
+    if bare := {pair.context for pair in pairs if pair.context is not None and not {*OF_CONTEXTS} & {*files.columns}}:
+        announce(
+            f"warning: {len(bare)} contexts have no vectors, so that no router reads them; expected a column "
+            "context_only_vector"
+        )
+    texts = number_texts(pairs, features.id, files, reader)
     unread = [file for path in known if path not in finished for file in source_files(path)]
     features.create({"name": options.backbone_name, "imported": True}, None)
     writer = _Writer(features, files, unread, pairs, texts)
@@ -168,6 +149,7 @@ def import_vectors(
         def link() -> None:
             nonlocal dataset
             dataset = commit_parts(dataset, features, incoming, texts, "plain", retired)
+            add_context_keys(features, texts.context_keys(pairs))
 
         store_and_link(store, features, announce, leased, writer.put, link)
         if sources.replace:
@@ -192,21 +174,6 @@ def import_vectors(
         store_bytes=distinct * (features.row_bytes + KEY_BYTES),
         seconds=time.monotonic() - start,
     )
-
-
-def _number_texts(
-    pairs: Sequence[PreferencePair], features_id: str, files: VectorFiles, reader: VectorReader
-) -> ImportedTexts:
-    numbers: dict[bytes, int] = {}
-    roles = np.full((len(KEY_COLUMNS), len(pairs)), -1, dtype=np.int64)
-    for row, pair in enumerate(pairs):
-        for column in VECTOR_COLUMNS:
-            if column == "context_vector" and (pair.context is None or not files.contexts):
-                continue
-            number = numbers.setdefault(text_digest(column, pair), len(numbers))
-            roles[KEY_COLUMNS.index(column.replace("_vector", "_key")), row] = number
-    same = np.array([str(pair.origin) in reader.same_sides for pair in pairs], dtype=np.bool_)
-    return ImportedTexts([text_key(features_id, digest) for digest in numbers], roles, same)
 
 
 class _Writer:
@@ -247,7 +214,7 @@ class _Writer:
 
     def _shards(self, wanted: set[int]) -> Iterator[tuple[list[int], npt.NDArray[Any]]]:
         """Yield (texts, their vectors [n, D] in memory that the next shard uses again), a pair's new ones together."""
-        most = max(len(VECTOR_COLUMNS), min(SHARD_TEXTS, SHARD_BYTES // (4 * self._files.width)))
+        most = max(len(self._files.columns), min(SHARD_TEXTS, SHARD_BYTES // (4 * self._files.width)))
         vectors = np.empty((most, self._files.width), dtype=np.float32)
         waiting: list[int] = []
         for found in self._rows():
@@ -255,7 +222,7 @@ class _Writer:
                 vectors[len(waiting)] = found[number]
                 waiting.append(number)
             wanted -= found.keys()
-            if len(waiting) > most - len(VECTOR_COLUMNS):
+            if len(waiting) > most - len(self._files.columns):
                 yield waiting, vectors[: len(waiting)]
                 waiting = []
         if waiting:
@@ -264,7 +231,7 @@ class _Writer:
     def _rows(self) -> Iterator[dict[int, Vector]]:
         """Yield each used row's texts and their vectors."""
         for path in self._paths:
-            for start, batch in batches(path, self._files, VECTOR_COLUMNS):
+            for start, batch in batches(path, self._files, self._files.columns):
                 columns = {name: vectors_of(batch.column(name)) for name in batch.schema.names}
                 for at in range(batch.num_rows):
                     row = self._pair_of.get((str(path), start + at + 1))
@@ -274,7 +241,7 @@ class _Writer:
     def _of_row(self, row: int, vectors: Mapping[str, Vector | None]) -> dict[int, Vector]:
         found: dict[int, Vector] = {}
         for name, vector in vectors.items():
-            number = int(self._texts.roles[KEY_COLUMNS.index(name.replace("_vector", "_key")), row])
+            number = self._texts.of(row, name)
             if number >= 0 and vector is not None:
                 found.setdefault(number, vector)
         return found

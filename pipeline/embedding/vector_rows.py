@@ -1,12 +1,12 @@
 """Parquet rows that hold a preference pair and the vectors of its texts.
 
-D width of the vectors. A vector column is `prompt_vector`, `chosen_vector`, `rejected_vector` or `context_vector`.
+D width of the vectors. The vector columns are VECTOR_COLUMNS; those of a context may lack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,8 +25,9 @@ from micropref.pipeline.sources.pairs import PreferencePair, prompt_id, response
 from micropref.pipeline.sources.rows import Record, Row, RowError, describe, is_blank
 
 REQUIRED = ("prompt_vector", "chosen_vector", "rejected_vector")
-VECTOR_COLUMNS = ("prompt_vector", "context_vector", "chosen_vector", "rejected_vector")
-"""In the order of the link table's keys."""
+OF_CONTEXTS = ("context_vector", "context_only_vector")
+"""Of the context with the prompt, and of the context by itself."""
+VECTOR_COLUMNS = ("prompt_vector", "context_vector", "chosen_vector", "rejected_vector", "context_only_vector")
 IDS = {"prompt": "prompt_id", "chosen": "chosen_id", "rejected": "rejected_id"}
 """Text → the id that stands for it where a file has no texts."""
 BATCH_BYTES = 1 << 25
@@ -54,8 +55,8 @@ class VectorFiles:
     """D."""
     halves: bool
     """Whether all vectors are float16."""
-    contexts: bool
-    """Whether there is a column `context_vector`."""
+    columns: tuple[str, ...]
+    """Those of VECTOR_COLUMNS that are there."""
     ids: bool
     """Whether ids stand for the texts."""
 
@@ -70,12 +71,19 @@ def look_at(paths: Sequence[Path]) -> VectorFiles:
             raise BadInput(
                 f"{file}: found vectors of {one.width} numbers; expected {found[first].width}, as in {first}"
             )
-        for name, what in (("contexts", "a column 'context_vector'"), ("ids", "ids in place of texts")):
-            if getattr(one, name) != getattr(found[first], name):
-                has, should = ("", "none") if getattr(one, name) else ("no rows with ", "these")
-                raise BadInput(f"{file}: found {has}{what}; expected {should}, as in {first}")
+        _check_alike(file, one, first, found[first])
     one = found[first]
-    return VectorFiles(one.width, all(each.halves for each in found.values()), one.contexts, one.ids)
+    return replace(one, halves=all(each.halves for each in found.values()))
+
+
+def _check_alike(file: Path, one: VectorFiles, first: Path, expected: VectorFiles) -> None:
+    """Raise BadInput unless two files of one import say of the same things what they are."""
+    has = {**{f"a column {name!r}": name in one.columns for name in OF_CONTEXTS}, "ids in place of texts": one.ids}
+    should = [*(name in expected.columns for name in OF_CONTEXTS), expected.ids]
+    for (what, there), wanted in zip(has.items(), should, strict=True):
+        if there != wanted:
+            found, these = ("", "none") if there else ("no rows with ", "these")
+            raise BadInput(f"{file}: found {found}{what}; expected {these}, as in {first}")
 
 
 def _look_at_file(file: Path) -> VectorFiles:
@@ -99,7 +107,7 @@ def _look_at_file(file: Path) -> VectorFiles:
         raise BadInput(f"{file}: cannot be read as Parquet ({reason}); expected a complete file") from None
     names = set(schema.names)
     ids = not {"chosen", "rejected"} & names and set(IDS.values()) <= names
-    return VectorFiles(width, all(map(pa.types.is_float16, items)), "context_vector" in names, ids)
+    return VectorFiles(width, all(map(pa.types.is_float16, items)), tuple(there), ids)
 
 
 def _item_type(file: Path, field: pa.Field) -> pa.DataType:
@@ -137,7 +145,7 @@ class VectorReader:
     def records(self, path: Path) -> Iterator[Record]:
         """Yield (1-based row, fields) of a Parquet file, a vector as an array or None."""
         for start, batch in batches(path, self._files):
-            vectors = {name: vectors_of(batch.column(name)) for name in VECTOR_COLUMNS if name in batch.schema.names}
+            vectors = {name: vectors_of(batch.column(name)) for name in self._files.columns}
             texts = batch.drop_columns(list(vectors)).to_pylist()
             for at, values in enumerate(texts):
                 fields = _with_ids(values) if self._files.ids else values
@@ -148,13 +156,12 @@ class VectorReader:
     def check(self, row: Row, pair: PreferencePair) -> None:
         """Raise RowError unless the row has one finite vector for each text of its pair."""
         found: dict[bytes, bytes] = {}
-        for name in VECTOR_COLUMNS:
+        for name in self._files.columns:
             vector = row.values.get(name)
-            if name == "context_vector":
-                if pair.context is None and vector is not None:
+            if name in OF_CONTEXTS and pair.context is None:
+                if vector is not None:
                     raise RowError(name, "a vector", "null, or a 'context' whose vector it is")
-                if pair.context is None or not self._files.contexts:
-                    continue
+                continue
             text = text_digest(name, pair)
             found[text] = self._check_same(name, text, self._checked(name, vector), found)
         chosen, rejected = (row.values[name] for name in ("chosen_vector", "rejected_vector"))
@@ -203,7 +210,7 @@ def batches(
     path: Path, files: VectorFiles, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield (rows before it, batch) of a file, few enough rows at a time that memory does not grow with it."""
-    size = max(1, min(ROWS_AT_MOST, BATCH_BYTES // (len(VECTOR_COLUMNS) * 8 * files.width)))
+    size = max(1, min(ROWS_AT_MOST, BATCH_BYTES // (len(files.columns) * 8 * files.width)))
     start = 0
     try:
         # By default Arrow reads all row groups ahead, and each column of one whole: that would be the file.
@@ -228,6 +235,8 @@ def text_digest(column: str, pair: PreferencePair) -> bytes:
         said = ["prompt", prompt]
     elif column == "context_vector":
         said = ["context", pair.context, prompt]
+    elif column == "context_only_vector":
+        said = ["context", pair.context]
     else:
         said = ["response", response_id(pair.prompt, pair.chosen if column == "chosen_vector" else pair.rejected)]
     return bytes.fromhex(sha256_hex(canonical_json(said)))[:KEY_BYTES]

@@ -218,8 +218,8 @@ def _locate(
         dataset, opened, TRAIN, router_input=read, reward_input=reward_input, router_features=contexts_in
     )
     if read != "prompt" and not located.context.any():
-        imported = opened.imported is not None
-        way = "import with a column context_vector" if imported else "embed with `contexts`"
+        column = "context_vector" if read in ("context+prompt", "difference") else "context_only_vector"
+        way = "embed with `contexts`" if opened.imported is None else f"import with a column {column}"
         raise BadInput(
             f"data set {name!r}, split {TRAIN!r}: no pair has a context for `router_input` {wanted}; "
             f"{way}, or train with `router_input` prompt"

@@ -86,7 +86,7 @@ def test_gc_keeps_contexts_that_a_data_set_has_and_verify_misses_lost_ones(
     features = open_features(store, report.features)
     lost = next(item for item in features.commits if item.files["vectors"].rows == 2)
     lost.remove()
-    assert "the vectors of 2 contexts are not there any more" in " ".join(verify(store).problems)
+    assert "the vectors of 2 contexts are gone" in " ".join(verify(store).problems)
     shutil.rmtree(store.root / "datasets")
     collect(store, min_age_s=0)
     assert context_keys(open_features(store, report.features)).is_empty()

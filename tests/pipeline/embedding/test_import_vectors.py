@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from micropref.cache.maintenance.gc import collect
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.schemas import KEY_COLUMNS
 from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.context_keys import context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import only_features
 from micropref.cli import app
@@ -45,6 +47,13 @@ def with_vectors(row: dict[str, Any]) -> dict[str, Any]:
     made = {f"{side}_vector": vector_of(prompt, row[side]) for side in ("chosen", "rejected")}
     context = {"context_vector": vector_of("context", row["context"], prompt)} if row.get("context") else {}
     return {**row, "prompt_vector": vector_of(prompt), **made, **context}
+
+
+def with_contexts_alone(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without the vector of context and prompt together, and with that of the context by itself."""
+    alone = vector_of("alone", row["context"]) if row.get("context") else None
+    kept = {name: value for name, value in with_vectors(row).items() if name != "context_vector"}
+    return {**kept, "context_only_vector": alone}
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]], item: pa.DataType | None = None, **options: Any) -> Path:
@@ -74,7 +83,12 @@ def stored_vectors(store: micropref.Store, name: str) -> pl.DataFrame:
         vectors = features.gather(np.maximum(places, 0)).tolist()
         found = [vector if place >= 0 else None for vector, place in zip(vectors, places, strict=True)]
         pairs = pairs.with_columns(pl.Series(f"{column}_vector", found, dtype=pl.List(pl.Float32)))
-    return pairs.drop(KEY_COLUMNS)
+    keys = dict(context_keys(features).iter_rows())
+    alone = [keys.get(context) for context in pairs["context"]]
+    places = features.locate(pl.Series([key or b"" for key in alone], dtype=pl.Binary))
+    vectors = features.gather(np.maximum(places, 0)).tolist()
+    found = [vector if key else None for vector, key in zip(vectors, alone, strict=True)]
+    return pairs.drop(KEY_COLUMNS).with_columns(context_only_vector=pl.Series(found, dtype=pl.List(pl.Float32)))
 
 
 def test_figures_are_those_of_the_embedded_data_set(
@@ -91,12 +105,13 @@ def test_figures_are_those_of_the_embedded_data_set(
     pairs = "SELECT * FROM pairs ORDER BY split, pair_id"
     assert opened.sql(pairs).equals(embedded.sql(pairs))
     figures = []
-    for store in (embedded, opened):
-        run = store.train("mine", k=2, restarts=2, epochs=4, router_input="context+prompt").run
+    for store, reads in itertools.product((embedded, opened), ("auto", "context+prompt")):
+        run = store.train("mine", k=2, restarts=2, epochs=4, router_input=reads).run
+        assert store.run(run).record["settings"]["router_input"] == ("context" if reads == "auto" else reads)
         evaluation = store.evaluate(run)
         routed = store.route(run, budget=[2, 4])
         adapted = store.adapt(run, "attribute", shots=[1, 2])
-        swept = store.sweep("mine", k=[1, 2], lam=0.1, seeds=1, epochs=2, router_input="context+prompt")
+        swept = store.sweep("mine", k=[1, 2], lam=0.1, seeds=1, epochs=2, router_input=reads)
         compared = store.compare("mine", methods=["single"], seeds=1, shots=2, budget=2)
         diagnosis = store.diagnose("mine", k=2, restarts=1)
         figures.append(
@@ -111,7 +126,7 @@ def test_figures_are_those_of_the_embedded_data_set(
                 [dataclasses.asdict(row) | {"seconds": None} for row in compared.rows],
             ]
         )
-    assert figures[1] == figures[0]  # float32 vectors and pairs in the same order: every bit is the same
+    assert figures[2:] == figures[:2]  # float32 vectors and pairs in the same order: every bit is the same
     assert verify(StoreFolder(opened.folder)).problems == []
     assert collect(StoreFolder(opened.folder), min_age_s=0).vectors == 0
     listed = CliRunner().invoke(app, ["ls", "--json", "--store", str(opened.folder)])
@@ -120,7 +135,7 @@ def test_figures_are_those_of_the_embedded_data_set(
     counts = opened.sql("SELECT count(*) AS n, count(prompt_tokens) AS counted FROM token_counts")
     assert counts.to_dicts() == [{"n": 120, "counted": 0}]
     roles = opened.sql("SELECT DISTINCT role FROM embeddings ORDER BY role")["role"].to_list()
-    assert roles == ["context", "prompt", "response"]
+    assert roles == ["context", "context_only", "prompt", "response"]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +294,42 @@ def test_a_bad_row_stops_with_its_place_or_is_set_aside(
     (rejects,) = opened.folder.rglob("*.rejects.*")
     assert json.loads(rejects.read_text())["line"] == 3
     assert verify(StoreFolder(opened.folder)).problems == []
+
+
+def test_contexts_by_themselves(tmp_path: Path, opened: micropref.Store, rows: list[dict[str, Any]]) -> None:
+    given = [with_contexts_alone(row if at % 3 else {**row, "context": None}) for at, row in enumerate(rows)]
+    path = write_parquet(tmp_path / "a.parquet", given)
+    report = opened.import_vectors(path, "mine", backbone_name="b", split_by_prompt=0.3)
+    run = opened.train("mine", k=2, restarts=1, epochs=2).run
+    assert opened.run(run).record["settings"]["router_input"] == "context"
+    features = only_features(StoreFolder(opened.folder), None)
+    for context, key in context_keys(features).iter_rows():
+        (vector,) = features.gather(features.locate(pl.Series([key])))
+        np.testing.assert_array_equal(vector, vector_of("alone", context))
+    assert opened.import_vectors(path, "mine", backbone_name="b", split_by_prompt=0.3).texts_imported == 0
+    assert report.texts_imported == report.texts
+    with pytest.raises(micropref.BadInput, match="import with a column context_vector"):
+        opened.train("mine", k=2, restarts=1, epochs=2, router_input="context+prompt")
+
+
+def test_contexts_without_vectors_are_said(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    given = [{name: value for name, value in with_vectors(row).items() if name != "context_vector"} for row in rows]
+    path = write_parquet(tmp_path / "a.parquet", given)
+    command = ["import-vectors", str(path), "--name", "a", "--backbone-name", "b", "--store", str(tmp_path / "store")]
+    result = CliRunner().invoke(app, command)
+    assert "warning: 2 contexts have no vectors, so that no router reads them" in " ".join(result.stderr.split())
+
+
+def test_a_context_by_itself_needs_its_vector(
+    tmp_path: Path, opened: micropref.Store, rows: list[dict[str, Any]]
+) -> None:
+    given = [with_contexts_alone(row) for row in rows[:6]]
+    given[4]["context_only_vector"] = None
+    with pytest.raises(micropref.BadInput, match=r":5: field 'context_only_vector': found null; expected a vector"):
+        opened.import_vectors(write_parquet(tmp_path / "a.parquet", given), "mine", backbone_name="b")
+    given[4] = {**with_contexts_alone(rows[4]), "context": None}
+    with pytest.raises(micropref.BadInput, match=r":5: field 'context_only_vector': found a vector; expected null"):
+        opened.import_vectors(write_parquet(tmp_path / "b.parquet", given), "mine", backbone_name="b")
 
 
 def test_rounding_is_not_a_conflict(tmp_path: Path, opened: micropref.Store, rows: list[dict[str, Any]]) -> None:
