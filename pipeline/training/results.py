@@ -30,6 +30,7 @@ from micropref.heads.fitting.settings import FitSetting, Fitted
 from micropref.heads.fitting.validation import known_weights
 from micropref.heads.mixture import Mixture, pair_log_odds
 from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.fitted_contexts import save_contexts
 
 Figures = dict[str, float | None]
 """By name; None: not available."""
@@ -150,7 +151,8 @@ def save_outcome(
         "duplicate_heads": [list(pair) for pair in hygiene.duplicates],
         "pruned": pruned,
     }
-    return save_run(store, run_id, record | outcome | figures | chosen.fit | provenance(), mixture.state())
+    kept = save_contexts(store, run_id, data)
+    return save_run(store, run_id, record | kept | outcome | figures | chosen.fit | provenance(), mixture.state())
 
 
 def _of_saved(mixture: Mixture, data: FitData) -> Validated:
