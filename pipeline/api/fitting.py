@@ -80,7 +80,7 @@ class Fitting(OpenedStore):
             lam: λ, the KL penalty towards uniform mixture weights.
             router_input: what the router reads: prompt, context (by itself), context+prompt (as one text, the paper's
                 form), difference (context+prompt less prompt) or context,prompt (side by side); auto: context where
-                rows have contexts, else prompt.
+                rows have contexts, else prompt; context,prompt where that is ahead, on contexts held out too.
             reward_input: vectors of responses after the prompt (plain), or after context and prompt (context).
             hidden: hidden units of the router; 0: a linear router.
             prior: penalise each pair's weights (example), or their mean over the minibatch (batch).
@@ -117,7 +117,7 @@ class Fitting(OpenedStore):
             BadInput: for unknown names, and options without an effect on the method.
 
         Example:
-            Store("data").train("mine", k=5, lam=0.1).run
+            Store("data").train("mine", k=5).run
 
         """
         from micropref.pipeline.training.method_options import check_used
@@ -199,7 +199,7 @@ class Fitting(OpenedStore):
             lam: values of λ, the KL penalty towards uniform mixture weights.
             seeds: initialisations of each K and λ.
             method: mixture, static or ensemble.
-            router_input: as in `train`.
+            router_input: what the router reads, as in `train`; auto does not try context,prompt.
             reward_input: as in `train`.
             hidden: as in `train`.
             prior: as in `train`.
