@@ -131,8 +131,8 @@ class RouterMoments:
     def scales(self, delta: float) -> Scales:
         """Return the scales of both inputs, that of the differences being `delta`. Raises BadInput like `rms`."""
         sizes = [one.rms() for one in self._parts]
-        means = [one.mean() for one in self._parts]
-        centre = torch.cat([mean for mean in means if mean is not None]) if None not in means else None
+        means = [mean for one in self._parts if (mean := one.mean()) is not None]
+        centre = torch.cat(means) if means else None
         if len(sizes) == 1:
             return Scales(delta, sizes[0], centre)
         each = torch.tensor(sizes, dtype=torch.float64).repeat_interleave(torch.tensor(self._widths))
