@@ -95,19 +95,24 @@ def _about_choice(found: dict[str, Any] | None) -> list[str]:
         return []
     if found["reason"] == "not tried":
         return ["the router reads the context alone: the prompt next to it takes more --memory, so that was not tried"]
-    gain = f"NLL lower by {with_error(found['ahead'], found['ahead_se'])} on validation pairs"
+    change = f"changes validation NLL by {_change(found['ahead'], found['ahead_se'])}"
     if found["reason"] == "not ahead":
-        return [f"the router reads the context alone: the prompt next to it is not clearly better, {gain}"]
-    held = "and too few contexts repeat to hold any out"
+        return [f"the router reads the context alone: the prompt next to it {change}"]
+    held = ", and too few contexts repeat to hold any out"
     if found["held_out"] is not None:
         contexts = counted(found["contexts"], "context")
-        held = f"by {with_error(found['held_out'], found['held_out_se'])} on {contexts} not fitted"
+        held = f", by {_change(found['held_out'], found['held_out_se'])} on {contexts} that were not fitted"
     if found["reason"] in ("ahead", "ahead on new"):
-        return [f"the router reads the prompt too: {gain}, {held}"]
+        return [f"the router reads the prompt next to the context, which {change}{held}"]
     return [
-        f"not decidable whether the router should read the prompt too: {gain}, {held}; it reads the context alone, "
-        "--router-input context,prompt reads both"
+        "the router reads the context alone; not decidable whether it should read the prompt next to it, which "
+        f"{change}{held}: --router-input context,prompt does"
     ]
+
+
+def _change(gain: float, error: float | None) -> str:
+    """Return how an NLL changes by a gain, with its standard error where that is known."""
+    return f"{-gain:+.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _about_heads(record: dict[str, Any]) -> list[str]:

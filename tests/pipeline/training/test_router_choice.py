@@ -40,7 +40,9 @@ def test_the_prompt_is_read_where_tastes_need_it(store: StoreFolder, synthetic: 
     assert choice["ahead"] > 2 * choice["ahead_se"] > 0
     assert choice["held_out"] > -2 * choice["held_out_se"]
     assert found.record["settings"]["router_input"] == "context,prompt"
-    assert "the router reads the prompt too" in " ".join(show_training(found).split())
+    assert "the router reads the prompt next to the context, which changes validation NLL by -" in " ".join(
+        show_training(found).split()
+    )
     both = trained(store, router_input="context,prompt")
     assert both.run == found.run, "the same fit is the same run"
     first, second = evaluate(store, found.run), evaluate(store, trained(store, router_input="context").run)
