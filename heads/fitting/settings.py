@@ -13,6 +13,8 @@ from micropref.cache.vectors.pair_features import taken_inputs
 from micropref.heads.choices import ComputeDtype, FitMethod, Latent, Prior, Solver, Weight
 from micropref.heads.mixture import Mixture, missing_rows
 
+LAM = 0.1
+"""λ where nothing else is known to be better."""
 GROUPED_STEPS = 240
 """Minibatches in all from which annealed restarts agree where users or contexts have groups: half are annealing."""
 LEAST_BATCH = 64
@@ -28,7 +30,7 @@ class FitSetting:
     each learn from every pair, started and held apart by frozen random priors, with equal weights."""
     k: int
     """Reward heads K."""
-    lam: float = 0.03
+    lam: float = LAM
     """λ: KL penalty towards uniform mixture weights."""
     prior: Prior = "example"
     """What the penalty is on: every pair's weights, or only their mean over the minibatch."""

@@ -42,7 +42,7 @@ class Fitting(OpenedStore):
         *,
         method: Method = "mixture",
         k: int | None = None,
-        lam: float = 0.03,
+        lam: float | None = None,
         router_input: WantedRouterInput = "auto",
         reward_input: RewardInput = "plain",
         hidden: int = 128,
@@ -77,7 +77,7 @@ class Fitting(OpenedStore):
             name: the data set.
             method: mixture (heads and a router), static (one set of weights), single (one head), or another method.
             k: reward heads K; None: 5, and 1 for single.
-            lam: λ, the KL penalty towards uniform mixture weights.
+            lam: λ, the KL penalty towards uniform mixture weights; None: 0.03 where a router reads contexts, else 0.1.
             router_input: what the router reads: prompt, context (by itself), context+prompt (as one text, the paper's
                 form), difference (context+prompt less prompt) or context,prompt (side by side); auto: context where
                 rows have contexts, else prompt; context,prompt where that is ahead, on contexts held out too.
@@ -134,12 +134,15 @@ class Fitting(OpenedStore):
             fitted = train_method(self._store, name, method, recipe, seed=seed, **reads)
             self._give_name(run_name, fitted.run)
             return readable(fitted, show_method(fitted, self.folder))
-        from micropref.heads.fitting.settings import FitPlan, FitSetting
+        from micropref.heads.fitting.settings import LAM, FitPlan, FitSetting
         from micropref.pipeline.show.train import show_training, training_progress
         from micropref.pipeline.training import train as stage
 
         heads = k if k is not None else 1 if method == "single" else 5
-        setting = FitSetting(cast("FitMethod", method), heads, lam, prior, hidden, lr, wd, l2, seed, latent, weight)
+        strength = LAM if lam is None else lam
+        setting = FitSetting(
+            cast("FitMethod", method), heads, strength, prior, hidden, lr, wd, l2, seed, latent, weight
+        )
         by = solver or ("scikit-learn" if method == "single" else "adamw")
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=by, anneal=anneal)
         options = stage.TrainOptions(
@@ -151,6 +154,7 @@ class Fitting(OpenedStore):
             prune,
             size(memory),
             router_features,
+            lam is None,
             merge,
         )
         with training_progress() as progress:
@@ -256,7 +260,7 @@ class Fitting(OpenedStore):
             prune,
             size(memory),
             router_features,
-            merge,
+            merge=merge,
         )
         with training_progress() as progress:
             swept = stage.sweep(self._store, name, grid, base, plan, options, progress)

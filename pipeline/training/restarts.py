@@ -15,6 +15,9 @@ from micropref.pipeline.training.choose_width import Projected
 from micropref.pipeline.training.data import FitData
 from micropref.pipeline.training.results import Outcome, restarts_agreeing
 
+CONTEXT_LAM = 0.03
+"""λ by default where a router reads contexts: new wordings are read better than with FitSetting's."""
+
 
 @dataclass(frozen=True)
 class Restarts:
@@ -49,10 +52,10 @@ class Restarts:
         }
 
 
-def merges(setting: FitSetting, data: FitData) -> bool:
-    """Say whether restarts of a setting can be merged: they read contexts, whose new wordings each takes otherwise.
+def reads_contexts(setting: FitSetting, data: FitData) -> bool:
+    """Say whether a setting's router reads contexts and pairs have groups: each restart takes new wordings otherwise.
 
-    Averaging mixtures that read prompts, or whose users have groups, has not been found to help.
+    Neither merging nor CONTEXT_LAM has been found to help others: routers on prompts, and users that have groups.
     """
     return setting.routed and setting.latent == "pair" and data.router_input != "prompt"
 
@@ -70,7 +73,7 @@ def fit_restarts(
     fitted = fit(projected.train, projected.validation, projected.scaled(settings), plan, progress)
     outcomes = [projected.outcome(one, asked, data) for one, asked in zip(fitted, settings, strict=True)]
     place = min(range(len(outcomes)), key=lambda at: outcomes[at].nll)
-    if merge and merges(settings[0], data):
+    if merge and reads_contexts(settings[0], data):
         mixture, count = merge_fitted(fitted, projected, data)
         if count > 1:
             chosen = projected.outcome(replace(fitted[place], mixture=mixture), settings[place], data)

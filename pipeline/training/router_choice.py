@@ -26,7 +26,7 @@ from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting, P
 from micropref.heads.mixture import pair_log_probability
 from micropref.pipeline.training.choose_width import Width, project
 from micropref.pipeline.training.data import FitData
-from micropref.pipeline.training.restarts import Restarts, fit_restarts, merges
+from micropref.pipeline.training.restarts import Restarts, fit_restarts, reads_contexts
 
 FOLDS = 4
 """Parts of the contexts that are held out in turns."""
@@ -111,7 +111,7 @@ class Rule:
                 continue
             known = validation.take(~held)
             fitted = fit(train.take(fit_fold != number), known, settings, self.plan, self.progress)
-            if self.merge and merges(settings[0], found.data):
+            if self.merge and reads_contexts(settings[0], found.data):
                 mixture, _ = merge_restarts(fitted, known, found.data.clusters[~held])
             else:
                 mixture = min(fitted, key=lambda one: one.validation_nll).mixture

@@ -20,7 +20,7 @@ from micropref.heads.fitting.fit import fit_in_chunks
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.pipeline.training.choose_width import project
 from micropref.pipeline.training.data import FitData
-from micropref.pipeline.training.restarts import fit_restarts, merges
+from micropref.pipeline.training.restarts import fit_restarts, reads_contexts
 from micropref.pipeline.training.results import Outcome, restarts_agreeing, save_outcome
 from micropref.pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
 from micropref.pipeline.training.train import TrainOptions
@@ -109,7 +109,9 @@ def sweep(
     board = _leaderboard(outcomes.values())
     same = _by_setting(outcomes.values())[chosen.setting.k, chosen.setting.lam]
     found: dict[str, Any] = {"merged": 1, "restarts_agreeing": restarts_agreeing(same)}
-    if options.merge and merges(chosen.setting, data):  # the other restarts' weights are gone: they are fitted again
+    if options.merge and reads_contexts(
+        chosen.setting, data
+    ):  # the other restarts' weights are gone: they are fitted again
         again = [one.setting for one in sorted(same, key=lambda one: one.setting.seed)]
         restarts = fit_restarts(data, projected, again, plan, merge=True)
         chosen, found = restarts.chosen, restarts.record()

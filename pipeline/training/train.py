@@ -17,7 +17,7 @@ from micropref.pipeline.options import WantedRouterInput
 from micropref.pipeline.training.choose_width import Width, check_width, most_components, project
 from micropref.pipeline.training.data import FitData, open_within, read_again
 from micropref.pipeline.training.memory_budget import Budget
-from micropref.pipeline.training.restarts import fit_restarts, merges
+from micropref.pipeline.training.restarts import CONTEXT_LAM, fit_restarts, reads_contexts
 from micropref.pipeline.training.results import save_outcome
 from micropref.pipeline.training.router_choice import Rule, rule_applies
 
@@ -49,6 +49,8 @@ class TrainOptions:
     """Most memory of the process in bytes: pairs that need more are streamed; None: a share of the machine's."""
     router_features: str | None = None
     """Features id that contexts are read in; None: that of the pairs."""
+    lam_by_data: bool = False
+    """Whether `train` replaces λ by CONTEXT_LAM where a router reads contexts."""
     merge: bool = True
     """Whether the best restarts of a mixture that reads contexts become one, see heads/fitting/merging.py."""
 
@@ -83,7 +85,7 @@ class TrainOptions:
     def record(self, data: FitData, setting: FitSetting) -> dict[str, Any]:
         """Return what run.json says of the options for a setting, those left to the data resolved."""
         return {
-            **({"merge": self.merge} if merges(setting, data) else {}),
+            **({"merge": self.merge} if reads_contexts(setting, data) else {}),
             **({} if data.router_features is None else {"router_features": data.router_features.id}),
             "restarts": self.restarts,
             "router_input": data.router_input,
@@ -128,6 +130,8 @@ def train(
     data = options.open(store, name, setting, plan)
     if data.streamed and plan.solver == "scikit-learn":
         plan = replace(plan, solver="adamw")
+    if options.lam_by_data and reads_contexts(setting, data):
+        setting = replace(setting, lam=CONTEXT_LAM)
     projected = project(data, options.projection, setting, plan, progress)
     settings = options.restarted(setting)
     found = fit_restarts(data, projected, settings, plan, merge=options.merge, progress=progress)
