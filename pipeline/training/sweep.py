@@ -109,9 +109,7 @@ def sweep(
     board = _leaderboard(outcomes.values())
     same = _by_setting(outcomes.values())[chosen.setting.k, chosen.setting.lam]
     found: dict[str, Any] = {"merged": 1, "restarts_agreeing": restarts_agreeing(same)}
-    if options.merge and reads_contexts(
-        chosen.setting, data
-    ):  # the other restarts' weights are gone: they are fitted again
+    if options.merge and reads_contexts(chosen.setting, data):  # others' weights are gone: they are fitted again
         again = [one.setting for one in sorted(same, key=lambda one: one.setting.seed)]
         restarts = fit_restarts(data, projected, again, plan, merge=True)
         chosen, found = restarts.chosen, restarts.record()

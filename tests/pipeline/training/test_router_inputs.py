@@ -51,6 +51,7 @@ def test_a_run_reads_the_same_from_training_to_routing(
     assert done.exit_code == 0, done.stderr
     record = json.loads(done.stdout)["record"]
     assert (record["settings"]["router_input"], record["router_reading"]) == (reads, 2)
+    assert record["lam"] == record["settings"]["lam"] == (0.1 if reads == "prompt" else 0.03)
     run = open_run(store, record["run"])
     tensors = run.tensors()
     assert tensors["router.v1"].shape[1] == WIDTHS[reads]
