@@ -323,7 +323,7 @@ def train(call: _Call) -> Any:
 
     \b
     Example:
-      micropref train mine --k 5 --lam 0.1
+      micropref train mine --k 5
       micropref train mine --latent user --k 5
       micropref train mine --method lore --k 5
     """

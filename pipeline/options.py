@@ -63,7 +63,7 @@ Shape = Literal["auto", "preference", "hh", "ratings", "reversals", "strength"]
 ImportShape = Literal["auto", "preference", "hh"]
 OnBad = Literal["stop", "skip"]
 WantedRouterInput = Literal["auto", "prompt", "context", "context+prompt", "difference", "context,prompt"]
-"""A RouterInput, or auto: the context by itself where rows have contexts, else the prompt."""
+"""A RouterInput, or auto: the context by itself where rows have contexts, else the prompt; `train` tries both too."""
 GroupedBy = Literal["user", "attribute", "context"]
 RoutedBy = Literal["attribute", "context"]
 ShotsFrom = SplitName

@@ -30,6 +30,7 @@ from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions
 from micropref.pipeline.training.data import load_parts
 from micropref.pipeline.training.method_runs import fitted_contexts
+from micropref.pipeline.training.restarts import CONTEXT_LAM
 from micropref.pipeline.training.train import TrainOptions, train
 
 NAME = "demo"
@@ -39,7 +40,11 @@ MODELS: dict[str, tuple[FitSetting, FitPlan, TrainOptions]] = {
     "single reward": (FitSetting("single", 1), FitPlan(solver="scikit-learn"), TrainOptions()),
     "static mixture": (FitSetting("static", HEADS), FitPlan(), TrainOptions()),
     "mixture, router reads prompt": (FitSetting("mixture", HEADS), FitPlan(), TrainOptions(router_input="prompt")),
-    "mixture, router reads context": (FitSetting("mixture", HEADS), FitPlan(), TrainOptions(router_input="context")),
+    "mixture, router reads context": (
+        FitSetting("mixture", HEADS, lam=CONTEXT_LAM),
+        FitPlan(),
+        TrainOptions(router_input="context"),
+    ),
 }
 CEILING = "ceiling: one model per true group"
 QUERIES = (

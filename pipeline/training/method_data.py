@@ -55,6 +55,8 @@ class Reading:
     """What the method reads besides Δ."""
     units: Units | None = None
     """Codes of the annotators, where the method needs units."""
+    router_features: Features | None = None
+    """Features that a router reads contexts in; None: those of the pairs."""
 
     @property
     def contexts(self) -> bool:
@@ -78,7 +80,13 @@ class Reading:
     def locate(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> LocatedPairs:
         """Find out which vectors a split's pairs have, those where `only` holds."""
         return locate_pairs(
-            dataset, features, split, router_input=self.router_input, reward_input=self.reward_input, only=only
+            dataset,
+            features,
+            split,
+            router_input=self.router_input,
+            reward_input=self.reward_input,
+            only=only,
+            router_features=self.router_features,
         )
 
     def read(self, located: LocatedPairs) -> tuple[PairFeatures, Pairs]:

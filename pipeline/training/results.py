@@ -30,6 +30,7 @@ from micropref.heads.fitting.settings import FitSetting, Fitted
 from micropref.heads.fitting.validation import known_weights
 from micropref.heads.mixture import Mixture, pair_log_odds
 from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.fitted_contexts import save_contexts
 
 Figures = dict[str, float | None]
 """By name; None: not available."""
@@ -113,10 +114,14 @@ def outcome_of(fitted: Fitted, validation: Source, clusters: torch.Tensor, proje
     return Outcome(fitted.setting, scored.figures(), fit, scored.log_probability, favourites, mixture)
 
 
-def restarts_agreeing(outcomes: Collection[Outcome]) -> float | None:
-    """Return the share of a setting's other seeds whose favourite heads are those of the best; None for one seed."""
+def restarts_agreeing(outcomes: Collection[Outcome], merged: Outcome | None = None) -> float | None:
+    """Return the share of a setting's other seeds whose favourite heads are those of the best; None for one seed.
+
+    Where seeds were `merged`, it is the share of all whose favourite heads are those of the merged mixture.
+    """
     ordered = sorted(outcomes, key=lambda one: one.nll)
-    return agreeing_share([one.favourites for one in ordered], ordered[0].setting.k)
+    compared = ordered if merged is None else [merged, *ordered]
+    return agreeing_share([one.favourites for one in compared], ordered[0].setting.k)
 
 
 def save_outcome(
@@ -148,7 +153,8 @@ def save_outcome(
         "duplicate_heads": [list(pair) for pair in hygiene.duplicates],
         "pruned": pruned,
     }
-    return save_run(store, run_id, record | outcome | figures | chosen.fit | provenance(), mixture.state())
+    kept = save_contexts(store, run_id, data)
+    return save_run(store, run_id, record | kept | outcome | figures | chosen.fit | provenance(), mixture.state())
 
 
 def _of_saved(mixture: Mixture, data: FitData) -> Validated:

@@ -22,6 +22,7 @@ from micropref.heads.fitting.pair_source import Source
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting, Fitted, PairTensors
 from micropref.pipeline.training.choose_width import project
 from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.restarts import fit_restarts, reads_contexts
 from micropref.pipeline.training.results import Outcome, restarts_agreeing, save_outcome
 from micropref.pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
 from micropref.pipeline.training.train import TrainOptions
@@ -83,7 +84,8 @@ def sweep(
     """Fit every combination of the grid on a data set's train split; choose by its validation prompts.
 
     K is the smallest whose best restart's validation NLL is within one standard error over prompts of the best of all;
-    λ and seed are those of that restart. Where users or contexts have groups, it is the NLL of known ones.
+    λ and seed are those of that restart, and its best seeds are merged as `train` does. Where users or contexts have
+    groups, it is the NLL of known ones.
     Raises BadInput like `train`, and Interrupted on Ctrl-C: finished chunks are kept, and the same call goes on from
     there.
     """
@@ -108,7 +110,12 @@ def sweep(
     chosen = _best_by_k(outcomes.values())[smallest_within_one_error(by_k)]
     board = _leaderboard(outcomes.values())
     same = _by_setting(outcomes.values())[chosen.setting.k, chosen.setting.lam]
-    found = {"by_k": [asdict(one) for one in by_k], "restarts_agreeing": restarts_agreeing(same)}
+    found: dict[str, Any] = {"merged": 1, "restarts_agreeing": restarts_agreeing(same)}
+    if options.merge and reads_contexts(chosen.setting, data):  # others' weights are gone: they are fitted again
+        again = [one.setting for one in sorted(same, key=lambda one: one.setting.seed)]
+        restarts = fit_restarts(data, projected, again, plan, merge=True)
+        chosen, found = restarts.chosen, restarts.record()
+    found["by_k"] = [asdict(one) for one in by_k]
     record = asked | data.group_record() | projected.record() | found
     _save_leaderboard(folder, data, outcomes.values())
     run = save_outcome(store, sweep_id, record, chosen, data, options.prune)
@@ -153,7 +160,7 @@ def _asked(grid: Grid, base: FitSetting, plan: FitPlan, options: TrainOptions, d
     swept = {"k": list(grid.k), "lam": list(grid.lam)}
     # Only where it differs from earlier versions: other sweeps keep their ids.
     by_path = {"single": "scikit-learn"} if 1 in grid.k and base.weight == "pair" and not data.streamed else {}
-    return shared | asdict(plan) | options.record(data) | swept | by_path
+    return shared | asdict(plan) | options.record(data, base) | swept | by_path
 
 
 def _best_by_k(outcomes: Collection[Outcome]) -> dict[int, Outcome]:
