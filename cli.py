@@ -199,21 +199,39 @@ def _tau(text: str) -> float | None:
         raise BadInput(f"tau is {text!r}: expected auto or a number above 0") from None
 
 
-def _settings(words: list[str] | None) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words or []]
-    for word, (name, equals, _) in zip(words or [], pairs, strict=True):
-        if not equals or not name.strip():
-            raise BadInput(f"settings is {word!r}: expected KEY=VALUE, such as pooling=mean")
-    found = {name: value for name, _, value in pairs}
-    if len(found) < len(pairs):
-        raise BadInput(f"settings has one of {', '.join(found)} twice: expected each key once")
-    return found
+def _assignments(name: str, example: str) -> Callable[[list[str] | None], dict[str, str]]:
+    """Return what reads KEY=VALUE words. It raises BadInput naming the one that is none, or a key given twice."""
+
+    def parse(words: list[str] | None) -> dict[str, str]:
+        pairs = [word.partition("=") for word in words or []]
+        for word, (key, equals, _) in zip(words or [], pairs, strict=True):
+            if not equals or not key.strip():
+                raise BadInput(f"{name} is {word!r}: expected {example}")
+        found = {key: value for key, _, value in pairs}
+        if len(found) < len(pairs):
+            raise BadInput(f"{name} has one of {', '.join(found)} twice: expected each once")
+        return found
+
+    return parse
 
 
 def _projection(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
+COLUMNS = Form(
+    "--column",
+    metavar="ROLE=NAME",
+    kind=list[str],
+    parse=_assignments("columns", "ROLE=NAME, such as user=judge_name"),
+    help="Column of a role where its name does not say so, such as user=judge_name; repeat it for others. user= alone: "
+    "no column is the user.",
+)
+ATTRIBUTES = Form(
+    metavar="A,B,...",
+    kind=str,
+    parse=lambda text: [name for name in text.split(",") if name],
+)
 PROJECTION = Form(metavar="none|N|auto", kind=str, parse=_projection)
 MEMORY = Form(
     metavar="8GB",
@@ -226,9 +244,17 @@ MIN_AGE_HELP = "Hours for which new files are left alone; less than 1 only while
 
 @_command(
     Store.embed,
-    source=Form(metavar="SOURCE", kind=list[Path], help=".jsonl, .csv, .parquet, folder."),
+    source=Form(
+        metavar="SOURCE",
+        kind=list[Path],
+        help=".jsonl, .json, .csv, .parquet, .arrow, a folder, owner/name[@revision] on the hub, or - for stdin.",
+    ),
     name=Form("--name"),
+    from_dir=Form("--from", metavar="DIR"),
+    adapter=Form(metavar="FILE.py"),
     split_by_prompt=Form(metavar="SHARE"),
+    columns=COLUMNS,
+    attributes=ATTRIBUTES,
     pass_=Form("--pass"),
     backbone=Form(kind=str),
     ray_address=Form(metavar="ADDRESS"),
@@ -240,8 +266,31 @@ def embed(call: _Call) -> Any:
     Example:
       micropref embed pairs.jsonl --name mine
       micropref embed held-out.jsonl --name mine --split test
+      micropref embed nvidia/HelpSteer2
     """
     return call.store.embed(**call.arguments)
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, in full; without, all.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """List data sets of the hub that are known by name.
+
+    Their licence, size, labels, attributes, contexts and users, and how the paper uses them.
+
+    \b
+    Example:
+      micropref datasets
+      micropref datasets nvidia/HelpSteer2
+    """
+    from micropref.pipeline.named.catalogue import catalogue
+    from micropref.pipeline.show.datasets import show_catalogue
+
+    found = catalogue(StoreFolder(store), name)
+    _print(found, show_catalogue(found), as_json=as_json)
 
 
 @_command(
@@ -250,7 +299,10 @@ def embed(call: _Call) -> Any:
     source=Form(metavar="FILE", kind=list[Path], help=".parquet, or a folder of these."),
     name=Form("--name"),
     backbone_name=Form(metavar="TEXT"),
-    settings=Form(metavar="KEY=VALUE", kind=list[str], parse=_settings),
+    settings=Form(
+        metavar="KEY=VALUE", kind=list[str], parse=_assignments("settings", "KEY=VALUE, such as pooling=mean")
+    ),
+    columns=COLUMNS,
     split_by_prompt=Form(metavar="SHARE"),
 )
 def import_vectors(call: _Call) -> Any:
@@ -271,7 +323,7 @@ def train(call: _Call) -> Any:
 
     \b
     Example:
-      micropref train mine --k 5 --lam 0.1
+      micropref train mine --k 5
       micropref train mine --latent user --k 5
       micropref train mine --method lore --k 5
     """

@@ -28,6 +28,7 @@ _NAMES_OF = {
     "data": "datasets",
     "route_on": "datasets",
     "features": "features",
+    "router_features": "features",
 }
 """Arguments whose values are names in the store, which shells complete."""
 

@@ -51,6 +51,7 @@ PINNED_DATE = "2024-07-26"
 
 PoolingName = Literal["auto", "last", "mean"]
 Overlong = Literal["trim-prompt", "drop"]
+SpecialTokens = Literal["auto", "text", "keep"]
 TemplateName = Literal["auto", "plain", "chat"]
 Responses = Literal["plain", "context", "both"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -58,11 +59,11 @@ PassName = Literal["auto", "tree", "packed", "padded"]
 EngineName = Literal["local", "ray"]
 EmbedDtype = Literal["auto", "float32", "bfloat16", "float16"]
 StoreDtype = Literal["auto", "float16", "float32"]
-Shape = Literal["auto", "preference", "hh", "ratings", "reversals"]
+Shape = Literal["auto", "preference", "hh", "ratings", "reversals", "strength"]
 ImportShape = Literal["auto", "preference", "hh"]
 OnBad = Literal["stop", "skip"]
 WantedRouterInput = Literal["auto", "prompt", "context", "context+prompt", "difference", "context,prompt"]
-"""A RouterInput, or auto: the context by itself where rows have contexts, else the prompt."""
+"""A RouterInput, or auto: the context by itself where rows have contexts, else the prompt; `train` tries both too."""
 GroupedBy = Literal["user", "attribute", "context"]
 RoutedBy = Literal["attribute", "context"]
 ShotsFrom = SplitName
@@ -70,4 +71,5 @@ ShotsFrom = SplitName
 RewardHeadsOf = Literal["together", "separate"]
 """One reward function for a trainer, heads weighed, or one for each head."""
 RewardScale = Literal["none", "std"]
-Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer"]
+Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer", "transfer-700k"]
+"""Tables of the paper: 2 and 8, 3 and 7, 9, the lower and the upper half of 4."""

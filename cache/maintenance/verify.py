@@ -173,7 +173,7 @@ def _run_problems(run: Run) -> tuple[int, list[str]]:
         run.tensors()
         read_note(run)
         shards = [item for data in run.evaluated() for item in read_commits(run.eval_folder(data))]
-        shards += [item for item in (run.budget(),) if item is not None]
+        shards += [item for item in (run.budget(), run.contexts()) if item is not None]
     except Failure as error:
         return 1, [str(error)]
     for item in shards:

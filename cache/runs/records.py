@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HEADS = "heads.safetensors"
 BUDGET = "budget"
+CONTEXTS = "contexts"
 TABLES = ("head_accuracy", "mixture_accuracy", "best_head", "router_weights")
 
 
@@ -80,6 +81,10 @@ class Run:
         if found is None and "budgets" in self.record.get("settings", {}):
             raise Failure(f"{path}: missing, so what this run may be scored on is not known; route its parent again")
         return found
+
+    def contexts(self) -> Commit | None:
+        """Return the committed vectors (role `contexts`) of contexts that the router was fitted on, if it keeps any."""
+        return read_commit(self.folder / f"{CONTEXTS}.json")
 
     def tables(self, data: str) -> list[Commit]:
         """Return the committed accuracy tables (roles of TABLES) on a data set, one commit for each split."""

@@ -71,6 +71,15 @@ def _dataset_reader(role: str) -> Callable[[StoreFolder, Names], Rows]:
     return rows
 
 
+def _columns(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a handful of rows
+    for dataset in _datasets(store):
+        for part in dataset.parts:
+            found = part.record.get("columns")  # parts of the first releases have none
+            if found:
+                about = {"data": dataset.name, "split": part.record["split"], "source": part.record["source"]}
+                yield pa.Table.from_pylist([about | one for one in found])
+
+
 def _links(store: StoreFolder) -> Iterator[tuple[str, str, Commit]]:
     """Yield data set, features id and links of every part, passing over links to an earlier state of a part."""
     for dataset in _datasets(store):
@@ -184,6 +193,7 @@ def count_heads(store: StoreFolder) -> int:
 READERS: dict[str, Callable[[StoreFolder, Names], Rows]] = {
     "pairs": _dataset_reader("pairs"),
     "ratings": _dataset_reader("ratings"),
+    "columns": _columns,
     "token_counts": _token_counts,
     "roles": _roles,
     "runs": _run_rows,

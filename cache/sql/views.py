@@ -31,6 +31,8 @@ COLUMNS = {
     "token_counts": "features VARCHAR, data VARCHAR, pair_id VARCHAR, prompt_tokens INTEGER, chosen_tokens INTEGER, "
     "rejected_tokens INTEGER, trimmed BOOLEAN",
     "ratings": "data VARCHAR, split VARCHAR, prompt_id VARCHAR, response_id VARCHAR, attribute VARCHAR, rating DOUBLE",
+    "columns": "data VARCHAR, split VARCHAR, source VARCHAR, column VARCHAR, role VARCHAR, type VARCHAR, rows BIGINT, "
+    "reason VARCHAR",
     # A list: NULL in a column of type FLOAT[D] would take as much memory as a vector.
     "vectors": "features VARCHAR, key BLOB, vector FLOAT[]",
     "roles": "features VARCHAR, key BLOB, role VARCHAR",
@@ -100,7 +102,8 @@ def create_views(
             connection.register("vector_rows", vectors)
             connection.execute("CREATE VIEW stored.vectors AS FROM vector_rows")
         else:
-            connection.execute(f"CREATE TABLE stored.{name} ({Template(columns).substitute(scores=scores)})")
+            typed = Template(columns).substitute(scores=scores).replace("column VARCHAR", '"column" VARCHAR')
+            connection.execute(f"CREATE TABLE stored.{name} ({typed})")
     pairs = ", ".join(f"(margin_{k}, weight_{k}) AS '{k}'" for k in range(heads))
     for view in read_views():
         body = Template(view.body).substitute(heads=pairs, vector=vector)

@@ -21,6 +21,14 @@ CREATE VIEW ratings AS
 SELECT data, split, prompt_id, response_id, attribute, rating
 FROM stored.ratings;
 
+-- One column of one source of a split: what it was read as (prompt, chosen, rejected, response, attribute, context, user,
+-- ... or ignored) and why. type is what it holds, rows how many of the source's rows have a value, in all its splits. Data
+-- sets made before readings were kept have no rows here.
+-- Example: SELECT source, "column", role, type, reason FROM columns WHERE role IN ('ignored', 'attribute') ORDER BY ALL
+CREATE VIEW columns AS
+SELECT data, split, source, "column", role, type, rows, reason
+FROM stored.columns;
+
 -- One stored vector for each role its text plays: prompt, context (a context and its prompt), context_only or
 -- response; role NULL where no data set uses it. Loaded only when a query names it.
 -- Example: SELECT features, role, count(*) AS n FROM embeddings GROUP BY ALL ORDER BY ALL

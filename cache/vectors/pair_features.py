@@ -37,6 +37,8 @@ class PairFeatures:
     """[N] int64 row of each pair's router input; None where row n is pair n's."""
     without_context: int
     """Pairs without a context."""
+    router_parts: tuple[int, ...] = ()
+    """Widths of the vectors that stand side by side in a router input; empty: it is one."""
 
     def __len__(self) -> int:
         return self.table.height
@@ -46,9 +48,8 @@ class PairFeatures:
         chosen = torch.from_numpy(mask.to_numpy().copy())
         table = self.table.filter(mask)
         missing = int(table["context"].null_count())
-        return PairFeatures(
-            table, self.delta[chosen], *taken_inputs(self.router_inputs, self.router_rows, chosen), missing
-        )
+        inputs, rows = taken_inputs(self.router_inputs, self.router_rows, chosen)
+        return PairFeatures(table, self.delta[chosen], inputs, rows, missing, self.router_parts)
 
     @property
     def router(self) -> torch.Tensor:
@@ -82,10 +83,15 @@ class LocatedPairs:
         return int((~self.context).sum())
 
     @property
+    def router_parts(self) -> tuple[int, ...]:
+        """Return the widths of the vectors that stand side by side in a router input."""
+        return self.router.widths(self.features)
+
+    @property
     def inputs(self) -> int:
         """Return how many vectors both inputs have in memory: a Δ for each pair, and the distinct router inputs."""
         distinct, _ = self.router.shared()
-        return len(self) + len(distinct) * self.router.vectors
+        return len(self) + -(-len(distinct) * sum(self.router_parts) // self.features.width)
 
     def take(self, rows: Rows) -> LocatedPairs:
         """Return the pairs of these rows, in this order."""
@@ -100,7 +106,8 @@ class LocatedPairs:
         """Gather the vectors. Raises Failure where they are damaged."""
         delta = gather_differences(self.features, self.chosen, self.rejected)
         distinct, rows = self.router.shared()
-        return PairFeatures(self.table, delta, distinct.load(self.features), rows, self.without_context)
+        inputs = distinct.load(self.features)
+        return PairFeatures(self.table, delta, inputs, rows, self.without_context, self.router_parts)
 
     def responses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather e(x, chosen) and e(x, rejected) [N, D] apart. Raises Failure where they are damaged."""
@@ -128,13 +135,20 @@ def load_pairs(
     router_input: RouterInput | OldJoint,
     reward_input: RewardInput = "plain",
     only: pl.Expr | None = None,
+    router_features: Features | None = None,
 ) -> PairFeatures:
     """Gather a split's pairs, those where `only` holds. No text is read and no backbone is needed.
 
     Raises BadInput where what is asked for was not embedded, Failure on damaged vectors.
     """
     return locate_pairs(
-        dataset, features, split, router_input=router_input, reward_input=reward_input, only=only
+        dataset,
+        features,
+        split,
+        router_input=router_input,
+        reward_input=reward_input,
+        only=only,
+        router_features=router_features,
     ).load()
 
 
@@ -146,15 +160,19 @@ def locate_pairs(
     router_input: RouterInput | OldJoint,
     reward_input: RewardInput = "plain",
     only: pl.Expr | None = None,
+    router_features: Features | None = None,
 ) -> LocatedPairs:
-    """Find out which vectors a split's pairs have, those where `only` holds. Raises like `load_pairs`."""
+    """Find out which vectors a split's pairs have, those where `only` holds. Raises like `load_pairs`.
+
+    A router may read contexts in other features, `router_features`; None: in the pairs' own.
+    """
     keys = ["prompt_key", "context_key", *response_columns(reward_input)]
     frame = dataset.linked_pairs(features.id, split, [*TABLE_COLUMNS, *keys])
     if only is not None:
         frame = frame.filter(only)
     _require_responses(dataset, features, frame, split, reward_input)
     chosen, rejected = (positions_of(features, frame[name]) for name in response_columns(reward_input))
-    router = locate_router(dataset, features, split, frame, router_input)
+    router = locate_router(dataset, features, split, frame, router_input, router_features)
     by_pair = router_input in ("prompt", "context+prompt or prompt")  # these read every pair
     context = frame["context"].is_not_null().to_numpy() if by_pair else router.known
     return LocatedPairs(features, frame.select(TABLE_COLUMNS), chosen, rejected, router, context)

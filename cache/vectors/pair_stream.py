@@ -77,7 +77,12 @@ class PairStream:
     @property
     def router_width(self) -> int:
         """Return the width of the router's input."""
-        return self.width * self.located.router.vectors
+        return sum(self.router_parts)
+
+    @property
+    def router_parts(self) -> tuple[int, ...]:
+        """Return the widths of the vectors that stand side by side in the router's input."""
+        return self.located.router_parts
 
     @property
     def lacks_contexts(self) -> bool:
@@ -142,7 +147,9 @@ class PairStream:
             np.where(column[pairs] < 0, -1, np.searchsorted(positions, column[pairs]))
             for column in self._columns(routed)
         )
-        router = RouterPlaces(self.located.router.reads, *read) if routed else None
+        router = None
+        if routed:
+            router = RouterPlaces(self.located.router.reads, read[0], read[1] if len(read) > 1 else None)
         shared = pairs if self.router_rows is None else self.router_rows.numpy()[pairs]
         return Window(vectors, chosen, rejected, router, shared)
 

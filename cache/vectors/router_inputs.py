@@ -33,14 +33,16 @@ class RouterPlaces:
     """Position of the vector that it reads [N]; -1: of a pair without the context that it reads."""
     second: Rows | None = None
     """Position of the prompt that is subtracted, or stands next to the first [N]; None where one vector is read."""
+    contexts_in: Features | None = None
+    """Features that the first lies in, where these are not the pairs' own."""
 
     def __len__(self) -> int:
         return len(self.first)
 
-    @property
-    def vectors(self) -> int:
-        """Return how many vectors wide an input is."""
-        return 2 if self.reads == SIDE_BY_SIDE else 1
+    def widths(self, features: Features) -> tuple[int, ...]:
+        """Return the widths of the vectors that stand side by side in an input, the pairs being in some features."""
+        first = (self.contexts_in or features).width
+        return (first, features.width) if self.reads == SIDE_BY_SIDE else (first,)
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -65,15 +67,16 @@ class RouterPlaces:
 
     def load(self, features: Features) -> torch.Tensor:
         """Gather the inputs [N, D'] float32; a row of NaN where a pair has no context."""
+        first_in = self.contexts_in or features
         if self.second is None and self.known.all():
-            return gather_rows(features, self.first)
-        out = fresh_memory(len(self), features.width * self.vectors)
+            return gather_rows(first_in, self.first)
+        out = fresh_memory(len(self), sum(self.widths(features)))
         out.fill_(torch.nan)
         places = np.flatnonzero(self.known)
         for start in range(0, len(places), CHUNK):
             part = places[start : start + CHUNK]
-            vectors = [gather_rows(features, one[part]) for one in (self.first, self.second) if one is not None]
-            out[torch.from_numpy(part)] = self.combined(*vectors)
+            second = None if self.second is None else gather_rows(features, self.second[part])
+            out[torch.from_numpy(part)] = self.combined(gather_rows(first_in, self.first[part]), second)
         return out
 
     def combined(self, first: torch.Tensor, second: torch.Tensor | None = None) -> torch.Tensor:
@@ -84,12 +87,23 @@ class RouterPlaces:
 
 
 def locate_router(
-    dataset: Dataset, features: Features, split: str, frame: pl.DataFrame, reads: RouterInput | OldJoint
+    dataset: Dataset,
+    features: Features,
+    split: str,
+    frame: pl.DataFrame,
+    reads: RouterInput | OldJoint,
+    contexts_in: Features | None = None,
 ) -> RouterPlaces:
     """Find what a router reads of a split's pairs, of whose table `frame` has context, prompt_key and context_key.
 
-    Raises BadInput where contexts have no vectors of their own and the router reads these.
+    Contexts by themselves may lie in other features than the pairs do. Raises BadInput where they have no vectors
+    there and the router reads these, and where it reads no context by itself.
     """
+    if contexts_in is not None and reads not in ("context", SIDE_BY_SIDE):
+        raise BadInput(
+            f"`router_features` {contexts_in.id}: these are for contexts by themselves, and `router_input` is {reads}; "
+            "give `router_input` context or context,prompt, or leave `router_features` out"
+        )
     prompts = positions_of(features, frame["prompt_key"])
     if reads == "prompt":
         return RouterPlaces(reads, prompts)
@@ -99,14 +113,14 @@ def locate_router(
     if reads in ("context+prompt", "difference"):
         keys = frame["context_key"]
     else:
-        keys = _own_keys(frame, features)
+        keys = _own_keys(frame, contexts_in or features)
         lacking = frame.filter(pl.Series(frame["context"].is_not_null() & keys.is_null()))["context"].n_unique()
         if lacking:
-            raise BadInput(_without_vectors(dataset, features, split, lacking, reads))
+            raise BadInput(_without_vectors(dataset, contexts_in or features, split, lacking, reads))
     first = np.full(frame.height, -1, dtype=np.int64)
     there = keys.is_not_null().to_numpy()
-    first[there] = positions_of(features, keys.drop_nulls())
-    return RouterPlaces(reads, first, None if reads in ("context", "context+prompt") else prompts)
+    first[there] = positions_of(contexts_in or features, keys.drop_nulls())
+    return RouterPlaces(reads, first, None if reads in ("context", "context+prompt") else prompts, contexts_in)
 
 
 def contexts_to_read(dataset: Dataset, features: Features, split: str) -> RouterInput:
@@ -129,11 +143,12 @@ def _own_keys(frame: pl.DataFrame, features: Features) -> pl.Series:
 
 
 def _without_vectors(dataset: Dataset, features: Features, split: str, count: int, reads: str) -> str:
-    where = f"data set {dataset.name!r}, split {split!r}: {count} contexts have no vector of their own, which "
+    where = f"data set {dataset.name!r}, split {split!r}: {count} contexts have no vector of their own in features "
+    where += f"{features.id}, which "
     line = f"{where}`router_input` {reads} reads; "
     if features.imported is not None:
         return (
             line + f"features {features.id} were imported without these: import them with a column "
             "context_only_vector, or give `router_input` context+prompt or prompt"
         )
-    return line + "run the `micropref embed` of this data set again: it embeds what is missing, or give another one"
+    return line + "run the `micropref embed` of this data set again, with their backbone: it embeds what is missing"

@@ -84,10 +84,8 @@ def predict_units(
     grouped = [
         FitSetting("static", plan.k, seed=plan.seed + restart, latent="user") for restart in range(plan.restarts)
     ]
-    settings = [FitSetting("single", 1, seed=plan.seed), *grouped]
-    single, *candidates = fit(
-        fitting, validation, settings, FitPlan(device=plan.device).reaching(LEAST_STEPS, fitting.pairs)
-    )
+    (single,) = fit(fitting, validation, [FitSetting("single", 1)], FitPlan(solver="scikit-learn"))
+    candidates = fit(fitting, validation, grouped, FitPlan(device=plan.device).reaching(LEAST_STEPS, fitting.pairs))
     mixture = min(candidates, key=lambda one: one.validation_nll).mixture
     right = F.logsigmoid(mixture.margins(fitting.delta))
     log_prior = mixture.log_weights(None, 1)[0]

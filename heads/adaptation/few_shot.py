@@ -124,7 +124,10 @@ def by_shrunk(shots: Shots, variance: float) -> Adapted:
 
 
 def by_hyre(shots: Shots) -> Adapted:
-    """HyRe (Lee et al. 2024): w_k ∝ exp(−Σ_i ℓ_ik), a uniform prior instead of the router."""
+    """HyRe (Lee et al. 2024): w_k ∝ exp(−Σ_i ℓ_ik), a uniform prior instead of the router.
+
+    A departure: the paper adds rewards, Σ_k w_k r_k; here probabilities are, as a mixture of people has them.
+    """
     return Adapted(_from_uniform(shots, 1.0))
 
 

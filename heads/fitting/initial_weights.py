@@ -42,7 +42,7 @@ def as_mixture(setting: FitSetting, weights: Parts, scales: Scales) -> Mixture:
     heads = parts["heads"] + parts["prior"] if "prior" in parts else parts["heads"]
     heads = (heads / scales.delta).float()
     if setting.routed:
-        v1 = parts["v1"].double() / scales.router
+        v1 = parts["v1"].double() / (scales.router if scales.sizes is None else scales.sizes)
         shift = 0 if scales.centre is None else v1 @ scales.centre
         if setting.hidden == 0:
             return Mixture(heads, Router(None, None, v1.float(), (parts["b2"] - shift).float()))

@@ -42,10 +42,13 @@ def fit_path(
 ) -> Fitted:
     """Fit one head for each C of the path and return the one of the lowest validation NLL; w = 0 competes.
 
-    A setting with an `l2` above 0 has the one C = 1 / l2. Raises BadInput for a setting with more heads or groups, and
-    pairs that are not in memory.
+    A setting with an `l2` above 0 has the one C = 1 / l2. Users or contexts with one group each change nothing about
+    one head. Raises BadInput for a setting of more heads, or of users that weigh alike, and pairs that are not in
+    memory.
     """
-    if setting.method != "single" or setting.latent != "pair":
+    if setting.weight != "pair":
+        raise BadInput(f"solver scikit-learn with weight {setting.weight}: it weighs pairs alike, so use adamw")
+    if setting.method != "single":
         raise BadInput(f"solver scikit-learn with method {setting.method}: it fits one head, so use adamw or lbfgs")
     if not isinstance(train, PairTensors) or not isinstance(validation, PairTensors):
         raise BadInput("solver scikit-learn: pairs are streamed, and it reads them all at once; use adamw")
@@ -73,7 +76,7 @@ def fit_path(
         best_epoch=best,
         epochs_run=len(train_history),
         validation_nll=_loss(mixture.heads[0].double(), validation.delta.double()),
-        known=None,
+        known=None if setting.latent == "pair" else torch.zeros(validation.pairs, 1),
         train_history=tuple(train_history),
         validation_history=tuple(history[1:]),
         execution=Execution(device="cpu", dtype="float64", batch=train.pairs, chunk=1, lr=None),

@@ -63,9 +63,15 @@ def mean_mixture(mixtures: Sequence[Mixture], places: Sequence[torch.Tensor]) ->
     heads = torch.stack([mixture.heads[order] for mixture, order in pairs]).mean(0)
     routers = [(mixture.router, order) for mixture, order in pairs if mixture.router is not None]
     if routers:
-        return Mixture(heads, _mean_router(routers))
+        own = [mixture.no_context[order] for mixture, order in pairs if mixture.no_context is not None]
+        return Mixture(heads, _mean_router(routers), no_context=_mean_log_weights(own))
     statics = [mixture.static[order] for mixture, order in pairs if mixture.static is not None]
-    return Mixture(heads, static=torch.log_softmax(torch.stack(statics).mean(0), 0) if statics else None)
+    return Mixture(heads, static=_mean_log_weights(statics))
+
+
+def _mean_log_weights(found: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """Return the log-weights [K] of the mean logits; None of none."""
+    return torch.log_softmax(torch.stack(list(found)).mean(0), 0) if found else None
 
 
 def _mean_router(routers: Sequence[tuple[Router, torch.Tensor]]) -> Router:

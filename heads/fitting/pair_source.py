@@ -9,7 +9,7 @@ import torch
 
 from micropref.cache.vectors.pair_stream import PairStream
 from micropref.heads.fitting.minibatches import Batches, Feed
-from micropref.heads.fitting.scales import DELTA, ROUTER, Moments, Scales, training_scales
+from micropref.heads.fitting.scales import DELTA, Moments, RouterMoments, Scales, training_scales
 from micropref.heads.fitting.settings import PairTensors
 from micropref.heads.fitting.streamed_minibatches import StreamedFeed
 from micropref.heads.mixture import Mixture
@@ -42,12 +42,12 @@ def source_scales(source: Source) -> Scales:
     """Return the sizes of both inputs. Raises BadInput for rows that are not finite, or nothing but zeros."""
     if isinstance(source, PairTensors):
         return training_scales(source)
-    delta, router = Moments(DELTA), Moments(ROUTER, centred=True)
+    delta, router = Moments(DELTA), RouterMoments(source.router_parts)
     for batch in open_feed(source, True).in_order():
         delta.add(batch.delta)
         assert batch.router is not None
         router.add(batch.router, None if batch.readers is None else batch.readers.sizes)
-    return Scales(delta.rms(), router.rms(), router.mean())
+    return router.scales(delta.rms())
 
 
 def score(mixture: Mixture, source: Source) -> tuple[torch.Tensor, torch.Tensor]:

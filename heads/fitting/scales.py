@@ -6,6 +6,7 @@ Letters: N pairs, D embedding width, D' width of the router's input.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,17 +32,20 @@ class Scales:
     """Of the centred router's input; 1 where there is none."""
     centre: torch.Tensor | None = None
     """[D'] float64 mean of the router's input over pairs with a context; None: it is not centred."""
+    sizes: torch.Tensor | None = None
+    """[D'] float64 rms of the vector that each entry belongs to, where several stand side by side and `router` is 1."""
 
 
 def training_scales(train: PairTensors) -> Scales:
     """Return the sizes of both inputs over pairs. Raises BadInput for rows not finite, or nothing but zeros."""
-    delta, router = Moments(DELTA), Moments(ROUTER, centred=True)
+    delta = Moments(DELTA)
     _add(delta, train.delta, None)
     if train.router is None:
         return Scales(delta.rms(), 1.0)
-    rows = train.router_rows
-    _add(router, train.router, None if rows is None else torch.bincount(rows, minlength=len(train.router)))
-    return Scales(delta.rms(), router.rms(), router.mean())
+    rows, router = train.router_rows, RouterMoments(train.router_parts or (train.router.shape[1],))
+    counts = None if rows is None else torch.bincount(rows, minlength=len(train.router))
+    _add(router, train.router, counts)
+    return router.scales(delta.rms())
 
 
 def rms(rows: torch.Tensor, what: str) -> float:
@@ -51,7 +55,7 @@ def rms(rows: torch.Tensor, what: str) -> float:
     return moments.rms()
 
 
-def _add(moments: Moments, rows: torch.Tensor, counts: torch.Tensor | None) -> None:
+def _add(moments: Moments | RouterMoments, rows: torch.Tensor, counts: torch.Tensor | None) -> None:
     for start in range(0, len(rows), SCAN_ROWS):
         part = slice(start, start + SCAN_ROWS)
         moments.add(rows[part], None if counts is None else counts[part])
@@ -109,3 +113,27 @@ class Moments:
             return math.sqrt(raw)
         spread = raw - float(mean.square().mean())
         return math.sqrt(spread if spread > ALIKE**2 * raw else raw)
+
+
+class RouterMoments:
+    """The moments of the router's input: of each of the vectors that stand side by side in it."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        """Start with no rows of vectors of these widths."""
+        self._widths = list(widths)
+        self._parts = [Moments(ROUTER, centred=True) for _ in widths]
+
+    def add(self, part: torch.Tensor, counts: torch.Tensor | None = None) -> None:
+        """Add rows [n, D'], each `counts` [n] times. Raises BadInput where one is not finite."""
+        for moments, columns in zip(self._parts, torch.split(part, self._widths, 1), strict=True):
+            moments.add(columns, counts)
+
+    def scales(self, delta: float) -> Scales:
+        """Return the scales of both inputs, that of the differences being `delta`. Raises BadInput like `rms`."""
+        sizes = [one.rms() for one in self._parts]
+        means = [mean for one in self._parts if (mean := one.mean()) is not None]
+        centre = torch.cat(means) if means else None
+        if len(sizes) == 1:
+            return Scales(delta, sizes[0], centre)
+        each = torch.tensor(sizes, dtype=torch.float64).repeat_interleave(torch.tensor(self._widths))
+        return Scales(delta, 1.0, centre, each)

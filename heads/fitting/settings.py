@@ -9,9 +9,12 @@ from typing import get_args
 import torch
 
 from micropref.cache.errors import BadInput
+from micropref.cache.vectors.pair_features import taken_inputs
 from micropref.heads.choices import ComputeDtype, FitMethod, Latent, Prior, Solver, Weight
 from micropref.heads.mixture import Mixture, missing_rows
 
+LAM = 0.1
+"""λ where nothing else is known to be better."""
 GROUPED_STEPS = 240
 """Minibatches in all from which annealed restarts agree where users or contexts have groups: half are annealing."""
 LEAST_BATCH = 64
@@ -27,7 +30,7 @@ class FitSetting:
     each learn from every pair, started and held apart by frozen random priors, with equal weights."""
     k: int
     """Reward heads K."""
-    lam: float = 0.1
+    lam: float = LAM
     """λ: KL penalty towards uniform mixture weights."""
     prior: Prior = "example"
     """What the penalty is on: every pair's weights, or only their mean over the minibatch."""
@@ -137,6 +140,8 @@ class PairTensors:
     """[N] int64 code of each pair's user or context, for settings whose latent that is."""
     router_rows: torch.Tensor | None = None
     """[N] int64 row of `router` that each pair reads, where pairs share them: what they share is computed once."""
+    router_parts: tuple[int, ...] = ()
+    """Widths of the vectors that stand side by side in `router`, each divided by its own rms; empty: it is one."""
 
     @property
     def pairs(self) -> int:
@@ -168,10 +173,22 @@ class PairTensors:
                 f"units have shape {list(self.units.shape)}: expected one for each of the {self.pairs} pairs"
             )
 
+    def take(self, chosen: torch.Tensor) -> PairTensors:
+        """Return the pairs of these numbers, or where a mask [N] is true."""
+        router, rows = self.router, self.router_rows
+        if router is not None:
+            router, rows = taken_inputs(router, rows, chosen)
+        units = None if self.units is None else self.units[chosen]
+        return PairTensors(self.delta[chosen], router, units, rows, self.router_parts)
+
     def _check_router(self) -> None:
         router, rows = self.router, self.router_rows
         if router is None:
             raise BadInput("router rows without a router input: give both, or neither")
+        if self.router_parts and sum(self.router_parts) != router.shape[1]:
+            raise BadInput(
+                f"router parts are {list(self.router_parts)} wide, together not the {router.shape[1]} of the input"
+            )
         if router.ndim != 2 or (rows is None and len(router) != self.pairs):
             raise BadInput(
                 f"router input has shape {list(router.shape)}: expected one row for each of the {self.pairs} pairs"

@@ -5,7 +5,7 @@ width, B pairs. Activations are [G, K, B] and [R, h, B]: one product reads a min
 sums over pairs run along contiguous memory. Padding is zero, has zero gradients, and so stays zero.
 
 A linear router is h = K units that are not rectified, with V2 frozen at the identity. The inputs are never
-divided by their rms: the products multiply by its inverse. An ensemble's heads predict with a frozen prior added.
+divided by their rms: products are, or V1's copy (side by side). An ensemble's heads predict with a frozen prior added.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ class Stack:
         if any("prior" in w for w in weights):
             self._prior = padded([w.get("prior", torch.zeros_like(w["heads"])) for w in weights])
         self.grads = {name: torch.zeros_like(part) for name, part in self.params.items()}
-        self._low = {name: part.to(dtype) for name, part in self.params.items()}
-        if self._prior is not None:
-            self._low["heads"] = torch.empty_like(self.params["heads"], dtype=dtype)
+        differ = self._prior is not None or scales.sizes is not None  # then some are more than the master in `dtype`
+        self._low = {name: part.to(dtype, copy=differ) for name, part in self.params.items()}
         self.blocks = [self._block(list(group)) for _, group in itertools.groupby(range(len(settings)), self._alike)]
         self._buffers: Parts = {}
+        self._sizes = None if scales.sizes is None else scales.sizes.to(self.device, self.params["heads"].dtype)
         self._constants()
         self.refresh()
 
@@ -155,7 +155,7 @@ class Stack:
     def refresh(self) -> None:
         """Copy the master weights into the compute dtype, after every change of them."""
         for name, part in self.params.items():
-            self._low[name].copy_(part)
+            self._low[name].copy_(part if name != "v1" or self._sizes is None else part / self._sizes)
         if self._prior is not None:
             self._low["heads"].copy_(self.params["heads"] + self._prior)
 
@@ -214,7 +214,8 @@ class Stack:
         gradient = self.grads[name]
         product = self._buffer(f"d_{name}", *gradient.shape)
         _scaled_product(slopes, inputs, scale, product)
-        gradient.copy_(product)
+        sizes = self._sizes if name == "v1" else None
+        gradient.copy_(product if sizes is None else product / sizes)
 
     def _buffer(self, name: str, *shape: int) -> torch.Tensor:
         """Return memory in the compute dtype that every step uses again: fresh memory costs a fault for each page."""

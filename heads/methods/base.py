@@ -5,6 +5,7 @@ Letters: N pairs, M rated responses, A attributes, D embedding width, K reward h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -165,10 +166,14 @@ class MethodOptions:
     """auto: cuda where there is one, else cpu."""
     gate: ArmoGate = "small"
     """ARMO's gate: the published size (3 × 1024), or 1 × 128 for CPUs."""
+    lam: float | None = None
+    """λ of mixtures, the KL penalty towards uniform weights; None: what `train` has by default."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise BadInput(f"k is {self.k}: expected at least 1")
+        if self.lam is not None and not (math.isfinite(self.lam) and self.lam >= 0):
+            raise BadInput(f"lam is {self.lam}: expected a finite number of at least 0")
 
 
 class Method(Protocol):

@@ -53,13 +53,15 @@ class _BradleyTerry:
     kind: ClassVar[choices.FitMethod]
     latent: ClassVar[choices.Latent] = "pair"
     needs: ClassVar[frozenset[Need]] = frozenset()
-    options: ClassVar[frozenset[str]] = frozenset({"k", "device"})
+    options: ClassVar[frozenset[str]] = frozenset({"k", "device", "lam"})
 
     def fit(self, data: TrainingData, options: MethodOptions, seeds: Sequence[int]) -> list[MixtureModel]:
         """Fit every seed's restarts in one call; of each seed the best by validation NLL is returned."""
         # One head, or heads that do not share a pair, are a convex problem.
         restarts = RESTARTS if self.kind in ("mixture", "static") and options.k > 1 else 1
         setting = FitSetting(self.kind, options.k, latent=self.latent)
+        if options.lam is not None:
+            setting = replace(setting, lam=options.lam)
         wanted = [replace(setting, seed=seed * restarts + run) for seed in seeds for run in range(restarts)]
         parts = data.fitting, data.validation
         units = unit_codes(*parts) if self.latent != "pair" else (None, None)
@@ -77,7 +79,7 @@ class _BradleyTerry:
         """Return what restarts are compared by, as `train` compares them: the scaled NLL, then as it is."""
         scores = MixtureModel(fitted.mixture).scores(data.validation)
         odds = (scores if fitted.known is None else replace(scores, log_weights=fitted.known)).log_odds()
-        return nll(scaled_log_probability(odds, choose_scale(odds))), fitted.validation_nll
+        return nll(scaled_log_probability(odds, choose_scale(odds, data.validation.clusters))), fitted.validation_nll
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> MixtureModel:
         """Return the model of a saved mixture."""
@@ -155,4 +157,5 @@ class Ensemble(_BradleyTerry):
     name: ClassVar[str] = "ensemble"
     title: ClassVar[str] = "Shared-base ensemble"
     supervision: ClassVar[str] = "pairs"
+    options: ClassVar[frozenset[str]] = frozenset({"k", "device"})
     kind = "ensemble"

@@ -26,9 +26,9 @@ class Drm:
     """C unit eigenvectors of the covariance of Δ, each with both signs: +v_1 .. +v_C, −v_1 .. −v_C, then the mean.
 
     Centring takes the mean of Δ away, which is the one direction that everybody shares (the chosen response minus the
-    rejected one), so its unit vector is one more head: a departure. The paper weighs heads by a few choices of one
-    person; before any is known weights are uniform. The signs then cancel and the mean head alone decides: without
-    it, this method predicts ½ until a person has chosen.
+    rejected one), so its unit vector is one more head: a departure (the paper has the backbone's own head
+    there). The paper weighs heads by a few choices of one person; before any is known weights are uniform. The signs
+    then cancel and the mean head alone decides: without it, this method predicts ½ until a person has chosen.
     """
 
     name: ClassVar[str] = "drm"

@@ -6,10 +6,11 @@ Letters: N pairs, B pairs of a step, D embedding width, K basis rewards, U units
     logit_i = Δ_i · V softmax(a_u) / 100,   loss = Σ_u (1/n_u) Σ_{i∈u} −log σ(logit_i) + α Σ_b ‖V_b − v‖²
 
 with V and a from N(0, 1), Adam at .5 for 1000 steps; v is a reward common to all. A new user learns only a_u.
-Departures: units are attributes where the data names no users; v is a single Bradley-Terry reward fitted to the
-same pairs (the authors have the backbone's own head); α is the best of STRENGTHS by validation NLL with weights of
-a seed of its own (the authors: 1e4 on their features); steps take at most 4096 pairs, so the learning rate
-falls along a cosine; an unknown unit gets the mean of the known units' weights, and a new one starts there.
+Departures: units are attributes where the data names no users; v is the single reward, its L2 chosen on
+validation pairs (the authors have the backbone's own head); α is the best of STRENGTHS by validation NLL with weights
+of a seed of its own (the authors' 1e4 belongs to a penalty on cosines; their ‖V_b − v‖² has weight 0); steps take at
+most 4096 pairs, so the learning rate falls along a cosine; an unknown unit gets the mean of the known units' weights,
+and a new one starts there.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from micropref.heads.fitting.fit import FitPlan, FitSetting, PairTensors, fit
 from micropref.heads.fitting.hardware import resolve_device
 from micropref.heads.fitting.scales import rms
 from micropref.heads.methods.adam import Recipe, Rows, descend
 from micropref.heads.methods.annotator_weights import UnitWeights, few_shot, pairs_of_units, per_unit
 from micropref.heads.methods.base import MethodOptions, Model, Need, Pairs, Scores, TrainingData
+from micropref.heads.methods.bradley_terry import Single
 from micropref.heads.methods.stacking import Parts, checked, generators, normal, one_seed
 
 RECIPE = Recipe(lr=0.5, steps=1000, batch=4096)
@@ -141,7 +142,5 @@ class LoRe:
 
 
 def _single_reward(data: TrainingData, options: MethodOptions) -> torch.Tensor:
-    """Return the weights [D] of one reward for all."""
-    parts = [PairTensors(part.delta, None) for part in (data.fitting, data.validation)]
-    fitted = fit(parts[0], parts[1], [FitSetting("single", 1)], FitPlan(device=options.device))
-    return fitted[0].mixture.heads[0]
+    """Return the weights [D] of one reward for all, the row `single` of comparisons."""
+    return Single().fit(data, options, [0])[0].mixture.heads[0]

@@ -10,11 +10,11 @@ Letters: S seeds, B pairs, D embedding width, K prototypes, U units, L width of 
 
 Departures: f and g_k have one hidden layer of 64 rectified units and L = 32 (the authors: two layers as wide as the
 backbone, which they may tune as well); the loss is Bradley-Terry's (their distance form has a hinge loss, their
-published settings take the angle); 600 steps of 256 pairs at learning rates of .0002 for networks and .1 for prototypes
-and b (the published ratio is 50: with few pairs a unit such networks learn pairs by heart before units differ), every
-seed keeps the step of lowest validation NLL; units are attributes
-where the data names no users; an unknown unit gets the mean of the known units' weights, and a new one starts there
-and learns only b_u, as LoRe does.
+published settings take the angle); A's f alone maps a person's point, where theirs adds a residual network; 600 steps
+of 256 pairs at learning rates of .0002 for networks and .1 for prototypes and b (the published ratio is 50: with few
+pairs a unit such networks learn pairs by heart before units differ), every seed keeps the step of lowest validation
+NLL; units are attributes where the data names no users; an unknown unit gets the mean of the known units' weights,
+and a new one starts there and learns only b_u, as LoRe does.
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ class Asking(OpenedStore):
         shots: int = 16,
         budget: int = 50,
         k: int | None = None,
+        lam: float | None = None,
         armo_gate: ArmoGate = "small",
         paper: Paper | None = None,
         route_on: str | None = None,
@@ -95,6 +96,7 @@ class Asking(OpenedStore):
             shots: labelled pairs of each attribute to adapt to.
             budget: pairs with context of each attribute to route by.
             k: reward heads; None: the paper's for the table asked for, else 5.
+            lam: λ of the mixtures; None: the paper's for the table asked for, else what `train` has.
             armo_gate: size of ARMO's gate: 3 x 1024 units (paper), or 1 x 128 (small).
             paper: table of the paper to print next to ours, with its protocol.
             route_on: data set to route and score on; None: the one trained on.
@@ -116,7 +118,7 @@ class Asking(OpenedStore):
         from micropref.pipeline.show.compare import show_compared
 
         wanted = None if methods == "all" else words(methods)
-        options = ExperimentOptions(split, shots, budget, k, seeds, armo_gate, paper, route_on, features, device)
+        options = ExperimentOptions(split, shots, budget, k, seeds, armo_gate, paper, route_on, features, device, lam)
         compared = stage.run_comparison(self._store, name, wanted, options, self._announce)
         return readable(compared, show_compared(compared, self.folder))
 

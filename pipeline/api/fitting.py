@@ -42,7 +42,7 @@ class Fitting(OpenedStore):
         *,
         method: Method = "mixture",
         k: int | None = None,
-        lam: float = 0.1,
+        lam: float | None = None,
         router_input: WantedRouterInput = "auto",
         reward_input: RewardInput = "plain",
         hidden: int = 128,
@@ -61,12 +61,14 @@ class Fitting(OpenedStore):
         prune: float | None = None,
         memory: str | int | None = None,
         restarts: int = 8,
+        merge: bool = True,
         armo_gate: ArmoGate = "small",
         seed: int = 0,
         data_seed: int = 0,
         dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
+        router_features: str | None = None,
         run_name: str | None = None,
     ) -> Trained | TrainedMethod:
         """Fit reward heads and router, or another method, on a data set's cached features.
@@ -75,10 +77,10 @@ class Fitting(OpenedStore):
             name: the data set.
             method: mixture (heads and a router), static (one set of weights), single (one head), or another method.
             k: reward heads K; None: 5, and 1 for single.
-            lam: λ, the KL penalty towards uniform mixture weights.
+            lam: λ, the KL penalty towards uniform mixture weights; None: 0.03 where a router reads contexts, else 0.1.
             router_input: what the router reads: prompt, context (by itself), context+prompt (as one text, the paper's
                 form), difference (context+prompt less prompt) or context,prompt (side by side); auto: context where
-                rows have contexts, else prompt.
+                rows have contexts, else prompt; context,prompt where that is ahead, on contexts held out too.
             reward_input: vectors of responses after the prompt (plain), or after context and prompt (context).
             hidden: hidden units of the router; 0: a linear router.
             prior: penalise each pair's weights (example), or their mean over the minibatch (batch).
@@ -96,13 +98,16 @@ class Fitting(OpenedStore):
             projection: fit on N principal components; auto: as few as validation allows.
             prune: remove one of two heads whose predictions correlate above this, such as 0.95.
             memory: most memory of the process in bytes, or such as "6GB"; pairs that need more are streamed.
-            restarts: initialisations fitted together; the best by validation NLL is kept.
+            restarts: initialisations fitted together; the best by validation NLL is kept, or the best merged.
+            merge: make one mixture of the best four restarts where the router reads contexts and they found the same
+                groups; else keep the best alone.
             armo_gate: size of ARMO's gate: 3 x 1024 units (paper), or 1 x 128 (small).
             seed: seed of the first restart's initial weights.
             data_seed: seed of the order of the pairs.
             dtype: precision of the large matrix multiplications.
             device: where to compute.
             features: features id; None: the only one there is.
+            router_features: features id of another backbone whose vectors of contexts the router reads.
             run_name: name to give the run, which keeps its id too.
 
         Returns:
@@ -112,7 +117,7 @@ class Fitting(OpenedStore):
             BadInput: for unknown names, and options without an effect on the method.
 
         Example:
-            Store("data").train("mine", k=5, lam=0.1).run
+            Store("data").train("mine", k=5).run
 
         """
         from micropref.pipeline.training.method_options import check_used
@@ -124,21 +129,33 @@ class Fitting(OpenedStore):
             from micropref.pipeline.show.methods import show_method
             from micropref.pipeline.training.method_runs import train_method
 
-            recipe = MethodOptions(MethodOptions().k if k is None else k, device, armo_gate)
+            recipe = MethodOptions(MethodOptions().k if k is None else k, device, armo_gate, lam)
             reads: dict[str, Any] = {"features": features, "router_input": router_input, "reward_input": reward_input}
             fitted = train_method(self._store, name, method, recipe, seed=seed, **reads)
             self._give_name(run_name, fitted.run)
             return readable(fitted, show_method(fitted, self.folder))
-        from micropref.heads.fitting.settings import FitPlan, FitSetting
+        from micropref.heads.fitting.settings import LAM, FitPlan, FitSetting
         from micropref.pipeline.show.train import show_training, training_progress
         from micropref.pipeline.training import train as stage
 
         heads = k if k is not None else 1 if method == "single" else 5
-        setting = FitSetting(cast("FitMethod", method), heads, lam, prior, hidden, lr, wd, l2, seed, latent, weight)
+        strength = LAM if lam is None else lam
+        setting = FitSetting(
+            cast("FitMethod", method), heads, strength, prior, hidden, lr, wd, l2, seed, latent, weight
+        )
         by = solver or ("scikit-learn" if method == "single" else "adamw")
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, solver=by, anneal=anneal)
         options = stage.TrainOptions(
-            router_input, reward_input, restarts, features, cast("Width", projection), prune, size(memory)
+            router_input,
+            reward_input,
+            restarts,
+            features,
+            cast("Width", projection),
+            prune,
+            size(memory),
+            router_features,
+            lam is None,
+            merge,
         )
         with training_progress() as progress:
             trained = stage.train(self._store, name, setting, plan, options, progress)
@@ -169,11 +186,13 @@ class Fitting(OpenedStore):
         projection: str | int = "none",
         prune: float | None = None,
         memory: str | int | None = None,
+        merge: bool = True,
         seed: int = 0,
         data_seed: int = 0,
         dtype: ComputeDtype = "auto",
         device: DeviceName = "auto",
         features: str | None = None,
+        router_features: str | None = None,
         run_name: str | None = None,
     ) -> Swept:
         """Fit many K, λ and seeds at once, choose K by the one-standard-error rule, and save the winner as a run.
@@ -184,7 +203,7 @@ class Fitting(OpenedStore):
             lam: values of λ, the KL penalty towards uniform mixture weights.
             seeds: initialisations of each K and λ.
             method: mixture, static or ensemble.
-            router_input: as in `train`.
+            router_input: what the router reads, as in `train`; auto does not try context,prompt.
             reward_input: as in `train`.
             hidden: as in `train`.
             prior: as in `train`.
@@ -199,11 +218,13 @@ class Fitting(OpenedStore):
             projection: as in `train`.
             prune: as in `train`.
             memory: as in `train`.
+            merge: as in `train`, of the setting that is chosen.
             seed: as in `train`.
             data_seed: as in `train`.
             dtype: as in `train`.
             device: as in `train`.
             features: as in `train`.
+            router_features: as in `train`.
             run_name: as in `train`.
 
         Returns:
@@ -231,7 +252,15 @@ class Fitting(OpenedStore):
         base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
         plan = FitPlan(epochs, batch, data_seed, dtype, device, patience, anneal=anneal)
         options = TrainOptions(
-            router_input, reward_input, seeds, features, cast("Width", projection), prune, size(memory)
+            router_input,
+            reward_input,
+            seeds,
+            features,
+            cast("Width", projection),
+            prune,
+            size(memory),
+            router_features,
+            merge=merge,
         )
         with training_progress() as progress:
             swept = stage.sweep(self._store, name, grid, base, plan, options, progress)

@@ -31,6 +31,7 @@ class Importing(OpenedStore):
         format: ImportShape = "auto",  # noqa: A002 - the command's name for it
         store_dtype: StoreDtype = "auto",
         limit: int | None = None,
+        columns: Mapping[str, str] | None = None,
         on_bad: OnBad = "stop",
         replace: bool = False,
     ) -> ImportReport:
@@ -52,6 +53,7 @@ class Importing(OpenedStore):
             format: shape of the texts; auto: recognised.
             store_dtype: in which numbers vectors are stored; auto: float16 where all are float16, else float32.
             limit: rows read of each source.
+            columns: as in `embed`.
             on_bad: whether a malformed row stops, or is set aside and counted.
             replace: start the split over with these sources.
 
@@ -72,9 +74,11 @@ class Importing(OpenedStore):
         """
         from micropref.pipeline.embedding import import_vectors as stage
         from micropref.pipeline.show.embed import show_import
+        from micropref.pipeline.sources.columns import ColumnChoices
         from micropref.pipeline.sources.ingest import SourceOptions
 
-        sources = SourceOptions(split, split_by_prompt, format, None, limit, on_bad, replace)
+        choices = ColumnChoices(columns or {})
+        sources = SourceOptions(split, split_by_prompt, format, None, limit, on_bad, replace, choices)
         record = {str(key): str(value) for key, value in (settings or {}).items()}
         options = stage.ImportOptions(backbone_name, record, store_dtype)
         paths = as_vector_paths(source, self.folder / "sources")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from micropref.cache.atomic import write_bytes
 from micropref.cache.errors import BadInput
@@ -71,9 +74,19 @@ def _line(number: int, row: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a scalar of NumPy as Python has it."""
+    """Return a value that JSON does not have as one that it has.
+
+    What no column of preference data holds, such as bytes or an image, becomes an object with its type's name: the
+    column is then ignored by name, or its rows are malformed.
+    """
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         return value.item()
     if hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+    if isinstance(value, date | time | timedelta | UUID):
+        return str(value)
+    if isinstance(value, bytes) or type(value).__module__ != "builtins":
+        return {"unread": type(value).__name__}
     raise TypeError(f"found a {type(value).__name__}")

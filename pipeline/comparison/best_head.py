@@ -28,15 +28,16 @@ def of_best_head(experiment: Experiment, method: str, model: Model, *, oracle: b
     kinds = len(experiment.groups)
     best = _best_of_groups(chosen_on, group, kinds)
     of_scored = _of_group(scored, best, groups[0])
+    prompts, own = experiment.validation(needs, "prompt").clusters, groups[1]
     if oracle:
-        return Prediction(of_scored, _of_group(validation, best, groups[1]))
+        return Prediction(of_scored, _of_group(validation, best, own), prompts[own >= 0])
     # The pairs that chose a head flatter it: each validation pair is predicted by the head that the other folds choose.
-    fold = experiment.validation(needs, "prompt").clusters % FOLDS
-    held_out = []
+    held_out = validation.new_empty(len(validation))
     for number in range(FOLDS):
-        best = _best_of_groups(validation[fold != number], group[fold != number], kinds)
-        held_out.append(_of_group(validation[fold == number], best, group[fold == number]))
-    return Prediction(of_scored, torch.cat(held_out))
+        rows = prompts % FOLDS == number
+        best = _best_of_groups(validation[~rows], own[~rows], kinds)
+        held_out[rows & (own >= 0)] = _of_group(validation[rows], best, own[rows])
+    return Prediction(of_scored, held_out[own >= 0], prompts[own >= 0])
 
 
 def _best_of_groups(margins: torch.Tensor, group: torch.Tensor, kinds: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,12 @@ from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.comparison import Comparison, compare, group_means
+from micropref.heads.methods.registry import methods
 from micropref.pipeline.comparison.entries import REFERENCE, Entry, entries
 from micropref.pipeline.comparison.experiment import Experiment, ExperimentOptions
 from micropref.pipeline.comparison.prediction import Prediction
-from micropref.pipeline.comparison.published import published
+from micropref.pipeline.comparison.published import Published, published
+from micropref.pipeline.comparison.sections import sections_of
 from micropref.pipeline.options import Paper
 from micropref.pipeline.progress import Announce
 
@@ -55,8 +57,21 @@ class ComparedRow:
     """Chosen on validation pairs for each seed, their mean; 0: no signal there."""
     published: dict[str, float]
     """The paper's figures for the same attributes, where they were asked for and there are any."""
+    sections: dict[str, float]
+    """RewardBench's sections and their average, by its own metric, where the attributes are its subsets."""
     seconds: float
     """What fitting and scoring took; a row that reuses another's models does not count them."""
+
+
+@dataclass(frozen=True)
+class PublishedHead:
+    """Figures of the paper that no row here is like, on another backbone: those of one of MiCRo's heads."""
+
+    title: str
+    source: str
+    """Table of the paper."""
+    accuracy: dict[str, float]
+    """By those of our attributes that it has."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,8 @@ class Compared:
     split: str
     features: str
     k: int
+    lam: float | None
+    """λ of mixtures; None: what `train` has by default."""
     seeds: int
     shots: int
     """Labelled pairs for each attribute of methods that adapt to them."""
@@ -92,6 +109,10 @@ class Compared:
     paper: Paper | None
     protocol: list[str]
     """How the paper did it, and where it disagrees with itself; empty where no table was asked for."""
+    published_heads: list[PublishedHead]
+    """Of the table asked for."""
+    warnings: list[str]
+    """What too few choices of each person mean for the methods that learn from them."""
 
 
 @holds(data="name")
@@ -140,6 +161,7 @@ def run_comparison(
         split=options.split,
         features=experiment.features.id,
         k=experiment.method_options.k,
+        lam=experiment.method_options.lam,
         seeds=options.seeds,
         shots=options.shots,
         shots_from=options.split,
@@ -153,7 +175,30 @@ def run_comparison(
         groups_left_out=experiment.left_out,
         paper=options.paper,
         protocol=[] if table is None else [*table.protocol, *table.disagreements],
+        published_heads=[] if table is None else _published_heads(table, experiment.groups),
+        warnings=_few_choices(experiment, predicted),
     )
+
+
+def _published_heads(table: Published, groups: Sequence[str]) -> list[PublishedHead]:
+    found = []
+    for row in table.rows:
+        values = {group: table.value(row.method, group) for group in groups}
+        known = {group: value for group, value in values.items() if value is not None}
+        if row.title is not None and known:
+            found.append(PublishedHead(row.title, table.source, known))
+    return found
+
+
+def _few_choices(experiment: Experiment, predicted: Collection[str]) -> list[str]:
+    """Return the warnings of all methods that learn from annotators, each said once."""
+    learn = [name for name in methods() if name in predicted and "units" in methods()[name].needs]
+    said: dict[str, list[str]] = {}
+    for name in learn:
+        data = experiment.training(methods()[name].needs, "prompt")
+        for warning in data.warnings(name):
+            said.setdefault(warning, []).append(methods()[name].title)
+    return [f"{', '.join(titles)}: {warning}" for warning, titles in said.items()]
 
 
 def _chosen(wanted: Sequence[str] | None) -> list[Entry]:
@@ -195,5 +240,6 @@ def _row(
         nll=statistics.fmean(one.nll() for one in predicted),
         scale=statistics.fmean(one.scale() for one in predicted),
         published=theirs,
+        sections=sections_of(predicted, experiment.scored_group, experiment.groups),
         seconds=seconds,
     )

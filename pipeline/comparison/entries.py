@@ -16,6 +16,7 @@ from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_drm, by_hyre
 from micropref.heads.adaptation.router_refit import choose_tau, fresh_router, refit_router
 from micropref.heads.adaptation.routing_budget import RouteSetting
+from micropref.heads.choices import Target
 from micropref.heads.methods.base import Adaptable, Model, Need, Pairs
 from micropref.heads.methods.bradley_terry import MixtureModel
 from micropref.heads.methods.registry import methods
@@ -83,7 +84,7 @@ def _of_models(
 
 
 def _prediction(model: Model, pairs: Pairs, validation: Pairs) -> Prediction:
-    return Prediction(model.scores(pairs).log_odds(), model.scores(validation).log_odds())
+    return Prediction(model.scores(pairs).log_odds(), model.scores(validation).log_odds(), validation.clusters)
 
 
 def _variants(name: str) -> list[Entry]:
@@ -99,7 +100,8 @@ def _variants(name: str) -> list[Entry]:
             _best_head("mixture", "mixture-best", "MiCRo best head", oracle=False),
             _best_head("mixture", "mixture-oracle", "MiCRo best head: oracle (test)", oracle=True),
             Entry("micro-hyre", "MiCRo-HyRe", shots, lambda experiment: _few_shot(experiment, "mixture")),
-            Entry("micro", "MiCRo", "pairs + contexts of a budget", _routed, reads_contexts=True),
+            _routed("micro", "MiCRo, targets per context", "context"),
+            _routed("micro-example", "MiCRo, targets per example", "example"),
             _reading_contexts("mixture", "micro-contexts", "MiCRo, contexts in stage 1", "pairs + contexts of all"),
         ],
         "mixture-user": [
@@ -162,7 +164,7 @@ def _weighed(
             learned.scores(model.scores(part), own).log_odds()
             for part, own in ((pairs, experiment.scored_group), (held_out, group))
         )
-        found.append(Prediction(scored, validated))
+        found.append(Prediction(scored, validated, held_out.clusters))
     return found
 
 
@@ -205,32 +207,37 @@ def _adapted(name: str) -> Entry:
     return Entry(f"{name}-shots", f"{method.title}, few-shot", f"{method.supervision} + labelled test pairs", predict)
 
 
-def _routed(experiment: Experiment) -> list[Prediction]:
-    """MiCRo's stage 2: the router of stage 1, which read prompts, re-fitted on a budget with contexts.
+def _routed(name: str, title: str, target: Target) -> Entry:
+    """Return the row of MiCRo's stage 2, with one soft label for all contexts of an attribute or one for each pair."""
+    return Entry(
+        name,
+        title,
+        "pairs + contexts of a budget",
+        lambda experiment: [_refitted(experiment, seed, target) for seed in experiment.seeds],
+        reads_contexts=True,
+    )
+
+
+def _refitted(experiment: Experiment, seed: int, target: Target) -> Prediction:
+    """Return what MiCRo predicts whose router of stage 1, which read prompts, is re-fitted on a budget with contexts.
 
     Where it reads context and prompt as one text it goes on from stage 1's router, by minibatches, as the paper has it;
     else from its mean weights.
     """
     needs, routed = methods()["mixture"].needs, _contexts(experiment)
-    pairs, held_out = experiment.scored(needs, routed), experiment.validation(needs, routed)
-    found = []
-    for seed, model in zip(experiment.seeds, experiment.models("mixture", "prompt"), strict=True):
-        assert isinstance(model, MixtureModel)
-        mixture = model.mixture
-        if mixture.router is None:
-            raise BadInput(f"k is {mixture.k}: a router needs two heads or more")
-        reads = Reading("prompt", "plain")
-        budget = read_budget(
-            mixture, reads, experiment.features, experiment.target, experiment.routing(seed), "attribute", routed
-        )
-        paper = routed == "context+prompt"
-        setting = RouteSetting(solver="adam" if paper else "ridge", seed=seed)
-        start = mixture.router if paper else fresh_router(budget, setting)
-        tau, _ = choose_tau(start, budget, setting)
-        refitted = refit_router(start, budget, setting, tau)
-        routed_mixture = Mixture(mixture.heads, refitted, no_context=budget.mean_weights())
-        found.append(_prediction(MixtureModel(routed_mixture), pairs, held_out))
-    return found
+    model = experiment.models("mixture", "prompt")[seed]
+    assert isinstance(model, MixtureModel)
+    mixture = model.mixture
+    if mixture.router is None:
+        raise BadInput(f"k is {mixture.k}: a router needs two heads or more")
+    reads, table = Reading("prompt", "plain"), experiment.routing(seed)
+    budget = read_budget(mixture, reads, experiment.features, experiment.target, table, "attribute", routed)
+    paper = routed == "context+prompt"
+    setting = RouteSetting(target=target, solver="adam" if paper else "ridge", seed=seed)
+    start = mixture.router if paper else fresh_router(budget, setting)
+    tau, _ = choose_tau(start, budget, setting)
+    mixed = Mixture(mixture.heads, refit_router(start, budget, setting, tau), no_context=budget.mean_weights())
+    return _prediction(MixtureModel(mixed), experiment.scored(needs, routed), experiment.validation(needs, routed))
 
 
 def _reading_contexts(method: str, name: str, title: str, supervision: str) -> Entry:
@@ -263,5 +270,4 @@ def _ceiling(experiment: Experiment) -> list[Prediction]:
     source = experiment.training(frozenset(), "prompt").source
     delta = experiment.scored(frozenset(), "prompt").delta
     attribute = experiment.table["attribute"][experiment.rows.numpy()]
-    scored, validation = ceiling(source.fitting, source.validation, delta, attribute)
-    return [Prediction(scored, validation)] * len(experiment.seeds)
+    return [ceiling(source.fitting, source.validation, delta, attribute)] * len(experiment.seeds)

@@ -59,19 +59,25 @@ class ExperimentOptions:
     """Features id; None: the only one the data set is embedded with."""
     device: str = "auto"
     """auto: cuda where there is one, else cpu."""
+    lam: float | None = None
+    """λ of mixtures; None: the paper's for the table asked for, else what `train` has by default."""
 
     def __post_init__(self) -> None:
         for name, least in (("shots", 1), ("budget", 1), ("seeds", 1)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name} is {getattr(self, name)}: expected at least {least}")
-        if self.paper == "transfer" and self.route_on is None:
-            raise BadInput("paper is 'transfer': table 4 tests on another data set, so give `route_on`")
+        if self.paper in ("transfer", "transfer-700k") and self.route_on is None:
+            raise BadInput(f"paper is {self.paper!r}: table 4 tests on another data set, so give `route_on`")
+        if self.split == TRAIN:
+            raise BadInput("split is 'train': methods are fitted on it; score another one, such as test")
 
     @property
     def method_options(self) -> MethodOptions:
         """Return the options of every method."""
-        k = self.k if self.k is not None else published(self.paper).k if self.paper else 5
-        return MethodOptions(k=k, device=self.device, gate=self.gate)
+        table = published(self.paper) if self.paper else None
+        k = self.k if self.k is not None else table.k if table else 5
+        lam = self.lam if self.lam is not None or table is None else table.lam
+        return MethodOptions(k=k, device=self.device, gate=self.gate, lam=lam)
 
 
 class Experiment:
@@ -225,7 +231,7 @@ class Experiment:
 
     @cached_property
     def _budget_in_train(self) -> bool:
-        return TRAIN in self.target.splits() and self.options.split != TRAIN
+        return TRAIN in self.target.splits()
 
     @property
     def _most_from_test(self) -> int:

@@ -22,6 +22,8 @@ class Prediction:
     """[n] of scored pairs."""
     validation: torch.Tensor
     """[V] of the validation pairs that the scale is chosen on."""
+    clusters: torch.Tensor
+    """[V] prompts of these."""
 
     def right(self) -> torch.Tensor:
         """Return which scored pairs are right [n]: 1, or ½ on ties."""
@@ -29,7 +31,7 @@ class Prediction:
 
     def scale(self) -> float:
         """Return what log-odds are multiplied by for the NLL; 1 where there is no validation pair."""
-        return choose_scale(self.validation) if len(self.validation) else 1.0
+        return choose_scale(self.validation, self.clusters) if len(self.validation) else 1.0
 
     def nll(self) -> float:
         """Return the NLL of scored pairs, scaled, in nats per pair."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.datasets import open_dataset
@@ -31,6 +30,7 @@ from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.ingest import SourceOptions
 from micropref.pipeline.training.data import load_parts
 from micropref.pipeline.training.method_runs import fitted_contexts
+from micropref.pipeline.training.restarts import CONTEXT_LAM
 from micropref.pipeline.training.train import TrainOptions, train
 
 NAME = "demo"
@@ -40,7 +40,11 @@ MODELS: dict[str, tuple[FitSetting, FitPlan, TrainOptions]] = {
     "single reward": (FitSetting("single", 1), FitPlan(solver="scikit-learn"), TrainOptions()),
     "static mixture": (FitSetting("static", HEADS), FitPlan(), TrainOptions()),
     "mixture, router reads prompt": (FitSetting("mixture", HEADS), FitPlan(), TrainOptions(router_input="prompt")),
-    "mixture, router reads context": (FitSetting("mixture", HEADS), FitPlan(), TrainOptions(router_input="context")),
+    "mixture, router reads context": (
+        FitSetting("mixture", HEADS, lam=CONTEXT_LAM),
+        FitPlan(),
+        TrainOptions(router_input="context"),
+    ),
 }
 CEILING = "ceiling: one model per true group"
 QUERIES = (
@@ -117,8 +121,8 @@ def _compare(store: StoreFolder, runs: dict[str, str]) -> tuple[list[dict[str, o
         right = correct(mixture.log_probability(test.delta, test.router))
         rows.append(_row(model, test.table, right, fitted_contexts(store, run) if reads != "prompt" else None))
     test = load_pairs(dataset, features, TEST, router_input="prompt")
-    log_odds, _ = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
-    rows.append(_row(CEILING, test.table, correct(F.logsigmoid(log_odds)), None))
+    predicted = ceiling(*load_parts(dataset, features, "prompt"), test.delta, test.table["attribute"])
+    rows.append(_row(CEILING, test.table, predicted.right(), None))
     return [row for row, _ in rows], fewest([found for _, found in rows])
 
 

@@ -14,7 +14,7 @@ from micropref.cache.datasets import read_table
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.forwarding.shards import Demand
-from micropref.pipeline.text.tokenizer import ROLES
+from micropref.pipeline.text.pieces import ROLES
 
 PADDED_BATCH = 16
 """Texts of a batch of the padded loop."""

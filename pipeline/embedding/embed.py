@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset
@@ -17,7 +16,6 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys, linked_contexts, stored_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
-from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.embedding.linking import (
     commit_parts,
     finished_sources,
@@ -27,7 +25,7 @@ from micropref.pipeline.embedding.linking import (
     retired_parts,
     whole_links,
 )
-from micropref.pipeline.embedding.reading import check_tokens, load_reading
+from micropref.pipeline.embedding.reading import check_tokens, load_reading, vector_settings
 from micropref.pipeline.embedding.report import EmbedReport, make_report
 from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.embedding.store_vectors import Work, missing_shards, store_vectors, total_demand
@@ -36,9 +34,10 @@ from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.worker import Job
 from micropref.pipeline.options import Responses
 from micropref.pipeline.progress import Announce
+from micropref.pipeline.sources.earlier import kept_version
 from micropref.pipeline.sources.ingest import SourceOptions, known_parts
+from micropref.pipeline.sources.locations import Given
 from micropref.pipeline.sources.parts import Incoming
-from micropref.pipeline.text.tokenizer import PairTokenizer
 
 _LOCAL = EngineOptions()
 
@@ -46,7 +45,7 @@ _LOCAL = EngineOptions()
 @holds(data="name")
 def embed(
     store: StoreFolder,
-    paths: Sequence[Path],
+    paths: Sequence[Given | Path],
     name: str,
     sources: SourceOptions,
     options: EmbedOptions,
@@ -62,32 +61,34 @@ def embed(
     """
     start = time.monotonic()
     dataset = open_to_fill(store, name, announce)
+    sources = sources if sources.replace else replace(sources, version=kept_version(dataset))
     known = known_parts(dataset, paths, sources)
     place = choose_engine(engine, options)
     options = place.resolve(options)
     backbone, tokenizer, options = load_reading(store, dataset, options, place, announce, plan_only=plan_only)
-    features, damaged = whole_features(store, _settings(backbone, tokenizer, options))
+    features, damaged = whole_features(store, vector_settings(backbone, tokenizer, options))
     _tell_imported(dataset, features, announce)
     responses = _responses(dataset, features, options.responses)
-    finished = finished_sources(dataset, features, known, responses)
-    incoming = read_unfinished(known, finished, sources, announce)
+    finished = finished_sources(dataset, features, known, responses, sources.on_bad)
+    incoming = read_unfinished(dataset, known, finished, sources, announce)
     for line in damaged.values():
         announce(f"{line}; what it held is embedded again where these sources need it")
     pairs = [pair for one in incoming for pair in one.pairs]
-    retired = retired_parts(dataset, sources, incoming, finished)
+    retired = retired_parts(dataset, sources, incoming, known, finished, announce)
     contexts = _contexts(dataset, features, incoming, retired)
     alone = stored_context_keys(features, contexts)
     wanted_alone = contexts if incoming else [context for context in contexts if context not in alone]
-    check_tokens(tokenizer, pairs, responses, wanted_alone, backbone.checkpoint.name, announce)
+    check_tokens(tokenizer, pairs, responses, wanted_alone, backbone.checkpoint.name, sources.on_bad, announce)
     if plan_only:
-        plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone)
+        plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone, on_bad=sources.on_bad)
         stored = set(features.keys().to_pylist())
         missing = missing_shards(plan, stored.intersection, tokenizer.options.max_length)
         wanted, forwarded = total_demand(plan, missing), None
     else:
         about = {**backbone.description(), "device": options.device}
         features.create(about, None if backbone.reward_head is None else backbone.reward_head.numpy())
-        work = Work(place, Job(features.folder, features.settings, options), backbone, tokenizer, announce)
+        job = Job(features.folder, features.settings, options, sources.on_bad)
+        work = Work(place, job, backbone, tokenizer, announce)
         with ExitStack() as leased:
 
             def link(plan: TextPlan) -> None:
@@ -95,10 +96,12 @@ def embed(
                 dataset = commit_parts(dataset, features, incoming, plan, responses, retired)
                 add_context_keys(features, plan.context_keys)
 
-            plan, forwarded = store_vectors(store, features, work, pairs, responses, wanted_alone, leased, link)
+            plan, forwarded = store_vectors(
+                store, features, work, pairs, responses, wanted_alone, leased, link, sources.on_bad
+            )
             wanted = forwarded.demand
             if sources.replace:
-                dataset = forget_damaged(dataset, sources.splits)
+                dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
         for line in remove_damaged(store, features):
             announce(f"warning: {line}")
     unchanged = [part for parts in finished.values() for part in parts]
@@ -107,13 +110,6 @@ def embed(
     dataset = dataset.reopened()
     report = make_report(dataset, features, backbone, incoming, plan, wanted, forwarded, unchanged, links, alone)
     return replace(report, seconds=time.monotonic() - start)
-
-
-def _settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:
-    """Return everything that changes a vector."""
-    settings = {**backbone.settings(), **tokenizer.settings(), "width": backbone.width}
-    halves = "float32" if settings["dtype"] == "float32" else "float16"
-    return {**settings, "store_dtype": halves if options.store_dtype == "auto" else options.store_dtype}
 
 
 def _contexts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from micropref.pipeline.embedding.vector_rows import (
 )
 from micropref.pipeline.options import StoreDtype
 from micropref.pipeline.progress import Announce, progress_bar
-from micropref.pipeline.sources.files import source_files
+from micropref.pipeline.sources.earlier import kept_version
 from micropref.pipeline.sources.ingest import SourceOptions, known_parts
 from micropref.pipeline.sources.pairs import PreferencePair
 from micropref.pipeline.sources.rows import is_blank
@@ -122,17 +122,20 @@ def import_vectors(
     column, for what cannot be used.
     """
     start = time.monotonic()
-    files = look_at(paths)
     dataset = open_to_fill(store, name, announce)
+    sources = sources if sources.replace else replace(sources, version=kept_version(dataset))
     known = known_parts(dataset, paths, sources)
+    files = look_at([file for one in known for file in one.files])
     features, damaged = whole_features(store, options.record(files))
     for line in damaged.values():
         announce(f"{line}; what it held is stored again where these files have it")
-    finished = finished_sources(dataset, features, known, "plain")
+    finished = finished_sources(dataset, features, known, "plain", sources.on_bad)
     reader = VectorReader(files, features)
-    incoming = read_unfinished(known, finished, sources, announce, reader)
+    incoming = read_unfinished(dataset, known, finished, sources, announce, reader)
     if files.ids:
-        announce(f"{paths[0]}: ids stand for texts: the views show ids, and parts are drawn from prompt ids")
+        announce(
+            f"{next(iter(known)).name}: ids stand for texts: the views show ids, and parts are drawn from prompt ids"
+        )
     pairs = [pair for one in incoming for pair in one.pairs]
     if bare := {pair.context for pair in pairs if pair.context is not None and not {*OF_CONTEXTS} & {*files.columns}}:
         announce(
@@ -140,11 +143,11 @@ def import_vectors(
             "context_only_vector"
         )
     texts = number_texts(pairs, features.id, files, reader)
-    unread = [file for path in known if path not in finished for file in source_files(path)]
+    unread = [file for one in known if one not in finished for file in one.files]
     features.create({"name": options.backbone_name, "imported": True}, None)
     writer = _Writer(features, files, unread, pairs, texts)
     with ExitStack() as leased:
-        retired = retired_parts(dataset, sources, incoming, finished)
+        retired = retired_parts(dataset, sources, incoming, known, finished, announce)
 
         def link() -> None:
             nonlocal dataset
@@ -153,12 +156,12 @@ def import_vectors(
 
         store_and_link(store, features, announce, leased, writer.put, link)
         if sources.replace:
-            dataset = forget_damaged(dataset, sources.splits)
+            dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
     for line in remove_damaged(store, features):
         announce(f"warning: {line}")
     unchanged = [part for parts in finished.values() for part in parts]
     links = [item for part in unchanged if (item := dataset.links(part, features.id))]
-    counts, old = count_sources(dataset.reopened(), incoming, unchanged, links, overlong=0)
+    counts, old = count_sources(dataset.reopened(), incoming, unchanged, links, left_out=[{} for _ in incoming])
     distinct = len(old | set(texts.keys))
     return ImportReport(
         **vars(counts),

@@ -47,6 +47,21 @@ class ImportedTexts:
         """Return that every pair [N] has its texts."""
         return np.zeros(self.roles.shape[1], dtype=np.bool_)
 
+    @property
+    def special(self) -> npt.NDArray[np.bool_]:
+        """Return that no text [N] was tokenized here."""
+        return np.zeros(self.roles.shape[1], dtype=np.bool_)
+
+    @property
+    def lost(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return that no template wrote texts here."""
+        return {}
+
+    @property
+    def set_aside(self) -> dict[int, str]:
+        """Return that every pair has its texts."""
+        return {}
+
     def context_keys(self, pairs: Sequence[PreferencePair]) -> dict[str, bytes]:
         """Return the key of each context that has a vector by itself, in the order of the pairs."""
         found = {}

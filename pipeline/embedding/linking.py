@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -22,11 +22,18 @@ from micropref.cache.schemas import KEY_COLUMNS, KEY_TYPE, LINK_SCHEMA
 from micropref.cache.store import StoreFolder, check_name
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
+from micropref.pipeline.options import OnBad
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sources.ingest import SourceOptions, read_sources
-from micropref.pipeline.sources.parts import Incoming, write_numbered
-from micropref.pipeline.sources.rows import VectorColumns
+from micropref.pipeline.sources.earlier import FIRST_VERSION, reading_of_source
+from micropref.pipeline.sources.ingest import SourceOptions, grown_parts, read_sources
+from micropref.pipeline.sources.locations import Located
+from micropref.pipeline.sources.pairs import Reject
+from micropref.pipeline.sources.parts import Incoming, write_numbered, write_rejects
+from micropref.pipeline.sources.rows import READING
+from micropref.pipeline.sources.vector_columns import VectorColumns
 
+SET_ASIDE = "set_aside"
+"""Where the record of links counts pairs that have no vectors though they fit, by reason."""
 ROUNDS = 3
 """How often vectors that vanish while a command runs are stored again."""
 
@@ -57,8 +64,20 @@ class NumberedTexts(Protocol):
         """Return which pairs [N] do not fit and have no texts."""
 
     @property
+    def set_aside(self) -> Mapping[int, str]:
+        """Return which other pairs have no texts -> why, beginning with the class that this is counted under."""
+
+    @property
     def indistinguishable(self) -> Flags:
         """Return which pairs' [N] two responses are the same to the backbone."""
+
+    @property
+    def special(self) -> Flags:
+        """Return which pairs' [N] texts hold the strings of control tokens, read as text."""
+
+    @property
+    def lost(self) -> Mapping[str, Flags]:
+        """Return what the chat template does not write of some pairs' messages → [N] of which."""
 
 
 def open_to_fill(store: StoreFolder, name: str, announce: Announce) -> Dataset:
@@ -71,17 +90,21 @@ def open_to_fill(store: StoreFolder, name: str, announce: Announce) -> Dataset:
 
 
 def finished_sources(
-    dataset: Dataset, features: Features, known: Mapping[Path, list[Commit]], responses: str
-) -> dict[Path, list[Commit]]:
+    dataset: Dataset, features: Features, known: Mapping[Located, list[Commit]], responses: str, on_bad: OnBad
+) -> dict[Located, list[Commit]]:
     """Return the sources of which nothing is left to do, with their parts."""
-    return {path: parts for path, parts in known.items() if parts and _is_linked(dataset, features, parts, responses)}
+    return {
+        one: parts for one, parts in known.items() if parts and _is_linked(dataset, features, parts, responses, on_bad)
+    }
 
 
-def _is_linked(dataset: Dataset, features: Features, parts: list[Commit], responses: str) -> bool:
-    """Say whether every text of these parts has a vector that can be read."""
+def _is_linked(dataset: Dataset, features: Features, parts: list[Commit], responses: str, on_bad: OnBad) -> bool:
+    """Say whether every text of these parts has a vector that can be read, or was set aside as `on_bad` allows."""
     for part in parts:
         links = whole_links(dataset, part, features)
         if links is None or links.record["responses"] != responses or links.damage("links", digest=True):
+            return False
+        if on_bad == "stop" and SET_ASIDE in links.record:
             return False
         if any(part.damage(role, digest=True) for role in part.files):
             return False
@@ -99,39 +122,61 @@ def whole_links(dataset: Dataset, part: Commit, features: Features) -> Commit | 
 
 
 def read_unfinished(
-    known: Mapping[Path, list[Commit]],
-    finished: Mapping[Path, list[Commit]],
+    dataset: Dataset,
+    known: Mapping[Located, list[Commit]],
+    finished: Mapping[Located, list[Commit]],
     sources: SourceOptions,
     announce: Announce,
     vectors: VectorColumns | None = None,
 ) -> list[Incoming]:
-    """Read the other sources as far as this command asks, or as an earlier one already read them."""
-    unread = {path: parts for path, parts in known.items() if path not in finished}
-    incoming = []
-    for path, parts in unread.items():
-        limits = sources if not parts else replace(sources, limit=parts[0].record["limit"])
-        incoming += read_sources([path], limits, vectors)
-    for path in unread if sources.split_by_prompt is not None else ():
-        if {one.split for one in incoming if one.path == str(path)} != {TRAIN, TEST}:
-            announce(f"warning: {path}: too few prompts for `split_by_prompt`, one split is empty")
+    """Read the other sources as far as this command asks, or as an earlier one already read them, and in its way."""
+    unread = {one: parts for one, parts in known.items() if one not in finished}
+    marks = {part.record["rows"] for part in dataset.parts if part.record.get("rows_digest") is not None}
+    incoming: list[Incoming] = []
+    if unread and sources.version < READING:
+        announce(FIRST_VERSION)
+    for source, parts in unread.items():
+        for note in source.notes:
+            announce(note)
+        earlier = None if sources.replace else reading_of_source(dataset, source)
+        own = replace(sources, earlier=earlier)
+        limits = own if not parts else replace(own, limit=parts[0].record["limit"])
+        found = read_sources([source], limits, vectors, marks)
+        if earlier is not None:
+            announce(f"{source.name}: columns are read as when it became part of data set {dataset.name!r}")
+        if sources.split_by_prompt is not None and {one.split for one in found} != {TRAIN, TEST}:
+            announce(f"warning: {source.name}: too few prompts for `split_by_prompt`, one split is empty")
+        incoming += found
     for one in incoming:
         losses = "".join(f", {count:,} {reason}" for reason, count in one.dropped.items())
         announce(f"{one.path}: {one.shape} rows; {len(one.pairs):,} pairs for split {one.split}{losses}")
+        for what, count in one.record["noted"].items():
+            announce(f"{one.path}: {count:,} {what}")
     return incoming
 
 
 def retired_parts(
-    dataset: Dataset, sources: SourceOptions, incoming: list[Incoming], finished: dict[Path, list[Commit]]
+    dataset: Dataset,
+    sources: SourceOptions,
+    incoming: list[Incoming],
+    known: Mapping[Located, list[Commit]],
+    finished: Mapping[Located, list[Commit]],
+    announce: Announce,
 ) -> list[Commit]:
-    """Return the parts that `replace` removes.
+    """Return the parts that go: those that a source extends, and with `replace` more.
 
-    Those are the parts of these splits whose source was not given again, and what an earlier `split_by_prompt`
+    `replace` removes the parts of these splits whose source was not given again, and what an earlier `split_by_prompt`
     assigned from a given source to a split that it does not fill now.
     """
-    if not sources.replace:
-        return []
     unchanged = [part for parts in finished.values() for part in parts]
     given = {one.digest for one in incoming} | {part.record["digest"] for part in unchanged}
+    grown = grown_parts(dataset, incoming, given, sources)
+    if not sources.replace:
+        for part in grown:
+            before = f"{part.record['source']}, split {part.record['split']}, which had {part.record['rows']:,} rows"
+            announce(f"extends {before}: those rows are the first of it")
+        return grown
+    splits = {split for one in known for split in sources.splits_of(one)}
     filled = {(one.digest, one.split) for one in incoming}
     filled |= {(part.record["digest"], part.record["split"]) for part in unchanged}
 
@@ -139,13 +184,13 @@ def retired_parts(
         digest, split = part.record["digest"], part.record["split"]
         if digest in given:
             by_prompt = part.record["identity"]["split_by_prompt"] is not None
-            return (digest, split) not in filled and (by_prompt or split in sources.splits)
-        return split in sources.splits
+            return (digest, split) not in filled and (by_prompt or split in splits)
+        return split in splits
 
     return [part for part in dataset.parts if ends(part)]
 
 
-def forget_damaged(dataset: Dataset, splits: Sequence[str]) -> Dataset:
+def forget_damaged(dataset: Dataset, splits: Collection[str]) -> Dataset:
     """Remove the damaged commit files of splits that start over: what they named is replaced."""
     for stem in dataset.damaged_parts():
         if stem.rsplit("-", 2)[0] in splits:
@@ -205,17 +250,24 @@ def commit_parts(
         dataset = dataset.reopened(part.stem)
         rows = range(start, start + len(one.pairs))
         folder = dataset.links_folder(features.id)
-        file = write_table(folder, part.stem, "links", link_table(plan, rows, pair_ids))
+        files = {"links": write_table(folder, part.stem, "links", link_table(plan, rows, pair_ids))}
+        rejects = [
+            Reject(one.pairs[row - start].origin, why) for row, why in sorted(plan.set_aside.items()) if row in rows
+        ]
+        if rejects:
+            files["rejects"] = write_rejects(folder, part.stem, rejects)
         record = {
             "pairs_digest": part.files["pairs"].digest,
             "responses": responses,
+            **({SET_ASIDE: Counter(one.kind for one in rejects)} if rejects else {}),
             **({"imported": features.imported} if features.imported else {}),
             **{
                 name: int(getattr(plan, name)[rows.start : rows.stop].sum())
-                for name in ("trimmed", "overlong", "indistinguishable")
+                for name in ("trimmed", "overlong", "indistinguishable", "special")
             },
+            "lost": {what: int(flags[rows.start : rows.stop].sum()) for what, flags in plan.lost.items()},
         }
-        commit(folder, part.stem, {"links": file}, record)
+        commit(folder, part.stem, files, record)
         start = rows.stop
     for part in retired:
         for features_id in dataset.linked_features():

@@ -9,13 +9,13 @@ from typing import Any
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import MicroprefError
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.opening import open_features
+from micropref.cache.vectors.opening import open_features, planned_features
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.checkpoint import find_checkpoint
 from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.forwarding.engines.base import Engine
 from micropref.pipeline.forwarding.options import EmbedOptions
-from micropref.pipeline.options import Responses
+from micropref.pipeline.options import OnBad, Responses
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.sources.pairs import PreferencePair
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
@@ -43,19 +43,26 @@ def load_reading(
     backbone = options.load(weights=engine.in_process and not plan_only)
     for note in backbone.notes:
         announce(note)
-    tokenizer = _tokenizer(backbone, options)
     if not backbone.recipe.own:
-        return backbone, tokenizer, options
+        return backbone, _kept_tokenizer(store, dataset, backbone, options, announce), options
     before = backbone.read_as_first_release()
-    own, old = _reading(backbone, tokenizer), _reading(before, old_tokenizer := _tokenizer(before, options))
+    own, old = (_reading(one, _tokenizer(one, options)) for one in (backbone, before))
     if _began_as(store, dataset, backbone, old, own):
         announce(
             f"data set {dataset.name!r} was made without the embedding model's own recipe, and goes on so: a new data "
             f"set gets it ({backbone.recipe.describe()})"
         )
-        return before, old_tokenizer, replace(options, pooling="last") if backbone.causal else options
+        kept = replace(options, pooling="last") if backbone.causal else options
+        return before, _kept_tokenizer(store, dataset, before, kept, announce), kept
     announce(f"backbone {backbone.checkpoint.name}: an embedding model's own recipe: {backbone.recipe.describe()}")
-    return backbone, tokenizer, options
+    return backbone, _kept_tokenizer(store, dataset, backbone, options, announce), options
+
+
+def vector_settings(backbone: Backbone, tokenizer: PairTokenizer, options: EmbedOptions) -> dict[str, Any]:
+    """Return everything that changes a vector."""
+    settings = {**backbone.settings(), **tokenizer.settings(), "width": backbone.width}
+    halves = "float32" if settings["dtype"] == "float32" else "float16"
+    return {**settings, "store_dtype": halves if options.store_dtype == "auto" else options.store_dtype}
 
 
 def check_tokens(
@@ -64,19 +71,39 @@ def check_tokens(
     responses: Responses,
     contexts: Sequence[str],
     backbone: str,
+    on_bad: OnBad,
     announce: Announce,
 ) -> None:
     """Tokenize all texts before the pass where the tokenizer makes ids that the backbone's embedding has no row for.
 
-    Raises BadInput naming the first row with such a token.
+    Raises BadInput naming the first row with such a token, unless such rows are set aside.
     """
     strangers = tokenizer.strangers
     if not strangers:
         return
     several = f"{len(strangers):,} tokens, such as {strangers[0]!r}," if len(strangers) > 1 else repr(strangers[0])
     announce(f"warning: backbone {backbone}: its tokenizer has {several} for which its embedding has no row")
-    for _ in TextPlan(pairs, tokenizer, "", responses, contexts).shards():
+    for _ in TextPlan(pairs, tokenizer, "", responses, contexts, on_bad=on_bad).shards():
         pass
+
+
+def _kept_tokenizer(
+    store: StoreFolder, dataset: Dataset, backbone: Backbone, options: EmbedOptions, announce: Announce
+) -> PairTokenizer:
+    """Return the tokenizer of these options; a data set keeps its policy of special tokens unless one is asked for."""
+    tokenizer = _tokenizer(backbone, options)
+    if options.special_tokens != "auto":
+        return tokenizer
+    linked = dataset.linked_features()
+    older = _tokenizer(backbone, replace(options, special_tokens="keep"))
+    now, before = (planned_features(store, vector_settings(backbone, one, options)).id for one in (tokenizer, older))
+    if now in linked or before not in linked:
+        return tokenizer
+    announce(
+        f"data set {dataset.name!r} keeps its features {before}, to which special tokens that users typed are control "
+        "tokens; `special_tokens` text reads them as text, in features of their own"
+    )
+    return older
 
 
 def _tokenizer(backbone: Backbone, options: EmbedOptions) -> PairTokenizer:
@@ -87,6 +114,7 @@ def _tokenizer(backbone: Backbone, options: EmbedOptions) -> PairTokenizer:
             overlong=options.overlong,
             context_template=options.context_template,
             date=options.date,
+            special_tokens=options.special_tokens,
         )
     )
 

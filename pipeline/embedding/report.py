@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from micropref.cache.vectors.features import Features
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.embedding.cost import Lengths, Price, forward_flops, linked_lengths, planned_lengths, price
 from micropref.pipeline.embedding.shard_plan import TextPlan
-from micropref.pipeline.embedding.source_counts import SourceCounts, count_sources
+from micropref.pipeline.embedding.source_counts import OVERLONG, SourceCounts, count_sources
 from micropref.pipeline.forwarding.shards import Demand
 from micropref.pipeline.forwarding.worker import Forwarded
 from micropref.pipeline.sources.parts import Incoming
@@ -45,6 +46,10 @@ class EmbedReport(SourceCounts):
     """Pairs whose prompt was cut."""
     indistinguishable: int
     """Pairs whose responses are the same tokens to this backbone: their margin is always 0."""
+    special_tokens: int
+    """Pairs with the strings of special tokens, such as [SEP], in their texts, which were read as text."""
+    not_rendered: dict[str, int]
+    """What the chat template does not write of messages, such as tool_calls → in how many pairs."""
     delta_storage_error: float | None
     """Median relative error of Δ by the storage dtype, on the first shard stored now."""
     store_bytes: int
@@ -75,8 +80,8 @@ def make_report(
 
     `wanted` is what was forwarded, or would be; `contexts` have these keys by themselves.
     """
-    counts, old = count_sources(dataset, incoming, unchanged, links, overlong=int(plan.overlong.sum()))
-    texts = len(old.union(plan.keys, contexts.values()))
+    counts, old = count_sources(dataset, incoming, unchanged, links, left_out=_left_out(incoming, plan))
+    texts = len(old.union(plan.vector_keys, contexts.values()))
     flops = forward_flops(backbone, wanted)
     return EmbedReport(
         **vars(counts),
@@ -91,6 +96,8 @@ def make_report(
         tokens_forwarded=0 if forwarded is None else forwarded.forwarded_tokens,
         trimmed=int(plan.trimmed.sum()) + sum(item.record["trimmed"] for item in links),
         indistinguishable=int(plan.indistinguishable.sum()) + sum(item.record["indistinguishable"] for item in links),
+        special_tokens=int(plan.special.sum()) + sum(item.record.get("special", 0) for item in links),
+        not_rendered=_not_rendered(plan, links),
         delta_storage_error=None if forwarded is None else forwarded.delta_error,
         store_bytes=texts * (features.width * features.dtype.itemsize + KEY_BYTES),
         forward_flops=flops,
@@ -98,6 +105,25 @@ def make_report(
         tokens_per_second=wanted.tokens / forwarded.seconds if forwarded and wanted.tokens else 0.0,
         seconds=0.0,
     )
+
+
+def _not_rendered(plan: TextPlan, links: Sequence[Commit]) -> dict[str, int]:
+    """Return what the template did not write of the messages read now, and of those that were there before."""
+    found = Counter({what: int(flags.sum()) for what, flags in plan.lost.items()})
+    for item in links:
+        found.update(item.record.get("lost", {}))
+    return dict(sorted((+found).items()))
+
+
+def _left_out(incoming: Sequence[Incoming], plan: TextPlan) -> list[dict[str, int]]:
+    """Count the pairs of each source that have no vectors, by reason."""
+    found, start = [], 0
+    for one in incoming:
+        rows = range(start, start + len(one.pairs))
+        kinds = Counter(why.partition(": ")[0] for row, why in plan.set_aside.items() if row in rows)
+        found.append({OVERLONG: int(plan.overlong[rows.start : rows.stop].sum()), **kinds})
+        start = rows.stop
+    return found
 
 
 def _loops(incoming: Sequence[Incoming], plan: TextPlan, links: Sequence[Commit]) -> list[Lengths]:

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from micropref.cache.errors import BadInput
 from micropref.cache.schemas import KEY_BYTES
 from micropref.pipeline.forwarding.shards import Shard
-from micropref.pipeline.options import Responses
+from micropref.pipeline.options import OnBad, Responses
 from micropref.pipeline.sources.pairs import PreferencePair, prompt_id
-from micropref.pipeline.text.tokenizer import ROLES, PairTokenizer
+from micropref.pipeline.text.pieces import ROLES
+from micropref.pipeline.text.tokenizer import PairTokenizer
 from micropref.pipeline.text.tokens import Tokens
 
 CHUNK_PAIRS = 256
@@ -28,6 +30,9 @@ CHUNK_PAIRS = 256
 SHARD_TOKENS = 1 << 17
 """Tokens of a shard at most: what a kill can cost, and far more than any batch."""
 SHARD_TEXTS = 8192
+REFUSED = "refused by the backbone's template"
+NOT_FINITE = "vector not finite"
+"""Why a pair may be set aside; what was found follows."""
 
 
 class TextPlan:
@@ -43,8 +48,13 @@ class TextPlan:
         features_id: str,
         responses: Responses,
         contexts: Sequence[str] = (),
+        *,
+        on_bad: OnBad = "stop",
     ) -> None:
-        """Take pairs, which of their texts are wanted, and distinct contexts that are wanted by themselves."""
+        """Take pairs, which of their texts are wanted, and distinct contexts that are wanted by themselves.
+
+        `on_bad` says whether a pair that the template refuses ends the plan or is set aside.
+        """
         self._pairs, self._tokenizer, self._features_id, self._responses = pairs, tokenizer, features_id, responses
         self.keys: list[bytes] = []
         """Content address of each text."""
@@ -58,6 +68,14 @@ class TextPlan:
         """[roles, N] text of each pair in each of tokens.ROLES, -1: none."""
         self.trimmed, self.overlong = np.zeros((2, len(pairs)), dtype=np.bool_)
         """[N] pairs whose prompt was cut; pairs that do not fit and have no texts."""
+        self.special: npt.NDArray[np.bool_] = np.zeros(len(pairs), dtype=np.bool_)
+        """[N] pairs with the strings of control tokens in their texts, which are read as text."""
+        self.lost: dict[str, npt.NDArray[np.bool_]] = {}
+        """What the chat template does not write of some pairs' messages → [N] of which."""
+        self.set_aside: dict[int, str] = {}
+        """Pairs that fit but have no texts here -> why, beginning with the class that this is counted under."""
+        self._on_bad: OnBad = on_bad
+        self._bad: set[bytes] = set()  # keys of texts whose vectors are not finite
         self._numbers: dict[bytes, int] = {}
         self._waiting: list[tuple[Tokens, int, str]] = []  # of the last texts: tokens, prompt group, name
         self._contexts = contexts
@@ -95,8 +113,31 @@ class TextPlan:
         for at, ((role, place), tokens) in enumerate(uses):
             name = f"{self._pairs[rows[place]].origin} ({ROLES[role]})"
             numbers[at] = self._number(tokens, int(groups[place]), name)
+        for at, why in found.refused.items():
+            pair = self._pairs[rows[at]]
+            if self._on_bad == "stop":
+                raise BadInput(f"{pair.origin}: {why}; or skip such rows with `on_bad` skip")
+            self.set_aside[int(rows[at])] = f"{REFUSED}: {why}"
         self.roles[:, rows] = numbers[local]
-        self.trimmed[rows], self.overlong[rows] = found.trimmed, found.overlong
+        self.trimmed[rows], self.overlong[rows], self.special[rows] = found.trimmed, found.overlong, found.special
+        for what, flags in found.lost.items():
+            self.lost.setdefault(what, np.zeros(len(self._pairs), dtype=np.bool_))[rows] = flags
+
+    def without(self, bad: Mapping[bytes, str]) -> None:
+        """Set aside the pairs that need a text whose vector is not finite; `bad`: its key -> what is wrong with it."""
+        numbers = {self._numbers[key]: key for key in bad if key in self._numbers}
+        found = np.isin(self.roles, list(numbers))
+        for row in np.flatnonzero(found.any(axis=0)):
+            first = int(self.roles[np.argmax(found[:, row]), row])
+            self.set_aside[int(row)] = f"{NOT_FINITE}: {bad[numbers[first]]}"
+        self.roles[:, found.any(axis=0)] = -1
+        self.context_keys = {context: key for context, key in self.context_keys.items() if key not in bad}
+        self._bad |= set(numbers.values())
+
+    @property
+    def vector_keys(self) -> list[bytes]:
+        """Return the keys of the texts that have, or will have, a vector."""
+        return [key for key in self.keys if key not in self._bad] if self._bad else self.keys
 
     def _read_contexts(self) -> None:
         """Tokenize the contexts and number them, each a prompt group of its own."""

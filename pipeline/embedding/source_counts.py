@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset, linked_keys, read_table
+from micropref.pipeline.embedding.linking import SET_ASIDE
 from micropref.pipeline.sources.parts import Incoming
+
+OVERLONG = "overlong"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,10 @@ class SourceCounts:
     all_features: list[str]
     """Features ids that the data set has vectors of now."""
     dropped: dict[str, int]
-    """Rows and pairs left out, by reason; `overlong` are those that do not fit this backbone."""
+    """Rows and pairs left out, by reason; those that this backbone cannot use stay in the data set for others: too
+    long, refused by its chat template, a vector that is not finite."""
+    noted: dict[str, int]
+    """What was done to texts on the way, or not read of them → how often."""
     empty_responses: int
     """Pairs of which one response is empty: not answering is an answer."""
     without_context: int
@@ -37,6 +44,9 @@ class SourceCounts:
     """Lines in the rejects files."""
     repeated: int
     """Pairs that say exactly what an earlier one said: they are votes and stay."""
+    columns: list[dict[str, Any]]
+    """What each column of each source was read as, and why: source, column, role, type, rows, reason; sources read
+    by the first releases, which did not keep that, are not there."""
     shared_prompts: int
     """Prompts of these splits that another split has as well: a leak where one of the two is test."""
 
@@ -47,25 +57,30 @@ def count_sources(
     unchanged: Sequence[Commit],
     links: Sequence[Commit],
     *,
-    overlong: int,
+    left_out: Sequence[Mapping[str, int]],
 ) -> tuple[SourceCounts, set[bytes]]:
     """Count what was read now together with the parts that were there before, and return the keys that these need.
 
-    `overlong` are the pairs read now that do not fit the backbone; `links` those of these parts.
+    `left_out` are the pairs of each incoming one that this backbone cannot use, by reason; `links` are those of the
+    parts.
     """
     splits = Counter[str]()
-    dropped = Counter[str]()
+    dropped, noted = Counter[str](), Counter[str]()
     rejected = empty = 0
     for record, pairs in [(one.record, len(one.pairs)) for one in incoming] + [
         (part.record, part.files["pairs"].rows) for part in unchanged
     ]:
         splits[record["split"]] += pairs
         dropped.update(record["dropped"])
+        noted.update(record.get("noted", {}))
         rejected += record["rejected_rows"]
         empty += record.get("empty_responses", 0)  # parts without a count were read when such rows were refused
-    overlong += sum(item.record["overlong"] for item in links)
-    if overlong:
-        dropped["overlong"] += overlong
+    linked = [(part.record["split"], left_out_before(item)) for part, item in zip(unchanged, links, strict=True)]
+    for split, found in [*((one.split, found) for one, found in zip(incoming, left_out, strict=True)), *linked]:
+        dropped.update({reason: count for reason, count in found.items() if count})
+        aside = sum(count for reason, count in found.items() if reason != OVERLONG)
+        rejected += aside
+        splits[split] -= aside
     pairs_now = [pair for one in incoming for pair in one.pairs]
     users, without_context = _people_before(unchanged)
     counts = SourceCounts(
@@ -75,14 +90,27 @@ def count_sources(
         all_splits=sorted({*dataset.splits(), *splits}),
         all_features=sorted(dataset.linked_features()),
         dropped=dict(dropped),
+        noted=dict(noted),
         empty_responses=empty,
         without_context=sum(pair.context is None for pair in pairs_now) + without_context,
         users=len({pair.user for pair in pairs_now if pair.user is not None} | users),
         rejected_rows=rejected,
+        columns=_columns([*(one.record for one in incoming), *(part.record for part in unchanged)]),
         repeated=_repeated(dataset, tuple(splits)),
         shared_prompts=_shared_prompts(dataset, tuple(splits)),
     )
     return counts, {key for item in links for key in linked_keys(item)}
+
+
+def left_out_before(links: Commit) -> dict[str, int]:
+    """Return the pairs of a part that a backbone cannot use, by reason."""
+    return {OVERLONG: links.record["overlong"], **links.record.get(SET_ASIDE, {})}
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the readings of sources, each once however many splits it fills."""
+    by_source = {record["source"]: record.get("columns", []) for record in records}
+    return [{"source": source, **column} for source, columns in by_source.items() for column in columns]
 
 
 def _people_before(unchanged: Sequence[Commit]) -> tuple[set[str], int]:

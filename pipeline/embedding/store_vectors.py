@@ -17,7 +17,7 @@ from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.forwarding.engines.base import Engine, drive
 from micropref.pipeline.forwarding.shards import Demand, Shard
 from micropref.pipeline.forwarding.worker import Forwarded, Job, summary
-from micropref.pipeline.options import Responses
+from micropref.pipeline.options import OnBad, Responses
 from micropref.pipeline.progress import Announce, progress_bar
 from micropref.pipeline.sources.pairs import PreferencePair
 from micropref.pipeline.text.tokenizer import PairTokenizer
@@ -43,6 +43,7 @@ def store_vectors(
     contexts: Sequence[str],
     leased: ExitStack,
     link: Callable[[TextPlan], None],
+    on_bad: OnBad,
 ) -> tuple[TextPlan, Forwarded]:
     """Store what has no vector yet, and have it linked by `link` when every text of the plan was found.
 
@@ -54,10 +55,12 @@ def store_vectors(
 
     def put(leases: Leases) -> list[bytes]:
         nonlocal forwarded, plan
-        plan = TextPlan(pairs, work.tokenizer, features.id, responses, contexts)
+        plan = TextPlan(pairs, work.tokenizer, features.id, responses, contexts, on_bad=on_bad)
         missing = missing_shards(plan, leases.stored, work.tokenizer.options.max_length)
         forwarded += _forward(work, plan, missing, leases)
-        return plan.keys
+        plan.without(forwarded.bad)
+        _require_some(plan)
+        return plan.vector_keys
 
     store_and_link(store, features, work.announce, leased, put, lambda: link(plan))
     return plan, forwarded
@@ -68,13 +71,22 @@ def missing_shards(
 ) -> Iterator[Shard]:
     """Return the shards of a plan without the texts that have a vector.
 
-    `stored` says which of some keys have one. Raises BadInput where no pair fits.
+    `stored` says which of some keys have one. Raises BadInput where no pair can be used.
     """
     shards = (missing for shard in plan.shards() if (missing := shard.without(stored(shard.keys))))
     first = next(shards, None)  # now, before anything is written
     if first is None and len(plan.overlong) and plan.overlong.all():
         raise BadInput(f"no pair fits {max_length} tokens: give a larger `max_length`")
+    if first is None:
+        _require_some(plan)
     return shards if first is None else chain([first], shards)
+
+
+def _require_some(plan: TextPlan) -> None:
+    """Raise BadInput where no pair is left."""
+    if plan.set_aside and len(plan.set_aside) + int(plan.overlong.sum()) == len(plan.overlong):
+        first = plan.set_aside[min(plan.set_aside)]
+        raise BadInput(f"no pair can be used: {len(plan.set_aside):,} are set aside, the first for {first}")
 
 
 def total_demand(plan: TextPlan, missing: Iterator[Shard]) -> Demand:

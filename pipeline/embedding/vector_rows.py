@@ -5,6 +5,7 @@ D width of the vectors. The vector columns are VECTOR_COLUMNS; those of a contex
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, sha256_hex
 from micropref.cache.schemas import KEY_BYTES
 from micropref.cache.vectors.features import Features
-from micropref.pipeline.sources.files import source_files
+from micropref.pipeline.sources.columns import OWN_NAME, ColumnReading, SourceReading
 from micropref.pipeline.sources.pairs import PreferencePair, prompt_id, response_id
 from micropref.pipeline.sources.rows import Record, Row, RowError, describe, is_blank
+from micropref.pipeline.sources.scalars import to_id
 
 REQUIRED = ("prompt_vector", "chosen_vector", "rejected_vector")
 OF_CONTEXTS = ("context_vector", "context_only_vector")
@@ -61,9 +63,8 @@ class VectorFiles:
     """Whether ids stand for the texts."""
 
 
-def look_at(paths: Sequence[Path]) -> VectorFiles:
+def look_at(files: Sequence[Path]) -> VectorFiles:
     """Return what files hold, their vectors not read but for the first. Raises BadInput where they do not fit."""
-    files = [file for path in paths for file in source_files(path)]
     found = {file: _look_at_file(file) for file in files}
     first = files[0]
     for file, one in found.items():
@@ -139,6 +140,7 @@ class VectorReader:
         self._projections = np.random.default_rng(0).normal(size=(files.width, SKETCH)).astype(np.float32)
         self._first: dict[bytes, tuple[bytes, str]] = {}  # text -> the projections of its vector, where it was found
         self._stored = {key: at for at, key in reversed(list(enumerate(features.keys().to_pylist())))}
+        self._filled = Counter[str]()  # vector column -> rows that have one
         self.same_sides: set[str] = set()
         """Rows whose two responses have the same vector."""
 
@@ -149,9 +151,32 @@ class VectorReader:
             texts = batch.drop_columns(list(vectors)).to_pylist()
             for at, values in enumerate(texts):
                 fields = _with_ids(values) if self._files.ids else values
-                if isinstance(fields, dict):
-                    fields = fields | {name: column[at] for name, column in vectors.items()}
-                yield start + at + 1, fields
+                found = {name: column[at] for name, column in vectors.items()}
+                self._filled.update(name for name, vector in found.items() if vector is not None)
+                yield start + at + 1, fields | found if isinstance(fields, dict) else fields
+
+    def texts(self, path: Path) -> Iterator[Record]:
+        """Yield the same rows without their vectors."""
+        names = [name for name in pq.read_schema(path).names if name not in VECTOR_COLUMNS]
+        for start, batch in batches(path, self._files, names):
+            for at, values in enumerate(batch.to_pylist()):
+                yield start + at + 1, _with_ids(values) if self._files.ids else values
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Return the roles that ids have."""
+        return IDS if self._files.ids else {}
+
+    def added_to(self, reading: SourceReading) -> SourceReading:
+        """Return a reading of the columns of texts with those of the vectors added, their rows not yet counted."""
+        self._filled.clear()
+        return self.counted(reading)
+
+    def counted(self, reading: SourceReading) -> SourceReading:
+        """Return the same with the rows that have been read."""
+        kind, there = f"FLOAT[{self._files.width}]", self._files.columns
+        vectors = (ColumnReading(name, name, kind, self._filled[name], OWN_NAME) for name in there)
+        return replace(reading, columns=(*(one for one in reading.columns if one.role not in there), *vectors))
 
     def check(self, row: Row, pair: PreferencePair) -> None:
         """Raise RowError unless the row has one finite vector for each text of its pair."""
@@ -260,16 +285,12 @@ def vectors_of(column: pa.Array) -> list[Vector | None]:
 
 
 def _with_ids(values: dict[str, Any]) -> dict[str, Any] | RowError:
-    """Return a row's fields with its ids in the place of texts."""
-    texts = {}
-    for text, name in IDS.items():
-        value = values[name]
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if not isinstance(value, str) or is_blank(value):
-            return RowError(name, describe(value), "an id: a text or a whole number")
-        texts[text] = value
-    return values | texts
+    """Return a row's fields, its ids as texts."""
+    found = {name: to_id(values[name]) for name in IDS.values()}
+    for name, value in found.items():
+        if value is None or is_blank(value):
+            return RowError(name, describe(values[name]), "an id: a text or a whole number")
+    return values | found
 
 
 def _differ(one: Vector, other: Vector) -> bool:

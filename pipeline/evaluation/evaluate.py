@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import polars as pl
@@ -28,6 +29,7 @@ from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
 from micropref.pipeline.evaluation.wordings import Wordings, compare_wordings
+from micropref.pipeline.training.fitted_contexts import count_known
 from micropref.pipeline.training.method_runs import FittedRun, fitted_contexts, open_fitted
 
 KEYS = ["run", "data", "split", "part", "attribute"]
@@ -97,7 +99,9 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     lowest = float(evaluated["accuracy"].to_numpy().min())
     seen = None
     if fitted.reading.contexts:
-        seen = compare_wordings(frame, set(known), scores.log_probability())
+        contexts_in = fitted.reading.router_features or fitted.features
+        count = partial(count_known, run, contexts_in)
+        seen = compare_wordings(frame, set(known), scores.log_probability(), count)
     return Evaluation(
         run=run.id,
         data=dataset.name,

@@ -5,6 +5,7 @@ N pairs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
@@ -31,10 +32,20 @@ class Wordings:
     """None where there is no such pair."""
     new_accuracy: float | None
     """None where there is no such pair."""
+    context_known: int | None = None
+    """New contexts that resemble one of the train split; None where the run does not say."""
 
 
-def compare_wordings(frame: pl.DataFrame, trained: set[str], log_probability: torch.Tensor) -> Wordings | None:
-    """Compare pairs by whether their context was trained on, from their predictions [N]; None without contexts."""
+def compare_wordings(
+    frame: pl.DataFrame,
+    trained: set[str],
+    log_probability: torch.Tensor,
+    count_known: Callable[[pl.Series], int | None] = lambda _: None,
+) -> Wordings | None:
+    """Compare pairs by whether their context was trained on, from their predictions [N]; None without contexts.
+
+    `count_known` says how many of some contexts resemble those trained on.
+    """
     table = frame.select("context").with_columns(right=pl.Series(correct(log_probability).numpy()))
     table = table.drop_nulls("context").with_columns(seen=pl.col("context").is_in(trained))
     if table.is_empty():
@@ -48,4 +59,5 @@ def compare_wordings(frame: pl.DataFrame, trained: set[str], log_probability: to
         new_pairs=new.height,
         seen_accuracy=float(seen["right"].to_numpy().mean()) if seen.height else None,
         new_accuracy=float(new["right"].to_numpy().mean()) if new.height else None,
+        context_known=count_known(new["context"]),
     )

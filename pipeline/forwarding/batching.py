@@ -41,16 +41,24 @@ def length_sorted_batches(
     return batches
 
 
+def not_finite(vectors: npt.NDArray[np.floating]) -> dict[int, str]:
+    """Return the rows of `vectors` [N, D] that are not all numbers -> what is wrong with them."""
+    finite = np.isfinite(vectors)
+    bad = np.flatnonzero(~finite.all(axis=1))
+    return {
+        int(row): f"{int((~finite[row]).sum())} of {vectors.shape[1]} values of its vector are NaN or infinite"
+        for row in bad
+    }
+
+
 def require_finite(vectors: npt.NDArray[np.floating], names: Sequence[str]) -> None:
     """Check that every value of `vectors` [N, D] is a number; `names` [N] say whose each row is.
 
     Raises Failure naming the first row with a NaN or an infinity.
     """
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        row = int(bad[0])
-        values = int((~np.isfinite(vectors[row])).sum())
+    bad = not_finite(vectors)
+    for row, what in bad.items():
         raise Failure(
-            f"{names[row]}: {values} of {vectors.shape[1]} values of its vector are NaN or infinite "
-            f"({len(bad)} of {len(vectors)} texts in this batch): compute and store in float32, or check the backbone"
+            f"{names[row]}: {what} ({len(bad)} of {len(vectors)} texts in this batch): compute and store "
+            "in float32, check the backbone, or skip such rows with `on_bad` skip"
         )

@@ -17,6 +17,7 @@ from micropref.pipeline.options import (
     PassName,
     PoolingName,
     Responses,
+    SpecialTokens,
     StoreDtype,
     TemplateName,
 )
@@ -40,6 +41,9 @@ class EmbedOptions:
     """How prompt and response become one text."""
     date: str = PINNED_DATE
     """Date passed to chat templates."""
+    special_tokens: SpecialTokens = "auto"
+    """Whether control tokens that users typed stay text, or become tokens as in the first release; auto: as the data
+    set has it, else text."""
     context_template: str = CONTEXT_TEMPLATE
     """How a context goes before a prompt."""
     responses: Responses = "plain"

@@ -21,11 +21,12 @@ from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.storage_error import delta_error
 from micropref.pipeline.backbone.architecture import length_limits
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.forwarding.batching import require_finite
+from micropref.pipeline.forwarding.batching import not_finite, require_finite
 from micropref.pipeline.forwarding.choose_pass import choose_mates, choose_pass
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
 from micropref.pipeline.forwarding.shards import Demand, Shard
+from micropref.pipeline.options import OnBad
 
 Vectors = npt.NDArray[np.float32]
 Advance = Callable[[int], None]
@@ -46,6 +47,8 @@ class Job:
     """Of the features: all that changes a vector."""
     options: EmbedOptions
     """Device and dtype are named, not `auto`."""
+    on_bad: OnBad = "stop"
+    """Whether a vector that is not finite ends the work, or its text is left without one."""
     threads: int = 1
     """Threads of a worker's products on a CPU; an engine says how many."""
 
@@ -66,6 +69,8 @@ class Stored:
     """Median relative error of Δ by the storage dtype; None where no pair has both its responses here."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
+    bad: dict[bytes, str] = field(default_factory=dict)
+    """Texts without a vector, because it is not finite -> what was found."""
 
 
 class Worker:
@@ -87,15 +92,18 @@ class Worker:
     def run(self, shard: Shard, advance: Advance) -> Stored:
         """Forward a shard and store it, whole or not at all.
 
-        Raises Failure naming the row whose vector is not finite, or where the disk refuses; Stopped once the worker
-        was asked to stop, or any shard before failed.
+        Texts whose vectors are not finite are left out where the job says so. Else raises Failure naming the first
+        one's row, as where the disk refuses; Stopped once the worker was asked to stop, or any shard before failed.
         """
         if self._features.has_shard(shard.keys):  # another writer was faster
             return Stored(shard.number)
         try:
-            vectors, forwarded, chosen = self._device.submit(self._forward, shard, advance).result()
-            with self._disk:
-                self._features.write_shard(shard.keys, vectors, {"forwarded_tokens": forwarded})
+            vectors, forwarded, chosen, bad = self._device.submit(self._forward, shard, advance).result()
+            whole = shard.without(bad)
+            if whole is not None:
+                vectors = vectors[[at for at, key in enumerate(shard.keys) if key not in bad]] if bad else vectors
+                with self._disk:
+                    self._features.write_shard(whole.keys, vectors, {"forwarded_tokens": forwarded})
         except BaseException:
             self.stop()
             raise
@@ -105,8 +113,9 @@ class Worker:
             shard.demand,
             forwarded,
             chosen.name,
-            delta_error(vectors, vectors.astype(self._features.dtype), shard.sides),
+            None if whole is None else delta_error(vectors, vectors.astype(self._features.dtype), whole.sides),
             tuple(notes),
+            bad,
         )
 
     def stop(self) -> None:
@@ -117,18 +126,23 @@ class Worker:
         """End the worker's thread."""
         self._device.shutdown()
 
-    def _forward(self, shard: Shard, advance: Advance) -> tuple[Vectors, int, Pass]:
-        """Return the vectors [n, D] of a shard's texts, how many tokens were read for them, and by which pass."""
+    def _forward(self, shard: Shard, advance: Advance) -> tuple[Vectors, int, Pass, dict[bytes, str]]:
+        """Return the vectors [n, D] of a shard's texts, the tokens read for them, by which pass, and which are bad."""
         chosen = self._choose_pass(shard)
         vectors = np.empty((len(shard), self._features.width), dtype=np.float32)
         forwarded = read = counted = 0
+        bad: dict[bytes, str] = {}
         try:
             for batch in chosen.run(shard.tokens, shard.groups):
                 vectors[batch.places] = batch.vectors.numpy()
-                # A value too large for the storage dtype becomes infinite, and is reported with its row.
-                with np.errstate(over="ignore"):
-                    stored = vectors[batch.places].astype(self._features.dtype, copy=False)
-                require_finite(stored, [shard.names[at] for at in batch.places])
+                for at in not_finite(self._stored(vectors[batch.places])):
+                    place = int(batch.places[at])
+                    (alone,) = chosen.run([shard.tokens[place]], [0])  # NaN spreads to a batch's other texts
+                    vectors[place] = alone.vectors.numpy()[0]
+                    if what := not_finite(self._stored(vectors[[place]])):
+                        bad[shard.keys[place]] = what[0]
+                if bad and self._job.on_bad == "stop":
+                    require_finite(self._stored(vectors[batch.places]), [shard.names[at] for at in batch.places])
                 forwarded += batch.forwarded
                 read += sum(len(shard.tokens[at]) for at in batch.places)
                 done = shard.demand.tokens * read // shard.size  # what texts share is read once: each has its part
@@ -139,7 +153,12 @@ class Worker:
         except BaseException:
             self.stop()  # here, before this thread takes the next shard
             raise
-        return vectors, forwarded, chosen
+        return vectors, forwarded, chosen, bad
+
+    def _stored(self, vectors: Vectors) -> npt.NDArray[np.floating]:
+        """Return vectors as they are stored: a value too large for the dtype becomes infinite."""
+        with np.errstate(over="ignore"):
+            return vectors.astype(self._features.dtype, copy=False)
 
     def _choose_pass(self, shard: Shard) -> Pass:
         """Check the pass on the first shard, and again on the first with texts beyond a limit that none reached before.
@@ -197,12 +216,14 @@ class Forwarded:
     """From the first shard to the last, the planning and storing between them included."""
     delta_error: float | None
     """Of the first shard that has pairs."""
+    bad: dict[bytes, str] = field(default_factory=dict)
+    """Texts without a vector, because it is not finite -> what was found."""
 
     def __add__(self, again: Forwarded) -> Forwarded:
         names = tuple(sorted({*self.pass_names, *again.pass_names}))
         error = again.delta_error if self.delta_error is None else self.delta_error
         tokens, seconds = self.forwarded_tokens + again.forwarded_tokens, self.seconds + again.seconds
-        return Forwarded(self.demand + again.demand, tokens, names, seconds, error)
+        return Forwarded(self.demand + again.demand, tokens, names, seconds, error, self.bad | again.bad)
 
 
 def summary(done: Sequence[Stored], seconds: float) -> Forwarded:
@@ -214,4 +235,5 @@ def summary(done: Sequence[Stored], seconds: float) -> Forwarded:
         tuple(sorted({stored.pass_name for stored in in_order if stored.pass_name})),
         seconds,
         next((stored.delta_error for stored in in_order if stored.delta_error is not None), None),
+        {key: what for stored in in_order for key, what in stored.bad.items()},
     )

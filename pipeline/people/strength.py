@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from micropref.cache.choices import TRAIN
 from micropref.cache.errors import BadInput
+from micropref.cache.vectors.groups import prompt_clusters
 from micropref.heads.adaptation.few_shot import GRIDS, adapt_groups
 from micropref.heads.choices import AdaptMethod
 from micropref.heads.evaluation.metrics import nll
@@ -82,7 +83,8 @@ def choose_scales(
         return [frozen.run.scale, *(1.0 for _ in counts)]
     episode, able = found
     learned = (adapt_groups(method, episode.shots.first(count), strength) for count in able)
-    chosen = [choose_scale(episode.rescored(one).log_odds()) for one in learned]
+    prompts = prompt_clusters(episode.scored.table)
+    chosen = [choose_scale(episode.rescored(one).log_odds(), prompts) for one in learned]
     return [frozen.run.scale, *chosen, *(chosen[-1] for _ in counts[len(able) :])]
 
 

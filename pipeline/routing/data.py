@@ -19,7 +19,7 @@ from micropref.cache.runs.records import ROUTER_READING, Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import clusters_of, prompt_clusters
-from micropref.cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures, load_pairs
+from micropref.cache.vectors.pair_features import TABLE_COLUMNS, PairFeatures
 from micropref.cache.vectors.router_inputs import contexts_to_read
 from micropref.heads.adaptation.hedge import head_losses
 from micropref.heads.adaptation.routing_budget import Budget
@@ -90,14 +90,12 @@ def open_route_data(
     responses = reward_input or fitted.reading.reward_input
     by, sample = _sample(fitted, dataset, split, size, seed)
     fresh = unspent(fitted.run) & ~pl.col("prompt_id").is_in(sample["prompt_id"].unique().implode())
-    routed = read_by_router(fitted.reading, dataset, fitted.features, split)
-    scored = load_pairs(dataset, fitted.features, TEST, router_input=routed, reward_input=responses, only=fresh)
+    reads = replace(fitted.reading, reward_input=responses)
+    routed = read_by_router(reads, dataset, fitted.features, split)
+    scored = replace(reads, router_input=routed).locate(dataset, fitted.features, TEST, fresh).load()
     if not len(scored):
         raise BadInput(f"data set {dataset.name!r}: every {TEST} prompt is in the budget, so no pair is left to score")
-    reads = fitted.reading
-    before = load_pairs(
-        dataset, fitted.features, TEST, router_input=reads.router_input, reward_input=reads.reward_input, only=fresh
-    )
+    before = fitted.reading.locate(dataset, fitted.features, TEST, fresh).load()
     return RouteData(
         fitted=fitted,
         mixture=mixture,
@@ -106,9 +104,7 @@ def open_route_data(
         split=split,
         by=by,
         sample=sample,
-        budget=read_budget(
-            mixture, replace(fitted.reading, reward_input=responses), fitted.features, dataset, sample, by, routed
-        ),
+        budget=read_budget(mixture, reads, fitted.features, dataset, sample, by, routed),
         reads=routed,
         scored=scored,
         stage1=mixture.log_probability(before.delta, before.router),
@@ -184,7 +180,9 @@ def read_budget(
     split, only = sample["split"][0], pl.col("pair_id").is_in(sample["pair_id"].implode())
     wanted: set[RouterInput | OldJoint] = {routed, "prompt", reads.router_input}
     found = {
-        one: load_pairs(dataset, features, split, router_input=one, reward_input=reads.reward_input, only=only)
+        one: replace(reads, router_input=one, router_features=None if one == "prompt" else reads.router_features)
+        .locate(dataset, features, split, only)
+        .load()
         for one in wanted
     }
     place = {pair_id: row for row, pair_id in enumerate(found[routed].table["pair_id"])}
@@ -192,7 +190,7 @@ def read_budget(
     return Budget(
         losses=head_losses(mixture.margins(found[routed].delta[rows])),
         router=found[routed].router[rows],
-        alone=_of_prompts(found["prompt"].router[rows], routed),
+        alone=_of_prompts(found["prompt"].router[rows], routed, found[routed].router.shape[1]),
         stage1=mixture.log_weights(found[reads.router_input].router[rows], len(rows)),
         group=clusters_of(sample[by]),
         prompt=prompt_clusters(sample),
@@ -200,8 +198,8 @@ def read_budget(
     )
 
 
-def _of_prompts(prompts: torch.Tensor, routed: RouterInput | OldJoint) -> torch.Tensor:
+def _of_prompts(prompts: torch.Tensor, routed: RouterInput | OldJoint, width: int) -> torch.Tensor:
     """Return how a router's inputs [N, D'] vary with their prompts [N, D] alone, 0 where they do not."""
     if routed in ("context", "difference"):
-        return torch.zeros_like(prompts)
-    return torch.cat([torch.zeros_like(prompts), prompts], 1) if routed == "context,prompt" else prompts
+        return prompts.new_zeros(len(prompts), width)
+    return torch.nn.functional.pad(prompts, (width - prompts.shape[1], 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import polars as pl
 import torch
@@ -18,7 +18,6 @@ from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.records import Run, save_budget, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
-from micropref.cache.vectors.pair_features import load_pairs
 from micropref.heads.adaptation.router_refit import BAYES, TAUS, choose_tau, fresh_router, refit_router
 from micropref.heads.adaptation.routing_budget import RouteSetting
 from micropref.heads.evaluation.intervals import RULE, fewest
@@ -172,7 +171,9 @@ def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteO
     The budget is written first, with that of a parent that was routed itself: `eval` leaves both out.
     """
     setting = {**asdict(options.setting), "tau": options.tau or "auto", "budgets": [fit.size for fit in fits]}
-    reads = {"router_input": found.reads, "reward_input": found.reward_input}
+    reads: dict[str, str] = {"router_input": found.reads, "reward_input": found.reward_input}
+    if (contexts_in := found.fitted.reading.router_features) is not None:
+        reads["router_features"] = contexts_in.id
     if found.reads == "context+prompt or prompt":  # the run stays one of the first release, in its words
         reads["router_input"] = "context"
     asked = {"parent": found.fitted.run.id, "settings": setting | reads, **found.record()}
@@ -196,14 +197,9 @@ def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteO
 
 def _validation(found: RouteData, mixture: Mixture) -> Figures:
     """Return the run's figures on validation pairs as `train` has them; None where there are none."""
-    pairs = load_pairs(
-        found.dataset,
-        found.fitted.features,
-        found.split,
-        router_input=found.reads,
-        reward_input=found.reward_input,
-        only=pl.col("part") == "validation",
-    )
+    reads = replace(found.fitted.reading, router_input=found.reads, reward_input=found.reward_input)
+    held_out = pl.col("part") == "validation"
+    pairs = reads.locate(found.dataset, found.fitted.features, found.split, held_out).load()
     if not len(pairs):
         unknown = dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy", "effective_heads"))
         return {"scale": 1.0, **unknown}

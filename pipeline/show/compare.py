@@ -7,7 +7,7 @@ from typing import Any
 
 from micropref.heads.methods.registry import methods
 from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
-from micropref.pipeline.comparison.published import published
+from micropref.pipeline.comparison.published import LABEL, published
 from micropref.pipeline.show.figures import (
     accuracy,
     counted,
@@ -23,19 +23,20 @@ from micropref.pipeline.training.method_options import accepted_options
 
 FALSE_ALARMS = 0.05
 """How often at most a table may mark any difference where there is none."""
-ROUTED = "micro"
-"""The one method that learns from a budget; without its row, none was drawn from train."""
+ROUTED = ("micro", "micro-example")
+"""The rows that learn from a budget; without them, none was drawn from train."""
 
 
 def show_compared(compared: Compared, store: Path | None = None) -> str:
     """Return the protocol, the table, its intervals, and the rows that could not be had with their reasons."""
     counts = ", ".join(f"{group} {count:,}" for group, count in compared.scored.items())
-    routed = any(row.system == ROUTED for row in compared.rows)
+    routed = any(row.system in ROUTED for row in compared.rows)
+    strength = "" if compared.lam is None else f", λ = {compared.lam:g}"
     budget = f", {compared.budget} with context from {compared.budget_from}" if routed else ""
     about = [
         f"trained on {compared.data}, scored on {compared.scored_on} ({compared.split}): {counts} pairs of "
         f"{compared.prompts:,} prompts; {counted(compared.seeds, 'seed')}, features {compared.features}",
-        f"K = {compared.k}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}"
+        f"K = {compared.k}{strength}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}"
         f"{budget}; none of their prompts is scored",
     ]
     tables = [
@@ -48,8 +49,10 @@ def show_compared(compared: Compared, store: Path | None = None) -> str:
             "interval is for itself; * marks differences that hold at 5 % when all rows are judged together (Holm)"
         ),
         show_rows(_interval(row) for row in compared.rows),
+        *_sections(compared),
     ]
-    notes = few_clusters(compared.clusters)
+    notes = [f"warning: {line}" for line in compared.warnings]
+    notes += few_clusters(compared.clusters)
     notes += [f"{name}: left out, {reason}" for name, reason in compared.skipped.items()]
     notes += [
         f"{group}: not scored, it has {counted(count, 'pair')}" for group, count in compared.groups_left_out.items()
@@ -89,8 +92,29 @@ def _accuracies(compared: Compared) -> list[dict[str, Any]]:
         theirs = {name: table.value(row.system, name) for name in columns}
         if any(value is not None for value in theirs.values()):
             printed = {name: "" if value is None else accuracy(value) for name, value in theirs.items()}
-            rows.append({"method": "  paper", "learns from": "", **printed})
+            rows.append({"method": f"  {LABEL}", "learns from": "", **printed})
+    for head in compared.published_heads:
+        printed = {name: accuracy(head.accuracy[name]) if name in head.accuracy else "" for name in columns}
+        rows.append({"method": f"{head.title} ({LABEL})", "learns from": head.source, **printed})
     return rows
+
+
+def _sections(compared: Compared) -> list[str]:
+    """Return RewardBench's table where attributes are its subsets, under each row the paper's figures if it has any."""
+    if not compared.rows[0].sections:
+        return []
+    table = published("rewardbench")
+    rows: list[dict[str, str]] = []
+    for row in compared.rows:
+        rows.append({"method": row.title, **{name: accuracy(value) for name, value in row.sections.items()}})
+        theirs = {name: table.value(row.system, name) for name in row.sections}
+        if compared.paper == "rewardbench" and any(value is not None for value in theirs.values()):
+            printed = {name: "" if value is None else accuracy(value) for name, value in theirs.items()}
+            rows.append({"method": f"  {LABEL}", **printed})
+    return [
+        "\n" + paragraph("RewardBench: subsets weighed by the official counts in each section, ties are wrong"),
+        show_rows(rows),
+    ]
 
 
 def _interval(row: ComparedRow) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def _about_wordings(found: Wordings) -> str:
         if right is not None
     ]
     contexts = f"{counted(found.trained, 'context')} seen in training, {found.new} of the {found.here} here are new"
+    if found.new and found.context_known is not None:
+        contexts += f" ({found.context_known} of them near ones seen)"
     return f"{contexts}: {', '.join(apart)}"
 
 

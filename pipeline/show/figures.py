@@ -50,7 +50,7 @@ def about_scale(record: Mapping[str, Any]) -> list[str]:
     """Return what a run's scale says of it, nothing where its probabilities are as sure as they may be."""
     scale = record.get("scale", 1.0)
     if scale == 0:
-        return ["no signal: on validation pairs a coin does as well (NLL ln 2 = 0.6931), so every probability is ½"]
+        return ["no signal: validation pairs do not tell it from a coin (NLL ln 2 = 0.6931), so every probability is ½"]
     if scale > SURE:
         return []
     return [f"too sure on validation pairs: for probabilities and NLL its log-odds are multiplied by {scale:.2f}"]

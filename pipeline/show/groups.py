@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+REPEATED = 2
+"""Pairs of a person, in the median, below which choices are not repeated."""
+
 
 def about_units(record: dict[str, Any]) -> list[str]:
     """Return what the data can tell groups by, and a run's figures of known users or contexts."""
@@ -11,6 +14,10 @@ def about_units(record: dict[str, Any]) -> list[str]:
     lines = [_summary(found)]
     if found["users"] == 1 and "user" in unit:
         lines.append("warning: one user made every choice, and one person's choices cannot tell groups apart")
+    elif "user" in unit and found["median"] < REPEATED:
+        lines.append(
+            "warning: the median user has 1 pair to fit, and choices that are not repeated cannot tell groups apart"
+        )
     if found["latent"] == "user" and unit == ["pair"]:
         lines.append("people chose often enough to tell their groups: --latent user finds them")
     elif found["contexts"] < 2 and found["latent"] == "pair" and unit == ["pair"] and record["k"] > 1:

@@ -25,4 +25,5 @@ def show_method(trained: TrainedMethod, store: Path | None = None) -> str:
         f"validation NLL {with_error(record['validation_nll'], record['validation_nll_se'])}, "
         f"accuracy {accuracy(record['validation_accuracy'])}",
     ]
+    lines += [f"warning: {line}" for line in record.get("warnings", [])]
     return paragraphs([*lines, *about_scale(record)]) + next_evaluation(trained.run, trained.splits, store)

@@ -56,7 +56,7 @@ def show_training(trained: Trained, store: Path | None = None) -> str:
     ]
     if by_known and chosen:
         known += [f"chosen by that: {chosen[0]}", *chosen[1:]]
-    lines += [*known, *_about_heads(record)]
+    lines += [*known, *_about_choice(record.get("router_choice")), *_about_heads(record)]
     return paragraphs(lines) + next_evaluation(trained.run, trained.splits, store)
 
 
@@ -72,16 +72,47 @@ def _model(record: dict[str, Any]) -> list[str]:
 
 
 def _restarts(trained: Trained) -> list[str]:
-    """Return what the best of several restarts was chosen among; nothing where there was one."""
+    """Return what is kept of several restarts; nothing where there was one."""
     nlls = sorted(restart["validation_nll"] for restart in trained.restarts)
     share = trained.record["restarts_agreeing"]
     if len(nlls) == 1 or share is None:
         return []
-    others = len(nlls) - 1
-    lines = [f"best of {len(nlls)} restarts ({nlls[0]:.4f} to {nlls[-1]:.4f}); {share:.0%} of the others agree with it"]
+    merged = trained.record.get("merged", 1)
+    span = f"({nlls[0]:.4f} to {nlls[-1]:.4f})"
+    if merged > 1:
+        lines = [f"the best {merged} of {len(nlls)} restarts {span} merged; {share:.0%} of all agree with the result"]
+    else:
+        lines = [f"best of {len(nlls)} restarts {span}; {share:.0%} of the others agree with it"]
+    others = len(nlls) - (merged == 1)
     if share < HALF:
         lines.append(LOW_AGREEMENT.format(others=counted(round((1 - share) * others), "restart")))
     return lines
+
+
+def _about_choice(found: dict[str, Any] | None) -> list[str]:
+    """Return what the rule took for the router to read, and why; nothing where it had nothing to choose."""
+    if found is None:
+        return []
+    if found["reason"] == "not tried":
+        return ["the router reads the context alone: the prompt next to it takes more --memory, so that was not tried"]
+    change = f"changes validation NLL by {_change(found['ahead'], found['ahead_se'])}"
+    if found["reason"] == "not ahead":
+        return [f"the router reads the context alone: the prompt next to it {change}"]
+    held = ", and too few contexts repeat to hold any out"
+    if found["held_out"] is not None:
+        contexts = counted(found["contexts"], "context")
+        held = f", by {_change(found['held_out'], found['held_out_se'])} on {contexts} that were not fitted"
+    if found["reason"] in ("ahead", "ahead on new"):
+        return [f"the router reads the prompt next to the context, which {change}{held}"]
+    return [
+        "the router reads the context alone; not decidable whether it should read the prompt next to it, which "
+        f"{change}{held}: --router-input context,prompt does"
+    ]
+
+
+def _change(gain: float, error: float | None) -> str:
+    """Return how an NLL changes by a gain, with its standard error where that is known."""
+    return f"{-gain:+.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _about_heads(record: dict[str, Any]) -> list[str]:

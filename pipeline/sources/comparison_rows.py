@@ -1,4 +1,4 @@
-"""The shapes of sources whose every row is a comparison: TRL preferences, HH-RLHF, reversals.
+"""The shapes of sources whose every row is a comparison: TRL preferences, HH-RLHF, reversals, strengths.
 
 A reader of such a row returns its pairs. It raises NoPreference where the two responses are identical, or both empty.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from micropref.pipeline.sources import field_parsing as fields
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Text, is_empty
-from micropref.pipeline.sources.prompt_split import behind_prompt, split_messages, split_texts, turns
+from micropref.pipeline.sources.prompt_split import behind_prompt, split_messages, split_texts, turns, with_tools
 from micropref.pipeline.sources.rows import NoPreference, Row, RowError
+from micropref.pipeline.sources.text_forms import tools
 
 
 def preference(row: Row) -> list[PreferencePair]:
@@ -19,7 +20,7 @@ def preference(row: Row) -> list[PreferencePair]:
     _require_difference(chosen, rejected)
     if "prompt" in row.values:
         asked = fields.text(row, "prompt")
-        prompt, (chosen, rejected) = behind_prompt(asked, {"chosen": chosen, "rejected": rejected})
+        prompt, (chosen, rejected) = behind_prompt(asked, {"chosen": chosen, "rejected": rejected}, row)
     elif isinstance(chosen, str) and isinstance(rejected, str):
         prompt, chosen, rejected = split_texts(chosen, rejected)
     else:
@@ -27,6 +28,7 @@ def preference(row: Row) -> list[PreferencePair]:
         assert isinstance(rejected, tuple)
         prompt, chosen, rejected = split_messages(chosen, rejected)
     _require_difference(chosen, rejected)  # again: only one side may have repeated the prompt
+    prompt, (chosen, rejected) = with_tools(prompt, [chosen, rejected], tools(row))
     return [_labelled(row, prompt, chosen, rejected)]
 
 
@@ -43,7 +45,9 @@ def hh(row: Row) -> list[PreferencePair]:
 def reversals(row: Row) -> list[PreferencePair]:
     """Read an RPR row: criterion x prefers response a, criterion y prefers response b."""
     asked = fields.text(row, "prompt")
-    prompt, (a, b) = behind_prompt(asked, {name: fields.response(row, name) for name in ("response_a", "response_b")})
+    said = {name: fields.response(row, name) for name in ("response_a", "response_b")}
+    prompt, responses = behind_prompt(asked, said, row)
+    prompt, (a, b) = with_tools(prompt, responses, tools(row))
     category_x, category_y = fields.sentence(row, "category_x"), fields.sentence(row, "category_y")
     criteria_x, criteria_y = fields.sentence(row, "criteria_x"), fields.sentence(row, "criteria_y")
     user = fields.user(row)
@@ -52,6 +56,21 @@ def reversals(row: Row) -> list[PreferencePair]:
         _pair(row, prompt, a, b, category_x, criteria_x, user),
         _pair(row, prompt, b, a, category_y, criteria_y, user),
     ]
+
+
+def strength(row: Row) -> list[PreferencePair]:
+    """Read a HelpSteer row: two responses and by how much the second is better, negative where the first is."""
+    asked = fields.text(row, "prompt")
+    said = {name: fields.response(row, name) for name in ("response_1", "response_2")}
+    prompt, responses = behind_prompt(asked, said, row)
+    prompt, (a, b) = with_tools(prompt, responses, tools(row))
+    lead = fields.number(row, "preference_strength")
+    _require_difference(a, b)
+    if lead == 0:
+        raise NoPreference("tie")
+    chosen, rejected = (b, a) if lead > 0 else (a, b)
+    context = fields.label(row, "context")
+    return [_pair(row, prompt, chosen, rejected, fields.label(row, "attribute"), context, fields.user(row), abs(lead))]
 
 
 def _require_difference(first: Text, second: Text) -> None:

@@ -15,6 +15,15 @@ from micropref.pipeline.sources.pairs import RECENT_TEXTS, PreferencePair, Text,
 from micropref.pipeline.sources.rows import RowError, describe, is_blank
 
 EXPECTED = "a JSON object of attribute → a sentence or a list of sentences"
+SHIPPED = {"helpsteer2": Path(__file__).with_name("helpsteer2_contexts.json")}
+"""Files that come with the package, by the name that stands for their path: one sentence for each of a data set's
+attributes, in our own words (table 6 of the paper has others)."""
+
+
+def contexts_file(wanted: str | Path) -> Path:
+    """Return the file that a path or a name of SHIPPED means; a file of that name goes first."""
+    path = Path(wanted)
+    return path if path.exists() else SHIPPED.get(str(wanted), path)
 
 
 def read_contexts(path: Path) -> dict[str, tuple[str, ...]]:

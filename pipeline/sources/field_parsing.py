@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
-from micropref.pipeline.sources.pairs import Message, Text
+from micropref.pipeline.sources.messages import read_message
+from micropref.pipeline.sources.pairs import Message, Text, is_empty
 from micropref.pipeline.sources.rows import Row, RowError, describe, is_blank
+from micropref.pipeline.sources.scalars import is_absent, to_id, to_number
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 A_TEXT = "a non-empty text or a list of messages"
 A_RESPONSE = "a text, which may be empty, or a list of messages"
 A_NUMBER = "a finite number (null where there is none)"
-A_MESSAGE_CONTENT = "a text or a list of text parts"
-NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)", flags=re.ASCII | re.IGNORECASE)
-"""The texts of a CSV cell that stand for a number; nan and inf are among them to be refused as numbers."""
+AN_ID = "a text, a whole number or null"
 
 
 def text(row: Row, field: str) -> Text:
@@ -24,7 +22,7 @@ def text(row: Row, field: str) -> Text:
     if isinstance(value, str) and not is_blank(value):
         return value
     if isinstance(value, list):
-        return _messages(value, field)
+        return _messages(row, value, field)
     raise RowError(field, _found(row, field), A_TEXT)
 
 
@@ -39,7 +37,7 @@ def response(row: Row, field: str) -> Text:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value:
-        return tuple(_message(item, f"{field}[{place}]") for place, item in enumerate(value))
+        return tuple(read_message(row, item, f"{field}[{place}]") for place, item in enumerate(value))
     raise RowError(field, "an empty list" if value == [] else _found(row, field), A_RESPONSE)
 
 
@@ -62,24 +60,19 @@ def label(row: Row, field: str) -> str | None:
 
 
 def user(row: Row) -> str | None:
-    """Return the annotator of the row; ids given as whole numbers become their decimal text. Raises RowError."""
+    """Return the annotator of the row, None where it is absent, null or blank. Raises RowError for what is no id."""
     value = row.values.get("user")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return label(row, "user")
-
-
-def is_number(row: Row, field: str) -> bool:
-    """Say whether a field holds a number, in a CSV file one written as text."""
-    value = row.values.get(field)
-    if row.textual and isinstance(value, str):
-        return NUMBER.fullmatch(value.strip()) is not None
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None or (isinstance(value, str) and is_blank(value)):
+        return None
+    found = to_id(value)
+    if found is None:
+        raise RowError("user", describe(value), AN_ID)
+    return found
 
 
 def number(row: Row, field: str) -> float:
     """Return a required finite number. Raises RowError."""
-    value = _finite(row.values[field]) if is_number(row, field) else None
+    value = _finite(row.values.get(field), textual=row.textual)
     if value is None:
         raise RowError(field, _found(row, field), A_NUMBER)
     return value
@@ -91,7 +84,7 @@ def optional_number(row: Row, field: str) -> float | None:
 
 
 def ratings(row: Row, field: str) -> dict[str, float]:
-    """Return optional ratings, attribute → finite number, without those that are null. Raises RowError."""
+    """Return optional ratings, attribute → finite number, without those that are absent. Raises RowError."""
     value = row.values.get(field)
     if value is None:
         return {}
@@ -99,50 +92,27 @@ def ratings(row: Row, field: str) -> dict[str, float]:
         raise RowError(field, describe(value), 'an object of numbers such as {"helpfulness": 4}')
     found = {}
     for attribute, rating in value.items():
-        finite = _finite(rating) if isinstance(rating, int | float) and not isinstance(rating, bool) else None
-        if finite is not None:
-            found[attribute] = finite
-        elif rating is not None:
+        if is_absent(rating):
+            continue
+        finite = _finite(rating)
+        if finite is None:
             raise RowError(f"{field}.{attribute}", describe(rating), A_NUMBER)
+        found[attribute] = finite
     return found
 
 
-def _finite(value: float | str) -> float | None:
-    """Return a number as it is kept, None where it is too large, infinite or not a number."""
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
+def _finite(value: Any, *, textual: bool = False) -> float | None:
+    """Return a number as it is kept, None where it is none, too large, infinite or not a number."""
+    found = to_number(value, textual=textual)
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _found(row: Row, field: str) -> str:
     return describe(row.values[field]) if field in row.values else "no such field"
 
 
-def _messages(items: list[Any], field: str) -> tuple[Message, ...]:
-    messages = tuple(_message(item, f"{field}[{place}]") for place, item in enumerate(items))
-    if all(is_blank(message.content) for message in messages):
+def _messages(row: Row, items: list[Any], field: str) -> tuple[Message, ...]:
+    messages = tuple(read_message(row, item, f"{field}[{place}]") for place, item in enumerate(items))
+    if is_empty(messages):
         raise RowError(field, "messages without text" if messages else "an empty list", A_TEXT)
     return messages
-
-
-def _message(item: Any, field: str) -> Message:
-    if not isinstance(item, dict):
-        raise RowError(field, describe(item), 'a message {"role": ..., "content": ...}')
-    role = item.get("role")
-    if role not in ROLES:
-        raise RowError(f"{field}.role", describe(role), "one of " + ", ".join(ROLES))
-    content = item.get("content")
-    if isinstance(content, list):
-        content = "".join(_text_part(part, f"{field}.content[{place}]") for place, part in enumerate(content))
-    if not isinstance(content, str):
-        raise RowError(f"{field}.content", describe(content), A_MESSAGE_CONTENT)
-    return Message(role, content)
-
-
-def _text_part(part: Any, field: str) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise RowError(field, describe(part), 'a text part {"type": "text", "text": ...}')
-    content: str = part["text"]
-    return content

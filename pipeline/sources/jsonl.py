@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shlex
 import zlib
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import pyarrow as pa
 
 from micropref.cache.errors import BadInput
-from micropref.pipeline.sources.rows import Record, RowError, describe
+from micropref.pipeline.sources.kinds import packing_of
+from micropref.pipeline.sources.rows import RowError, describe
 
+PIECE = 1 << 20
+"""Bytes read at a time where lines do not matter."""
+LONGEST_VALUE = 1 << 31
+"""Bytes of a file of one JSON value at most: it is parsed as a whole."""
+PACKING_NAMES = {".gz": "gzip", ".zst": "zstd"}
 UTF8_BOM = b"\xef\xbb\xbf"
+LONGEST_LINE = 1 << 27
+"""Bytes of a line at most; memory for a row is several times that."""
 FOREIGN_STARTS = {
     b"\x1f\x8b": "gzip data in a file not named .gz; rename it",
+    b"\x28\xb5\x2f\xfd": "zstd data in a file not named .zst; rename it",
+    b"ARROW1": "an Arrow file; name it .arrow",
     b"PAR1": "a Parquet file; name it .parquet",
     b"\xff\xfe": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
@@ -29,52 +39,78 @@ FOREIGN_STARTS = {
 """First bytes of files that are no UTF-8 text → what they are and what to do."""
 
 
+class _Lines(Protocol):
+    def readline(self, size: int = -1, /) -> bytes: ...
+
+
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (1-based number, bytes with the line's end) of a text file, gunzipped by its name, without a BOM.
+    """Yield (1-based number, bytes with the line's end) of a text file, unpacked by its name, without a BOM.
 
     Raises BadInput for a file that cannot be opened, is no UTF-8 text, or whose compressed data is damaged.
     """
     number = 0
     try:
         with _opened(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_bounded(path, file), 1):
                 yield number, _without_bom(path, line) if number == 1 else line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadInput(
-            f"{path}:{number + 1}: found damaged or cut-off gzip data after line {number} ({error}); "
-            "expected a complete file: copy or compress it again"
-        ) from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (EOFError, zlib.error, OSError) as error:
+        raise _unreadable(path, error, number) from None
 
 
-def json_records(path: Path) -> Iterator[Record]:
-    """Yield (line, fields or RowError) for every line that is not blank.
+def whole_text(path: Path) -> str:
+    """Return the text of a file of one JSON value, unpacked by its name, without a BOM.
 
-    Raises BadInput where `lines` does, and for a JSON array in place of lines.
+    Raises BadInput where `lines` does, and for a text that is too long to be one value.
     """
-    before_first = True
-    for number, line in lines(path):
-        if line.isspace():
-            continue
-        if before_first and line.lstrip().startswith(b"["):
-            raise BadInput(
-                f"{path}:{number}: found a JSON array; expected one JSON object per line: "
-                f"convert it with {_array_to_lines(path)}"
-            )
-        before_first = False
-        yield number, _fields(line)
+    found: list[bytes] = []
+    size = 0
+    try:
+        with _opened(path) as file:
+            while piece := file.read(PIECE):
+                found.append(piece if found else _without_bom(path, piece))
+                size += len(piece)
+                if size > LONGEST_VALUE:
+                    raise BadInput(
+                        f"{path}: found one JSON value of more than {LONGEST_VALUE / 1e9:,.1f} GB; expected one JSON "
+                        "object per line for so many rows"
+                    )
+    except (EOFError, zlib.error, OSError) as error:
+        raise _unreadable(path, error, b"".join(found).count(b"\n")) from None
+    content = b"".join(found)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        raise BadInput(f"{path}:{line}: found invalid UTF-8 at byte {column}; expected UTF-8 text") from None
 
 
-def _array_to_lines(path: Path) -> str:
-    """Return the shell command that writes an array's items as lines, to a file that is not there yet."""
-    stem = (path.name.removesuffix(".gz").rpartition(".")[0] or path.name)[:80]
-    names = (f"{stem}.lines{number}.jsonl" for number in ("", *range(2, 1000)))
-    target = next(free for name in names if not os.path.lexists(free := path.with_name(name)))
-    quoted, to = (shlex.quote(str(one.absolute() if str(one).startswith("-") else one)) for one in (path, target))
-    if path.suffix.lower() == ".gz":
-        return f"gunzip -c {quoted} | jq -c '.[]' > {to}"
-    return f"jq -c '.[]' {quoted} > {to}"
+def first_character(path: Path) -> bytes:
+    """Return the first byte of a file that is no white space, b"" where there is none, or none that can be read."""
+    at_start = True
+    try:
+        with _opened(path) as file:
+            while piece := file.read(PIECE):
+                text = (_without_bom(path, piece) if at_start else piece).lstrip()
+                at_start = False
+                if text:
+                    return text[:1]
+    except (EOFError, zlib.error, OSError):
+        return b""  # who reads the lines says where the damage is
+    return b""
+
+
+def _unreadable(path: Path, error: Exception, number: int) -> BadInput:
+    """Return what to raise for data that cannot be unpacked, or a file that cannot be read, behind a line."""
+    packing = packing_of(path)
+    # An error of the system has a number, one of a codec has none.
+    if packing and getattr(error, "errno", None) is None:
+        name = PACKING_NAMES[packing]
+        return BadInput(
+            f"{path}:{number + 1}: found damaged or cut-off {name} data after line {number} ({error}); "
+            "expected a complete file: copy or compress it again"
+        )
+    return BadInput(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
 def strict_json(text: str) -> Any:
@@ -97,8 +133,42 @@ def strict_json(text: str) -> Any:
     return value
 
 
+def _bounded(path: Path, file: _Lines) -> Iterator[bytes]:
+    """Yield the lines of a file, of white space beyond the limit a part. Raises BadInput for a longer line of text.
+
+    Few compressed bytes can stand for a line that no memory holds.
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        blank = line.isspace()
+        more, full = line, LONGEST_LINE
+        while len(more) == full and not more.endswith(b"\n"):
+            full = min(1 << 20, LONGEST_LINE)
+            more = file.readline(full)
+            blank = blank and (not more or more.isspace())
+            if not blank and more:
+                raise BadInput(
+                    f"{path}:{number}: found a line of more than {LONGEST_LINE / 1e6:,.0f} MB; expected a row a line, "
+                    "and texts that a backbone can read: cut or leave out what is longer"
+                )
+        yield line
+
+
+def value_end(text: str, start: int) -> int:
+    """Return where the JSON value that begins at `start` ends, whatever else is wrong with it.
+
+    Raises json.JSONDecodeError where it is no JSON, RecursionError where it is nested too deeply.
+    """
+    return _SCANNER.raw_decode(text, start)[1]
+
+
 def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+    packing = packing_of(path)
+    if packing == ".gz":
+        return gzip.open(path, "rb")
+    file = path.open("rb")
+    return BufferedReader(pa.CompressedInputStream(file, "zstd")) if packing == ".zst" else file
 
 
 def _without_bom(path: Path, line: bytes) -> bytes:
@@ -110,7 +180,8 @@ def _without_bom(path: Path, line: bytes) -> bytes:
     return line.removeprefix(UTF8_BOM)
 
 
-def _fields(line: bytes) -> dict[str, Any] | RowError:
+def line_fields(line: bytes) -> dict[str, Any] | RowError:
+    """Return the object that a line of JSON Lines holds, or why it holds none."""
     try:
         value = strict_json(line.decode().strip())
     except UnicodeDecodeError as error:
@@ -141,3 +212,4 @@ def _refuse_surrogates(value: Any) -> None:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_SCANNER = json.JSONDecoder(object_pairs_hook=lambda _: None, parse_int=lambda _: None, parse_float=lambda _: None)

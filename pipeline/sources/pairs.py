@@ -6,11 +6,12 @@ that is a string has string responses, a prompt of messages has the assistant's 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.keys import canonical_json, finite, sha256_hex
 
 HASH_LENGTH = 32
 """Hex digits kept of a content hash: 128 bits, the width of the store's binary keys."""
@@ -27,6 +28,15 @@ class Message:
     """system, developer, user, assistant or tool."""
     content: str
     """What was said; may be empty."""
+    more: str = ""
+    """What else the message carries, as JSON of an object in the source's order: `tool_calls`, `reasoning_content`, and
+    in the first message of a prompt the `tools` on offer. Empty where there is nothing."""
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Return what the message carries besides its content, as a new object."""
+        found: dict[str, Any] = json.loads(self.more) if self.more else {}
+        return found
 
 
 Text: TypeAlias = str | tuple[Message, ...]
@@ -39,7 +49,7 @@ class Origin:
     path: str
     """The file, as it was opened."""
     line: int
-    """1-based line of a text file, 1-based row of a Parquet file."""
+    """1-based line of JSON Lines and CSV, 1-based row of Parquet, Arrow and other JSON files."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
@@ -94,12 +104,22 @@ class Reject:
     reason: str
     """Why, beginning with the class it is counted under."""
 
+    @property
+    def kind(self) -> str:
+        """Return the class it is counted under."""
+        return self.reason.partition(": ")[0]
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON in its own order; what JSON does not know (dates, decimals) as its text, NaN as null."""
+    return json.dumps(finite(value), ensure_ascii=False, default=str)
+
 
 def plain(text: Text) -> Any:
-    """Return a text as a JSON value: a string, or a list of {"content", "role"} objects."""
+    """Return a text as a JSON value: a string, or a list of {"content", "role"} objects with what else they carry."""
     if isinstance(text, str):
         return text
-    return [{"content": message.content, "role": message.role} for message in text]
+    return [{**message.parts, "content": message.content, "role": message.role} for message in text]
 
 
 def canonical(text: Text) -> str:
@@ -108,15 +128,26 @@ def canonical(text: Text) -> str:
 
 
 def display(text: Text) -> str:
-    """Return a text for reading: a string as it is, messages as paragraphs that begin with their role."""
+    """Return a text for reading: a string as it is, messages as paragraphs that begin with their role.
+
+    What a message carries besides its content follows in lines of its own, the tools on offer in a paragraph before.
+    """
     if isinstance(text, str):
         return text
-    return "\n\n".join(f"{message.role}: {message.content}" for message in text)
+    return "\n\n".join(paragraph for message in text for paragraph in _paragraphs(message))
+
+
+def _paragraphs(message: Message) -> list[str]:
+    parts = message.parts
+    tools = parts.pop("tools", None)
+    written = {name: value if isinstance(value, str) else as_json(value) for name, value in parts.items()}
+    lines = [f"{message.role}: {message.content}", *(f"{name}: {value}" for name, value in written.items())]
+    return [*([] if tools is None else [f"tools: {as_json(tools)}"]), "\n".join(lines)]
 
 
 def is_empty(text: Text) -> bool:
-    """Say whether a text holds nothing but white space, or messages that do."""
-    parts = (text,) if isinstance(text, str) else (message.content for message in text)
+    """Say whether a text holds nothing but white space, or messages that do and carry nothing else."""
+    parts = (text,) if isinstance(text, str) else (message.content + message.more for message in text)
     return all(not part or part.isspace() for part in parts)
 
 

@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 from micropref.cache.commits import Commit, StoredFile, commit, write_file, write_table
 from micropref.cache.datasets import Dataset, read_table
 from micropref.cache.schemas import PAIR_SCHEMA, RATING_SCHEMA
+from micropref.pipeline.sources.locations import Located
 from micropref.pipeline.sources.pairs import (
     PreferencePair,
     Rating,
@@ -36,16 +37,37 @@ PAUSE_S = 0.5
 class Incoming:
     """One source's share of one split, not yet written."""
 
-    path: str
-    digest: str
+    located: Located
+    """Where it was read."""
     split: str
-    shape: str
+    """What its rows become."""
     pairs: list[PreferencePair]
+    """Its usable pairs."""
     ratings: list[Rating]
+    """Its ratings."""
     rejects: list[Reject]
+    """What became no pair."""
     dropped: dict[str, int]
+    """Reason class → how many rejects have it."""
     record: dict[str, Any]
     """The record of its commit."""
+    prefixes: dict[int, str] = field(default_factory=dict)
+    """N → digest of the source's first N rows, for the lengths of parts that are there."""
+
+    @property
+    def path(self) -> str:
+        """Return what the source is called."""
+        return str(self.record["source"])
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of the source."""
+        return str(self.record["digest"])
+
+    @property
+    def shape(self) -> str:
+        """Return how the rows were read."""
+        return str(self.record["shape"])
 
 
 def write_numbered(dataset: Dataset, incoming: Incoming, retired: Sequence[Commit]) -> tuple[Commit, list[str]]:
@@ -58,7 +80,7 @@ def write_numbered(dataset: Dataset, incoming: Incoming, retired: Sequence[Commi
     dataset = dataset.reopened()  # as it is now, with the parts that others wrote since the command began
     while True:
         pair_ids = number_pairs(dataset, incoming, retired)
-        part = write_part(dataset, incoming, pair_ids)
+        part = write_part(dataset, incoming, pair_ids, retired)
         dataset = dataset.reopened(part.stem)
         if _only_one(dataset, part) and not _clashes(dataset, part, pair_ids, retired):
             return part, pair_ids
@@ -82,27 +104,36 @@ def _clashes(dataset: Dataset, part: Commit, pair_ids: list[str], retired: Seque
     return not taken.isdisjoint(pair_ids)
 
 
-def write_part(dataset: Dataset, incoming: Incoming, pair_ids: list[str]) -> Commit:
-    """Commit one source's pairs, ratings and rejects as a part of its split."""
+def write_part(dataset: Dataset, incoming: Incoming, pair_ids: list[str], retired: Sequence[Commit] = ()) -> Commit:
+    """Commit one source's pairs, ratings and rejects as a part of its split, in place of those it extends."""
     folder = dataset.folder / "pairs"
-    ordinal = _ordinal(dataset, incoming)
+    ordinal = _ordinal(dataset, incoming, retired)
     stem = f"{incoming.split}-{ordinal:04d}-{incoming.digest[:16]}"
     files = {"pairs": write_table(folder, stem, "pairs", _pair_table(dataset.name, incoming, pair_ids))}
     if incoming.ratings:
         files["ratings"] = write_table(folder, stem, "ratings", _rating_table(dataset.name, incoming))
     if incoming.rejects:
-        files["rejects"] = _write_rejects(folder, stem, incoming.rejects)
+        files["rejects"] = write_rejects(folder, stem, incoming.rejects)
     return commit(folder, stem, files, {**incoming.record, "ordinal": ordinal})
 
 
-def _ordinal(dataset: Dataset, incoming: Incoming) -> int:
-    """Return a source's place in its split: the one it has, that of its damaged commit file, or the next."""
+def _ordinal(dataset: Dataset, incoming: Incoming, retired: Sequence[Commit]) -> int:
+    """Return a source's place in its split: its own, its damaged commit file's, what it extends, or the next."""
     same_split = [part for part in dataset.parts if part.record["split"] == incoming.split]
     known = [part.record["ordinal"] for part in same_split if part.record["digest"] == incoming.digest]
     stem = re.compile(rf"{re.escape(incoming.split)}-(\d+)-{incoming.digest[:16]}")
     damaged = [int(found[1]) for name in sorted(dataset.skip) if (found := stem.fullmatch(name))]
+    extended = [part.record["ordinal"] for part in retired if extends(incoming, part)]
     following = 1 + max((part.record["ordinal"] for part in same_split), default=0)
-    return next(iter([*known, *damaged]), following)
+    return next(iter([*known, *damaged, *extended]), following)
+
+
+def extends(incoming: Incoming, part: Commit) -> bool:
+    """Say whether a part's rows are the first rows of a source that goes to the same split."""
+    before = part.record
+    known = before.get("rows_digest")  # parts of earlier versions have none
+    same = known is not None and incoming.prefixes.get(before["rows"]) == known
+    return same and before["split"] == incoming.split
 
 
 def number_pairs(dataset: Dataset, incoming: Incoming, retired: Sequence[Commit]) -> list[str]:
@@ -163,7 +194,9 @@ def _rating_table(name: str, incoming: Incoming) -> pa.Table:
     return pa.table(columns, schema=RATING_SCHEMA)
 
 
-def _write_rejects(folder: Path, stem: str, rejects: list[Reject]) -> StoredFile:
+def write_rejects(folder: Path, stem: str, rejects: list[Reject]) -> StoredFile:
+    """Write a rejects file, uncommitted: one JSON object a line."""
+
     def write(file: BinaryIO) -> int:
         for reject in rejects:
             line = {"file": reject.origin.path, "line": reject.origin.line, "reason": reject.reason}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 
+from micropref.cache.errors import BadInput
 from micropref.pipeline.sources import field_parsing as fields
+from micropref.pipeline.sources.columns import SourceReading
 from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Text, is_empty
-from micropref.pipeline.sources.prompt_split import behind_prompt
-from micropref.pipeline.sources.rows import Outcome, Row, RowError, describe
+from micropref.pipeline.sources.prompt_split import behind_prompt, with_tools
+from micropref.pipeline.sources.rows import Outcome, Row, RowError
+from micropref.pipeline.sources.scalars import is_absent
+from micropref.pipeline.sources.text_forms import known_form, tools
 
-LABELS = frozenset({"prompt", "response", "user", "context", "attribute", "id", "index", "idx"})
-"""Fields that are never rated attributes; nor is any whose name ends with _id, _idx or _index."""
-LABEL_ENDINGS = ("_id", "_idx", "_index")
-ABSENT = (None, "N/A")
-"""Values that say the attribute was not rated."""
+MANY_COMPARISONS = 10_000
+"""Comparisons of one prompt that are worth a word."""
+MOST_COMPARISONS = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +35,48 @@ class Rated:
 class RatingsReader:
     """Reads rated responses; rows of a prompt may lie anywhere in the source.
 
-    A column is an attribute when the first value met in it is a number; a column of anything else is ignored. One
-    that turns from the one into the other is malformed (but digits in CSV may be text). Where rows name a user,
-    only responses rated by the same user are compared.
+    The source's reading says which columns are attributes. Where rows name a user, only responses rated by the same
+    user are compared; where no user rated two responses to a prompt, those of all users are, and pairs have no user.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, reading: SourceReading) -> None:
         self._outcome = outcome
-        self._is_attribute: dict[str, bool] = {}
+        self._noted = Counter[str]()
+        self._attributes = reading.attributes
+        self.across_users = False
+        """Whether responses of different users were compared."""
         self._groups: dict[tuple[Text, str | None], list[Rated]] = {}
 
     def add(self, row: Row) -> None:
         """Take one rated response. Raises RowError for a malformed row."""
+        self._noted = row.noted
+        row = known_form(row, ("response",))
         asked = fields.text(row, "prompt")
-        prompt, (response,) = behind_prompt(asked, {"response": fields.response(row, "response")})
+        prompt, responses = behind_prompt(asked, {"response": fields.response(row, "response")}, row)
+        prompt, (response,) = with_tools(prompt, responses, tools(row))
         user = row.shared(fields.user(row))
         ratings = self._ratings(row)
         prompt, response = row.shared(prompt), row.shared(response)
+        if not ratings:
+            self._outcome.drop(row.origin, "not rated")
+            return
         self._groups.setdefault((prompt, user), []).append(Rated(response, ratings, row.origin))
         self._outcome.ratings.extend(
             Rating(prompt, response, attribute, rating, row.origin) for attribute, rating in ratings.items()
         )
 
     def finish(self) -> None:
-        """Compare the responses of every prompt, prompts in order of first appearance."""
+        """Compare the responses of every prompt, prompts in order of first appearance.
+
+        Raises BadInput where that makes more pairs than anyone wants.
+        """
+        self.across_users = self._needs_all_users()
+        if self.across_users:
+            groups = self._groups
+            self._groups = {(prompt, None): [] for prompt, _ in groups}
+            for (prompt, _), group in groups.items():
+                self._groups[prompt, None] += group
+        self._count()
         for (prompt, user), group in self._groups.items():
             if len(group) == 1:
                 self._outcome.drop(group[0].origin, "only response of its prompt")
@@ -67,17 +88,34 @@ class RatingsReader:
                 else:
                     self._compare(prompt, user, first, second)
 
+    def _count(self) -> None:
+        """Note where many responses to one prompt make many comparisons, and refuse far too many."""
+        counts = {group[0].origin: len(group) * (len(group) - 1) // 2 for group in self._groups.values()}
+        total, most = sum(counts.values()), max(counts.values(), default=0)
+        if total > MOST_COMPARISONS:
+            worst = max(counts, key=counts.__getitem__)
+            raise BadInput(
+                f"{worst}: rated responses make {total:,} comparisons of two, {most:,} of this prompt; expected at "
+                f"most {MOST_COMPARISONS:,}: give fewer responses to a prompt, or a `limit`"
+            )
+        if most >= MANY_COMPARISONS:
+            self._noted[f"comparisons of two responses, for every attribute, {most:,} of one prompt"] += total
+
+    def _needs_all_users(self) -> bool:
+        """Say whether a prompt has several responses, but none has several of one user."""
+        prompts = {prompt for prompt, _ in self._groups}
+        return len(prompts) < len(self._groups) and all(len(group) == 1 for group in self._groups.values())
+
     def _compare(self, prompt: Text, user: str | None, first: Rated, second: Rated) -> None:
         """Add a pair for every attribute on which two responses differ; ties are dropped."""
-        attributes = [name for name, is_attribute in self._is_attribute.items() if is_attribute]
         leads = {
             name: first.ratings[name] - second.ratings[name]
-            for name in attributes
+            for name in self._attributes
             if name in first.ratings and name in second.ratings
         }
         firsts = sum(lead > 0 for lead in leads.values())
         seconds = sum(lead < 0 for lead in leads.values())
-        unanimous = len(attributes) > 1 and len(attributes) in (firsts, seconds)
+        unanimous = len(self._attributes) > 1 and len(self._attributes) in (firsts, seconds)
         for attribute, lead in leads.items():
             if lead == 0:
                 self._outcome.drop(first.origin, "tie", f"{attribute!r} rated the same at {second.origin}")
@@ -96,34 +134,9 @@ class RatingsReader:
             )
 
     def _ratings(self, row: Row) -> dict[str, float]:
-        ratings: dict[str, float] = {}
-        absent = False
-        for name, value in row.values.items():
-            if _is_label(name):
-                continue
-            if value in ABSENT:
-                absent = True
-            elif self._rated(row, name):
-                ratings[row.shared(name)] = fields.number(row, name)
-        if not ratings and not absent:
-            raise RowError(None, "no rated attribute", "at least one numeric field besides prompt and response")
-        return ratings
-
-    def _rated(self, row: Row, name: str) -> bool:
-        """Say whether a column is an attribute, by its first value."""
-        known = self._is_attribute.get(name)
-        if known is None:
-            known = self._is_attribute[name] = fields.is_number(row, name)
-        elif not known and not row.textual and fields.is_number(row, name):
-            found = describe(row.values[name])
-            raise RowError(name, found, "no number, as in the rows before (or numbers from the first row on)")
-        return known
-
-
-def has_ratings(row: Row) -> bool:
-    """Say whether some field of a row could be a rated attribute."""
-    return any(fields.is_number(row, name) for name in row.values if not _is_label(name))
-
-
-def _is_label(name: str) -> bool:
-    return name in LABELS or name.endswith(LABEL_ENDINGS)
+        """Return the attributes that a row rates. Raises RowError where it has none of their fields."""
+        there = [name for name in self._attributes if name in row.values]
+        if not there:
+            raise RowError(None, "no rated attribute", f"at least one of {', '.join(map(repr, self._attributes))}")
+        rated = [name for name in there if not is_absent(row.values[name])]
+        return {name: fields.number(row, name) for name in rated}

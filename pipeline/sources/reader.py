@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import OnBad
-from micropref.pipeline.sources.files import read_rows, source_digest, source_files
-from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, ShapeReader, recognise, shape_reader
+from micropref.pipeline.sources.adapters import Adapter, of_split, ordinary
+from micropref.pipeline.sources.column_profile import profile_columns
+from micropref.pipeline.sources.column_roles import Decision, Profiles, check_choices
+from micropref.pipeline.sources.columns import (
+    ATTRIBUTE,
+    IGNORED,
+    USER,
+    ColumnChoices,
+    ColumnReading,
+    EarlierReading,
+    SourceReading,
+    in_words,
+)
+from micropref.pipeline.sources.files import read_rows
+from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW, SHAPES, ShapeReader, recognise, shape_reader
+from micropref.pipeline.sources.growth import RowsRead
+from micropref.pipeline.sources.locations import Located, only_split
 from micropref.pipeline.sources.pairs import PreferencePair, Rating, Reject
-from micropref.pipeline.sources.rows import Outcome, Row, RowError, Unreadable, VectorColumns
+from micropref.pipeline.sources.rows import READING, LeftOut, Outcome, Record, Row, RowError, Unreadable
+from micropref.pipeline.sources.text_forms import refuse_images
+from micropref.pipeline.sources.vector_columns import VectorColumns
 
+_NO_CHOICES = ColumnChoices()
+NESTED = RowError(None, "values nested too deeply", "fields of texts, numbers and messages")
 ROWS_TO_RECOGNISE = 20
 """How many rows are looked at for one that shows the source's shape."""
 
@@ -23,11 +43,11 @@ class Source:
     """What one file or folder of preference data holds."""
 
     path: str
-    """The file or folder, as the user gave it."""
+    """The file or folder, as the user gave it, or the data set's name and revision."""
     digest: str
-    """sha256 of the file's bytes; of a folder, of its sorted [relative name, digest] list."""
-    shape: str
-    """How the rows were read: preference, hh, reversals or ratings."""
+    """See Located.digest."""
+    reading: SourceReading
+    """The shape of its rows, and which column was read as what."""
     rows: int
     """Rows read; blank lines do not count."""
     pairs: list[PreferencePair]
@@ -38,81 +58,176 @@ class Source:
     """What became no pair: no preference, or malformed."""
     dropped: dict[str, int]
     """Reason class → how many rejects have it, such as {"tie": 10}."""
+    noted: dict[str, int]
+    """What was done to texts, or not read of them → how often."""
+    rows_digest: str | None = None
+    """Digest of the rows; None where they hold vectors."""
+    prefixes: dict[int, str] = field(default_factory=dict)
+    """N → digest of the first N rows, for the N that were asked for."""
+
+    @property
+    def shape(self) -> str:
+        """Return how the rows were read: preference, hh, reversals, strength or ratings."""
+        return self.reading.shape
 
 
 def read_source(
-    path: Path,
+    source: Located | Path,
     *,
     shape: str = "auto",
     limit: int | None = None,
     on_bad: OnBad = "stop",
     vectors: VectorColumns | None = None,
+    version: int = READING,
+    choices: ColumnChoices = _NO_CHOICES,
+    earlier: EarlierReading | None = None,
+    marks: Collection[int] = (),
 ) -> Source:
-    """Read a source of preference data.
+    """Read one split of a source of preference data.
+
+    Its rows are read twice: what a column is read as depends on all it holds.
 
     `shape` "auto" recognises how the rows are to be read, `limit` takes the first rows only, `on_bad` says
     whether a malformed row stops the reading or becomes a reject. `vectors` reads Parquet rows that hold the vectors
-    of their texts, one pair a row, and checks them. Raises BadInput, naming file, line and field
-    where there are such, for what cannot be read and for a source without one usable pair.
+    of their texts, one pair a row, and checks them. `version` is that of the reading of texts. `choices` are what the
+    user says of columns, `earlier` is how the source was read before, `marks` are the N whose first N rows' digest is
+    wanted. Raises BadInput, naming file, line and field where there are such, for what cannot be read and for a source
+    without one usable pair.
     """
     if shape != "auto" and shape not in COLUMNS:
         raise BadInput(f"unknown shape {shape!r}; expected auto or one of {', '.join(COLUMNS)}")
     if limit is not None and limit < 1:
         raise BadInput(f"limit: found {limit}; expected at least 1")
-    files = source_files(path)
-    rows = islice(read_rows(files, None if vectors is None else vectors.records), limit)
-    first = list(islice(rows, ROWS_TO_RECOGNISE))
-    if not first:
-        raise BadInput(f"{path}: found no rows; expected at least one")
-    if shape == "auto":
-        shape = _recognised(first, on_bad)
-    if vectors is not None and shape not in ONE_PAIR_A_ROW:
-        raise BadInput(
-            f"{path}: found {shape} rows; expected one pair a row: {COLUMNS['preference']}, with their vectors"
-        )
+    located = only_split(source)
+    path, adapter = located.name, located.adapter
+    if shape == "auto" and adapter is not None:
+        shape = adapter.shape
+    look = None if vectors is None else vectors.texts
+    if vectors is not None:
+        choices = replace(choices, columns={**vectors.roles, **choices.columns})
+    seen = ordinary(islice(_rows(located, look), limit), adapter)
+    reading = read_columns(path, seen, shape, on_bad, choices, earlier, adapter)
+    if vectors is not None:
+        if reading.shape not in ONE_PAIR_A_ROW:
+            raise BadInput(
+                f"{path}: found {reading.shape} rows; expected one pair a row: {COLUMNS['preference']}, with their "
+                "vectors"
+            )
+        reading = vectors.added_to(reading)
     outcome = Outcome()
-    count = _read_all(chain(first, rows), shape_reader(shape, outcome, vectors), outcome, on_bad)
+    records = None if vectors is None else vectors.records
+    noted = Counter[str]()
+    passed = RowsRead(islice(_rows(located, records, version, noted), limit), marks, hashed=vectors is None)
+    reader = shape_reader(reading, outcome, vectors)
+    _read_all(ordinary(passed, adapter), reading, reader, outcome, on_bad)
+    if reader.across_users:
+        reading = reading.noted(USER, "none rated two responses to one prompt, so pairs have no user")
+    if vectors is not None:
+        reading = vectors.counted(reading)
     if not outcome.pairs:
         dropped = ", ".join(f"{number} × {kind}" for kind, number in outcome.dropped.items())
         raise BadInput(
-            f"{path}: found no usable pair in {count} rows ({dropped or 'nothing comparable'}); "
-            "expected at least one row with a preference"
+            f"{path}: found no usable pair in {passed.count} rows ({dropped or 'nothing comparable'}); "
+            f"expected at least one row with a preference; columns: {in_words(reading.record())}"
         )
     return Source(
-        path=str(path),
-        digest=source_digest(path, files),
-        shape=shape,
-        rows=count,
+        path=path,
+        digest=located.digest(),
+        reading=reading,
+        rows=passed.count,
         pairs=outcome.pairs,
         ratings=outcome.ratings,
         rejects=outcome.rejects,
         dropped=dict(outcome.dropped),
+        noted=dict(sorted(noted.items())),
+        rows_digest=passed.digest,
+        prefixes=passed.prefixes,
     )
 
 
-def _recognised(first: list[Row | Unreadable], on_bad: OnBad) -> str:
+def _rows(
+    located: Located,
+    records: Callable[[Path], Iterator[Record]] | None,
+    version: int = READING,
+    noted: Counter[str] | None = None,
+) -> Iterator[Row | Unreadable]:
+    return of_split(
+        read_rows(located.files, records, version=version, noted=noted), located.adapter, located.read_split
+    )
+
+
+def read_columns(
+    path: str,
+    rows: Iterator[Row | Unreadable | LeftOut],
+    shape: str,
+    on_bad: OnBad,
+    choices: ColumnChoices,
+    earlier: EarlierReading | None,
+    adapter: Adapter | None = None,
+) -> SourceReading:
+    """Return how columns are read, from a look at all rows. Raises BadInput where that is unclear."""
+    first = list(islice(rows, ROWS_TO_RECOGNISE))
+    if not first:
+        raise BadInput(f"{path}: found no rows; expected at least one")
+    readable = _readable(first, on_bad)
+    profiles = profile_columns(row for row in chain(readable, rows) if isinstance(row, Row))
+    if adapter is not None and adapter.shape != "auto":
+        return _made_by(adapter, shape, profiles, choices)
+    check_choices(path, profiles, choices, {role for one in SHAPES.values() for role in one.roles})
+    if shape == "auto" and not readable:
+        raise BadInput(f"{path}: its first rows are all left out by the adapter; give `format`")
+    if shape == "auto":
+        shape = recognise(readable, profiles, choices)
+    return Decision(path, shape, SHAPES[shape], profiles, choices, earlier).reading()
+
+
+def _made_by(adapter: Adapter, shape: str, profiles: Profiles, choices: ColumnChoices) -> SourceReading:
+    """Return how the rows of an adapter are read, whose columns have the names of their roles."""
+    if choices != ColumnChoices():
+        raise BadInput(f"`columns` and `attributes` have no effect with {adapter.name}, whose columns are known")
+    roles = SHAPES[shape]
+    other = ATTRIBUTE if roles.rated else IGNORED
+    reason = f"by the adapter {adapter.name}"
+    columns = (
+        ColumnReading(one.name, one.name if one.name in roles.roles else other, one.type, one.rows, reason)
+        for one in profiles.values()
+    )
+    return SourceReading(shape, tuple(columns), roles.rated)
+
+
+def _readable(first: list[Row | Unreadable | LeftOut], on_bad: OnBad) -> list[Row]:
+    """Return the rows among the first that have fields. Raises BadInput where one has none and may not be skipped."""
     readable = [row for row in first if isinstance(row, Row)]
     broken = next((row for row in first if isinstance(row, Unreadable)), None)
     if broken is not None and (on_bad == "stop" or not readable):
         raise _stop(broken.origin, broken.error)
-    return recognise(readable)
+    return readable
 
 
-def _read_all(rows: Iterator[Row | Unreadable], reader: ShapeReader, outcome: Outcome, on_bad: OnBad) -> int:
-    """Read the rows into the outcome and return their number."""
-    count = 0
+def _read_all(
+    rows: Iterator[Row | Unreadable | LeftOut],
+    reading: SourceReading,
+    reader: ShapeReader,
+    outcome: Outcome,
+    on_bad: OnBad,
+) -> None:
+    """Read the rows into the outcome."""
     for row in rows:
-        count += 1
         try:
+            if isinstance(row, LeftOut):
+                outcome.drop(row.origin, row.reason)
+                continue
             if isinstance(row, Unreadable):
                 raise row.error
-            reader.add(row)
-        except RowError as error:
+            refuse_images(row, reading.roles.values())
+            reader.add(reading.of(row))
+        except (RowError, RecursionError) as found:
+            error = found if isinstance(found, RowError) else NESTED
+            named = reading.named(error)
             if on_bad == "stop":
-                raise _stop(row.origin, error) from None
-            outcome.drop(row.origin, "malformed", str(error))
+                raise _stop(row.origin, named) from None
+            outcome.drop(row.origin, "malformed", str(named))
     reader.finish()
-    return count
 
 
 def _stop(origin: object, error: RowError) -> BadInput:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from micropref.pipeline.sources.pairs import Origin, PreferencePair, Rating, Reject
 
 Shared = TypeVar("Shared")
 
+READING = 2
+"""How this version reads rows. The first release's reading, 1, took of a message its role and text alone, and a string
+as it stands: a data set that it read keeps it."""
 SHOWN_CHARACTERS = 40
 """How much of a found text an error quotes."""
 
@@ -47,21 +48,15 @@ class Row:
     """The file knows text only (CSV), so a number arrives as its digits."""
     pool: dict[Any, Any]
     """The texts met so far in the source, shared by all its rows."""
+    version: int = READING
+    """Version of the reading of its texts."""
+    noted: Counter[str] = field(default_factory=Counter)
+    """What was done to texts of the source so far → how often, shared by all its rows."""
 
     def shared(self, value: Shared) -> Shared:
         """Return the first equal value met in the source, so that repeated texts are held once."""
         first: Shared = self.pool.setdefault(value, value)
         return first
-
-
-class VectorColumns(Protocol):
-    """Reads rows that hold the vectors of their texts, and checks these."""
-
-    def records(self, path: Path) -> Iterator[Record]:
-        """Yield (1-based row, fields) of a file, a vector as an array. Raises BadInput for a file of another kind."""
-
-    def check(self, row: Row, pair: PreferencePair) -> None:
-        """Raise RowError unless the row has one finite vector for each text of its pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +67,16 @@ class Unreadable:
     """Where it was read."""
     error: RowError
     """What is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row, or a comparison in it, that an adapter leaves out: a tie, for example."""
+
+    origin: Origin
+    """Where it was read."""
+    reason: str
+    """The class it is counted under."""
 
 
 @dataclass

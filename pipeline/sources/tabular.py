@@ -1,4 +1,4 @@
-"""CSV and Parquet files row by row."""
+"""CSV, Parquet and Arrow files row by row."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micropref.cache.errors import BadInput
-from micropref.pipeline.sources.jsonl import lines
+from micropref.pipeline.sources.jsonl import LONGEST_LINE, lines
 from micropref.pipeline.sources.rows import Record, RowError
 
-LARGEST_CELL = 2**31 - 1
+LARGEST_CELL = LONGEST_LINE
 """Characters of a CSV cell; the csv module's own limit is 128 Ki, less than a long article."""
 ROWS_PER_BATCH = 256
 """Parquet rows decoded at a time: few enough that very long texts stay affordable."""
+
+ARROW_FILE = b"ARROW1"
+"""What an Arrow file begins with, unlike an Arrow stream."""
 
 
 def csv_records(path: Path) -> Iterator[Record]:
@@ -59,6 +62,37 @@ def parquet_records(path: Path) -> Iterator[Record]:
         raise BadInput(
             f"{path}:{row + 1}: cannot be read as Parquet ({reason}); expected a complete file: copy it again"
         ) from None
+
+
+def arrow_records(path: Path) -> Iterator[Record]:
+    """Yield (1-based row, fields) of an Arrow file or stream, as `datasets` saves them. Raises BadInput."""
+    row = 0
+    try:
+        with pa.memory_map(str(path)) as file:
+            for batch in _batches(path, file):
+                for start in range(0, batch.num_rows, ROWS_PER_BATCH):
+                    for values in batch.slice(start, ROWS_PER_BATCH).to_pylist():
+                        row += 1
+                        yield row, values
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"{path}:{row + 1}: cannot be read as Arrow ({reason}); expected a complete file: copy it again"
+        ) from None
+
+
+def _batches(path: Path, file: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
+    if file.size() == 0:
+        return
+    if file.read(len(ARROW_FILE)) == ARROW_FILE:
+        with pa.ipc.open_file(file) as opened:
+            _check_columns(path, opened.schema.names)
+            yield from (opened.get_batch(at) for at in range(opened.num_record_batches))
+    else:
+        file.seek(0)
+        with pa.ipc.open_stream(file) as stream:
+            _check_columns(path, stream.schema.names)
+            yield from stream
 
 
 def _decoded(path: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,9 @@ from jinja2.exceptions import TemplateError
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import TemplateName
-from micropref.pipeline.sources.pairs import Message, Text, display
+from micropref.pipeline.sources.messages import LINKS
+from micropref.pipeline.sources.pairs import Message, Text, as_json, display
+from micropref.pipeline.text.jinja_limits import Program, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,19 +30,8 @@ Rendered = str | tuple[str, str]
 """What a tokenizer takes: one text, or the two segments of an encoder."""
 
 _PLACEHOLDER = re.compile(r"\{(context|prompt)\}")
-DATE_CODES = ("%-d", "%-m", "%A", "%B", "%H", "%I", "%M", "%S", "%Y", "%a", "%b", "%d", "%e", "%j", "%m", "%p", "%y")
-
-# A macro shadows the function of the same name that transformers offers to templates, which reads the clock.
-# The block tag ends the line so that the template's own first line is treated as it would be without it.
-PINNED_CLOCK = (
-    "{%- macro strftime_now(format) -%}"
-    "{%- set pinned = namespace(text=format) -%}"
-    "{%- for code, value in pinned_date.items() -%}"
-    "{%- set pinned.text = pinned.text | replace(code, value) -%}"
-    "{%- endfor -%}"
-    "{{- pinned.text -}}"
-    "{%- endmacro %}\n"
-)
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names under which chat templates look for what an assistant thought; the first is the standard one."""
 
 
 class Template(Protocol):
@@ -82,46 +74,94 @@ class SegmentTemplate:
 class ChatTemplate:
     """The tokenizer's chat template; a prompt alone ends where the assistant would begin to speak."""
 
-    tokenizer: PreTrainedTokenizerBase
-    """Renders the conversation."""
-    source: str
-    """The template's Jinja text."""
+    program: Program
+    """The template, compiled."""
+    tools_program: Program
+    """The same, or the tokenizer's own template for conversations with tools."""
+    special: Mapping[str, Any]
+    """The tokenizer's special tokens by name."""
     date: datetime.date
     """The date that a template gets when it asks for today's."""
 
     def render(self, prompt: Text, response: Text | None) -> Rendered:
         """Return one text.
 
-        Raises BadInput when the template refuses the conversation (an unknown role, roles that do not alternate).
+        Raises BadInput when the template refuses the conversation (an unknown role, roles that do not alternate), goes
+        wrong on it, or beyond its limits.
         """
-        answer = () if response is None else _as_messages(response, "assistant")
-        messages = [*_as_messages(prompt, "user"), *answer]
-        variables: dict[str, Any] = {}
-        if "date_string" in self.source:
-            variables["date_string"] = self.date.strftime("%d %b %Y")
-        if "strftime_now" in self.source:
-            variables["pinned_date"] = {code: self.date.strftime(code) for code in DATE_CODES}
+        messages = self._messages(prompt, response)
         try:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": message.role, "content": message.content} for message in messages],
-                chat_template=PINNED_CLOCK + self.source if "strftime_now" in self.source else self.source,
-                tokenize=False,
-                add_generation_prompt=response is None,
-                **variables,
-            )
-        except TemplateError as error:
-            roles = ", ".join(message.role for message in messages)
+            return self._rendered(messages, prompt_alone=response is None)
+        except Exception as error:  # noqa: BLE001 - a template may raise anything
+            roles = ", ".join(message["role"] for message in messages)
+            does = "refuses" if type(error) is TemplateError else "fails on"
             raise BadInput(
-                f"the backbone's chat template refuses a conversation with roles {roles} ({error}): "
+                f"the backbone's chat template {does} a conversation with roles {roles[:80]} ({one_line(error)}): "
                 "correct the roles, or use the plain template"
             ) from None
-        assert isinstance(text, str)
-        return text
+
+    def lost(self, text: str, prompt: Text, response: Text | None) -> frozenset[str]:
+        """Return the names of what a rendered text lacks of the response; of the prompt where `response` is None.
+
+        A part is lost if the text is the same without it.
+        """
+        own = _as_messages(prompt, "user") if response is None else _as_messages(response, "assistant")
+        found = set()
+        for name in sorted({name for message in own for name in message.parts} - set(LINKS)):
+            without = tuple(_without(message, name) for message in own)
+            if text == self._try(*((without, None) if response is None else (prompt, without))):
+                found.add(name)
+        for at, message in enumerate(own):
+            if message.content.strip() and message.content.strip() not in text:
+                without = (*own[:at], replace(message, content=""), *own[at + 1 :])
+                if text == self._try(*((without, None) if response is None else (prompt, without))):
+                    found.add(f"{message.role} turns")
+        return frozenset(found)
 
     def settings(self) -> dict[str, Any]:
         """Return the template's name and, where the template asks for a date, the pinned one."""
-        dated = "date_string" in self.source or "strftime_now" in self.source
+        source = self.program.source
+        dated = "date_string" in source or "strftime_now" in source
         return {"template": "chat", "date": self.date.isoformat() if dated else None}
+
+    def _try(self, prompt: Text, response: Text | None) -> str | None:
+        try:
+            return str(self.render(prompt, response))
+        except BadInput:
+            return None
+
+    def _messages(self, prompt: Text, response: Text | None) -> list[dict[str, Any]]:
+        """Return the messages as the template takes them."""
+        answer = () if response is None else _as_messages(response, "assistant")
+        source = self.program.source
+        found = []
+        for message in (*_as_messages(prompt, "user"), *answer):
+            parts = message.parts
+            thought = parts.pop("reasoning_content", None)
+            if thought is not None:
+                known = [name for name in REASONING if name in source] or REASONING[:1]
+                parts.update(dict.fromkeys(known, thought))
+            found.append({"role": message.role, "content": message.content, **parts})
+        return found
+
+    def _rendered(self, messages: list[dict[str, Any]], *, prompt_alone: bool) -> str:
+        tools = [tool for message in messages for tool in message.pop("tools", ())] or None
+        program = self.tools_program if tools else self.program
+        variables = {
+            **self.special, "tools": tools, "documents": None, "add_generation_prompt": prompt_alone,
+        }  # fmt: skip
+        if "date_string" in program.source:
+            variables["date_string"] = self.date.strftime("%d %b %Y")
+        given = sum(len(value) for message in messages for value in message.values() if isinstance(value, str))
+        if any("tool_calls" in message for message in messages) or tools:
+            given += len(as_json([messages, tools]))
+        try:
+            return program(given, {**variables, "messages": messages})
+        except TypeError:
+            # Some templates join a call's arguments to a text, as which many interfaces send them.
+            if not any("tool_calls" in message for message in messages):
+                raise
+            return program(given, {**variables, "messages": [_with_written_arguments(one) for one in messages]})
 
 
 def choose_template(
@@ -144,7 +184,10 @@ def choose_template(
         source = tokenizer.get_chat_template()
     except ValueError:
         raise BadInput("template chat: the backbone's tokenizer has no default chat template; use plain") from None
-    return ChatTemplate(tokenizer, source, date)
+    program = Program(source, date)
+    known = tokenizer.chat_template
+    own = known.get("tool_use", source) if isinstance(known, dict) else source
+    return ChatTemplate(program, program if own == source else Program(own, date), tokenizer.special_tokens_map, date)
 
 
 def with_context(template: str, context: str, prompt: Text) -> Text:
@@ -166,3 +209,19 @@ def check_context_template(template: str) -> None:
 
 def _as_messages(text: Text, role: str) -> tuple[Message, ...]:
     return (Message(role=role, content=text),) if isinstance(text, str) else text
+
+
+def _without(message: Message, name: str) -> Message:
+    parts = {one: value for one, value in message.parts.items() if one != name}
+    return replace(message, more=as_json(parts) if parts else "")
+
+
+def _with_written_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    if calls is None:
+        return message
+    written = [
+        {**call, "function": {**call["function"], "arguments": as_json(call["function"]["arguments"])}}
+        for call in calls
+    ]
+    return {**message, "tool_calls": written}

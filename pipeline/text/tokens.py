@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -46,5 +46,11 @@ class TokenizedPairs:
     """[N] context, prompt and rejected response."""
     trimmed: npt.NDArray[np.bool_]
     """[N] the prompt of at least one of the pair's texts was cut."""
+    special: npt.NDArray[np.bool_]
+    """[N] a text of the pair holds the string of a control token, which is read as text."""
+    lost: dict[str, npt.NDArray[np.bool_]]
+    """What the chat template does not write of some pairs' messages → [N] of which."""
     overlong: npt.NDArray[np.bool_]
     """[N] the pair does not fit: every index above is -1."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Pair → why it cannot be read, such as a chat template that refuses it: every index above is -1."""

@@ -27,6 +27,24 @@ def truncate_prompt(prompt: Text, excess: Callable[[Text], int], starts: TokenSt
     return prompt
 
 
+def size(text: Text) -> int:
+    """Return how many characters a text has."""
+    return len(text) if isinstance(text, str) else sum(len(message.content) + len(message.more) for message in text)
+
+
+def last_characters(prompt: Text, most: int) -> Text | None:
+    """Return a prompt without its oldest words beyond the last `most` characters.
+
+    White space behind the words goes first. None: nothing of the words would stay.
+    """
+    parts = [part.rstrip() for part in _user_words(prompt)]
+    left = most - (size(prompt) - sum(map(len, _user_words(prompt))))
+    for at in reversed(range(len(parts))):
+        parts[at] = parts[at][-left:] if left > 0 else ""
+        left -= len(parts[at])
+    return _with_user_words(prompt, parts) if any(parts) else None
+
+
 def _cut(prompt: Text, tokens: int, starts: TokenStarts) -> Text | None:
     """Return the prompt without about `tokens` of its first tokens, always shorter; None: nothing would stay."""
     parts = _user_words(prompt)

@@ -5,7 +5,7 @@ N validation pairs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from micropref.cache.runs.records import ROUTER_READING
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.groups import prompt_clusters
-from micropref.cache.vectors.opening import only_features
+from micropref.cache.vectors.opening import only_features, open_features
 from micropref.cache.vectors.pair_features import LocatedPairs, PairFeatures, locate_pairs
 from micropref.cache.vectors.pair_stream import PairStream, stream_pairs
 from micropref.cache.vectors.router_inputs import contexts_to_read
@@ -46,6 +46,8 @@ class FitData:
     """Pairs to choose by."""
     latent: Latent = "pair"
     """What has one group."""
+    router_features: Features | None = None
+    """Features that contexts are read in; None: those of the pairs."""
 
     @cached_property
     def units(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
@@ -130,20 +132,51 @@ def open_within(
     features: str | None = None,
     router_input: WantedRouterInput = "auto",
     reward_input: RewardInput = "plain",
+    router_features: str | None = None,
 ) -> FitData:
     """Do what `open_fit_data` does for the setting of a budget; pairs that do not fit in it are streamed.
 
     Raises BadInput like `open_fit_data`, and where the budget is too small even for that.
     """
-    dataset, located, read = _locate(store, name, budget.setting.routed, features, router_input, reward_input)
+    dataset, located, read = _locate(
+        store, name, budget.setting.routed, features, router_input, reward_input, router_features
+    )
     held, latent = budget.holds(located), budget.setting.latent
+    contexts_in = located.router.contexts_in
+    if not held and contexts_in is not None:
+        raise BadInput(
+            f"router_features {contexts_in.id}: pairs that are streamed read contexts in their own features, and these "
+            f"{len(located)} do not fit in the memory that is allowed: raise `memory`, or leave `router_features` out"
+        )
     if not held and latent != "pair":
         raise BadInput(
             f"latent {latent} takes all pairs of a {latent} at once, and these {len(located)} do not fit in the memory "
             "that is allowed: raise `memory`, or leave `latent` out"
         )
     fitting, validation = (part.load() if held else stream_pairs(part) for part in _parts(dataset, located))
-    return FitData(dataset, located.features, read, reward_input, fitting, validation, latent)
+    return FitData(dataset, located.features, read, reward_input, fitting, validation, latent, contexts_in)
+
+
+def read_again(data: FitData, reads: RouterInput, budget: Budget) -> FitData | None:
+    """Return the same pairs with something else for a router to read; None where that does not fit in memory."""
+    located = locate_pairs(
+        data.dataset,
+        data.features,
+        TRAIN,
+        router_input=reads,
+        reward_input=data.reward_input,
+        router_features=data.router_features,
+    )
+    if data.streamed or not budget.fits(located):
+        return None
+    read = []
+    for part, name in ((data.fitting, "fit"), (data.validation, "validation")):
+        assert isinstance(part, PairFeatures)
+        places = located.part(name)
+        distinct, rows = places.router.shared()
+        inputs = distinct.load(located.features)
+        read.append(replace(part, router_inputs=inputs, router_rows=rows, router_parts=places.router_parts))
+    return replace(data, router_input=reads, fitting=read[0], validation=read[1])
 
 
 def load_parts(
@@ -157,7 +190,7 @@ def load_parts(
 
 def tensors(pairs: PairFeatures, units: torch.Tensor | None = None) -> PairTensors:
     """Return the pairs as the fit takes them."""
-    return PairTensors(pairs.delta, pairs.router_inputs, units, pairs.router_rows)
+    return PairTensors(pairs.delta, pairs.router_inputs, units, pairs.router_rows, pairs.router_parts)
 
 
 def _locate(
@@ -167,6 +200,7 @@ def _locate(
     features: str | None,
     wanted: WantedRouterInput,
     reward_input: RewardInput,
+    router_features: str | None = None,
 ) -> tuple[Dataset, LocatedPairs, RouterInput]:
     """Return the data set, the pairs of its train split, and what the router reads.
 
@@ -175,9 +209,14 @@ def _locate(
     dataset = open_dataset(store, name)
     opened = only_features(store, features, dataset.linked_features())
     read: RouterInput = "prompt"
-    if routed:
-        read = contexts_to_read(dataset, opened, TRAIN) if wanted == "auto" else wanted
-    located = locate_pairs(dataset, opened, TRAIN, router_input=read, reward_input=reward_input)
+    contexts_in = None if router_features is None else open_features(store, router_features)
+    if routed and wanted != "auto":
+        read = wanted
+    elif routed:
+        read = "context" if contexts_in else contexts_to_read(dataset, opened, TRAIN)
+    located = locate_pairs(
+        dataset, opened, TRAIN, router_input=read, reward_input=reward_input, router_features=contexts_in
+    )
     if read != "prompt" and not located.context.any():
         column = "context_vector" if read in ("context+prompt", "difference") else "context_only_vector"
         way = "embed with `contexts`" if opened.imported is None else f"import with a column {column}"

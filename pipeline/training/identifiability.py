@@ -14,9 +14,12 @@ import torch
 from micropref.cache.choices import RouterInput
 from micropref.cache.errors import BadInput
 from micropref.heads.choices import Latent
+from micropref.heads.methods.base import UnitKind
 
 ENOUGH = 4
 """Pairs of a person, in the median, from which choices alone identify groups."""
+LEAST_FOR = {"pal-a": 7, "pal-b": 7}
+"""Pairs of a unit, in the median, below which a method's networks learn pairs by heart before units differ."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,21 @@ def unit_codes(
     alone = pl.when(named).then(None).otherwise(pl.col("row"))
     codes = keys.select(pl.struct(*columns, alone.alias("row")).rank("dense")).to_series().cast(pl.Int64).to_torch()
     return codes[: fitting.height], codes[fitting.height :]
+
+
+def few_choices(method: str, kind: UnitKind, named: pl.Series) -> list[str]:
+    """Return what a method that learns from annotators cannot do with these, the unit of each pair that names one."""
+    own = named.value_counts()["count"]
+    median = float(own.median())  # type: ignore[arg-type]
+    if kind == "attribute" and method == "maxmin":
+        return ["no pair names a user, so every pair is a group of its own, and nothing tells groups apart"]
+    if len(own) == 1:
+        return [f"one {kind} made every choice, and one alone cannot tell groups apart"]
+    if median < 2:
+        return [f"the median {kind} has 1 pair to fit, and choices that are not repeated cannot tell groups apart"]
+    if method in LEAST_FOR and median < LEAST_FOR[method]:
+        return [
+            f"the median {kind} has {median:g} pairs to fit: below {LEAST_FOR[method]} it may be no better than a "
+            "single reward"
+        ]
+    return []

@@ -54,17 +54,10 @@ class Budget:
 
         These are estimates from shapes alone, on the high side, so that the answer is the same at every run.
         """
-        limit = default_memory() if self.limit is None else self.limit
-        pairs, features = len(located), located.features
-        count, width = len(features), features.width
-        base = BASE + pairs * PAIR_BYTES + count * VECTOR_BYTES + self._working(width)
-        inputs = located.inputs
-        base += _inputs(inputs, self.components)
-        mapped = min(count, 3 * pairs) * features.row_bytes
-        copied = pairs * width * 8 if self.plan.solver == "scikit-learn" else 0
-        if base + _inputs(inputs, width) + mapped + copied <= limit:
+        if self.fits(located):
             return True
-        needed = base + 2 * (WINDOW_BYTES + 2 * BLOCK_BYTES)
+        limit, pairs, width = self._limit, len(located), located.features.width
+        needed = self._base(located) + 2 * (WINDOW_BYTES + 2 * BLOCK_BYTES)
         if needed > limit:
             given = "" if self.limit is not None else f" ({DEFAULT_SHARE:.0%} of the machine's)"
             raise BadInput(
@@ -73,6 +66,23 @@ class Budget:
                 f"{'`batch`, `hidden` or `projection`' if self.components else '`batch` or `hidden`'}"
             )
         return False
+
+    def fits(self, located: LocatedPairs) -> bool:
+        """Say whether all pairs fit in memory, by the same estimates."""
+        pairs, features = len(located), located.features
+        mapped = min(len(features), 3 * pairs) * features.row_bytes
+        copied = pairs * features.width * 8 if self.plan.solver == "scikit-learn" else 0
+        return self._base(located) + _inputs(located.inputs, features.width) + mapped + copied <= self._limit
+
+    @property
+    def _limit(self) -> int:
+        return default_memory() if self.limit is None else self.limit
+
+    def _base(self, located: LocatedPairs) -> int:
+        """Return the bytes of all but the pairs' vectors."""
+        pairs, features = len(located), located.features
+        base = BASE + pairs * PAIR_BYTES + len(features) * VECTOR_BYTES + self._working(features.width)
+        return base + _inputs(located.inputs, self.components)
 
     def _working(self, width: int) -> int:
         """Return the bytes of weights, minibatches and activations of G settings."""

@@ -22,6 +22,7 @@ from micropref.cache.vectors.rated_responses import load_rated
 from micropref.heads.methods.base import NO_UNIT, Need, Pairs, RatedResponses, TrainingData, UnitKind
 from micropref.pipeline.options import WantedRouterInput
 from micropref.pipeline.training.data import LoadedFitData, open_fit_data
+from micropref.pipeline.training.identifiability import few_choices
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Reading:
     """What the method reads besides Δ."""
     units: Units | None = None
     """Codes of the annotators, where the method needs units."""
+    router_features: Features | None = None
+    """Features that a router reads contexts in; None: those of the pairs."""
 
     @property
     def contexts(self) -> bool:
@@ -77,7 +80,13 @@ class Reading:
     def locate(self, dataset: Dataset, features: Features, split: str, only: pl.Expr) -> LocatedPairs:
         """Find out which vectors a split's pairs have, those where `only` holds."""
         return locate_pairs(
-            dataset, features, split, router_input=self.router_input, reward_input=self.reward_input, only=only
+            dataset,
+            features,
+            split,
+            router_input=self.router_input,
+            reward_input=self.reward_input,
+            only=only,
+            router_features=self.router_features,
         )
 
     def read(self, located: LocatedPairs) -> tuple[PairFeatures, Pairs]:
@@ -109,6 +118,13 @@ class MethodData:
         units = self.reading.units
         named = None if units is None else {"kind": units.kind, "names": list(units.names)}
         return {**self.source.record(), "units": named}
+
+    def warnings(self, method: str) -> list[str]:
+        """Return what the annotators' choices are too few for; nothing for a method that does not read them."""
+        units = self.reading.units
+        return (
+            [] if units is None else few_choices(method, units.kind, self.source.fitting.table[units.kind].drop_nulls())
+        )
 
 
 def open_method_data(

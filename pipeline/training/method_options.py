@@ -12,12 +12,12 @@ from micropref.heads.methods.registry import methods
 FIT = (
     *("k", "lam", "router_input", "reward_input", "hidden", "prior", "epochs", "lr", "batch", "wd", "l2", "patience"),
     *("solver", "projection", "prune", "restarts", "seed", "data_seed", "dtype", "device", "features", "memory"),
-    *("latent", "weight", "anneal"),
+    *("latent", "weight", "anneal", "merge", "router_features"),
 )
 """Options of the batched fit, in the order of `train --help`."""
 LATENT = ("weight", "anneal")
 """Of these, those that only a latent other than pair uses."""
-UNROUTED = {"router_input", "hidden"}
+UNROUTED = {"router_input", "router_features", "hidden", "merge"}
 """Of these, those that only a router uses."""
 UNMIXED = {"lam", "prior", *LATENT, "latent"}
 """Of these, those that only learned weights use."""

@@ -63,7 +63,9 @@ def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
         raise BadInput(f"run {run.id} is of the unknown method {record['method']!r}: expected {', '.join(methods())}")
     settings, units = record["settings"], record.get("units")
     named = None if units is None else Units(units["kind"], tuple(units["names"]))
-    reading = Reading(router_input_of(record), settings["reward_input"], method.needs, named)
+    contexts_in = settings.get("router_features")
+    router_features = None if contexts_in is None else open_features(store, contexts_in)
+    reading = Reading(router_input_of(record), settings["reward_input"], method.needs, named, router_features)
     return FittedRun(run, open_features(store, record["features"]), reading, method.restore(run.tensors()))
 
 
@@ -111,10 +113,11 @@ def train_method(
     scores = model.scores(data.training.validation)
     outcome = {
         "method": method_name,
-        "k": scores.margins.shape[1],
-        "lam": None,
+        "k": settings.get("k", scores.margins.shape[1]),
+        "lam": settings.get("lam"),
         "seed": seed,
         "combine": scores.combine,
+        "warnings": data.warnings(method_name),
         **figures_of(scores.log_odds(), scores.log_weights, data.training.validation.clusters),
     }
     run = save_run(store, run_id, asked | outcome | provenance(), model.state())

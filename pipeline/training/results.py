@@ -30,6 +30,7 @@ from micropref.heads.fitting.settings import FitSetting, Fitted
 from micropref.heads.fitting.validation import known_weights
 from micropref.heads.mixture import Mixture, pair_log_odds
 from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.fitted_contexts import save_contexts
 
 Figures = dict[str, float | None]
 """By name; None: not available."""
@@ -72,31 +73,33 @@ class Validated:
     """[N, K] log-weights that the pair itself has, static or from the router."""
     log_weights: torch.Tensor
     """[N, K] those that the mixture is chosen by: of known units where units have groups, else `cold`."""
+    clusters: torch.Tensor
+    """[N] prompts."""
 
     @property
     def log_probability(self) -> torch.Tensor:
         """Return log P(chosen ≻ rejected) [N] that the mixture is chosen by, scaled."""
         log_odds = pair_log_odds(self.margins, self.log_weights)
-        return scaled_log_probability(log_odds, choose_scale(log_odds))
+        return scaled_log_probability(log_odds, choose_scale(log_odds, self.clusters))
 
-    def figures(self, clusters: torch.Tensor) -> Figures:
-        """Return the figures, of prompts `clusters` [N]."""
-        cold = figures_of(pair_log_odds(self.margins, self.cold), self.cold, clusters)
+    def figures(self) -> Figures:
+        """Return the figures."""
+        cold = figures_of(pair_log_odds(self.margins, self.cold), self.cold, self.clusters)
         if self.log_weights is self.cold:
             return cold
-        known = figures_of(pair_log_odds(self.margins, self.log_weights), self.log_weights, clusters)
+        known = figures_of(pair_log_odds(self.margins, self.log_weights), self.log_weights, self.clusters)
         return cold | {f"{name}_known": known[name] for name in ("scale", "validation_nll", "validation_accuracy")}
 
 
-def validated(mixture: Mixture, validation: Source, known: torch.Tensor | None) -> Validated:
-    """Score a mixture on validation pairs; log-weights `known` [N, K] of known units, where units have groups."""
+def validated(mixture: Mixture, validation: Source, clusters: torch.Tensor, known: torch.Tensor | None) -> Validated:
+    """Score a mixture on validation pairs of prompts `clusters` [N]; log-weights `known` [N, K] of known units."""
     margins, cold = score(mixture, validation)
-    return Validated(margins, cold, cold if known is None else known)
+    return Validated(margins, cold, cold if known is None else known, clusters)
 
 
 def outcome_of(fitted: Fitted, validation: Source, clusters: torch.Tensor, projection: Projection | None) -> Outcome:
     """Score a fitted setting on validation pairs as it read them, projected or not; prompts are `clusters` [N]."""
-    scored = validated(fitted.mixture, validation, fitted.known)
+    scored = validated(fitted.mixture, validation, clusters, fitted.known)
     fit = {
         "best_epoch": fitted.best_epoch,
         "epochs_run": fitted.epochs_run,
@@ -108,13 +111,17 @@ def outcome_of(fitted: Fitted, validation: Source, clusters: torch.Tensor, proje
         fit |= {"path": list(fitted.path), "c": fitted.c}
     mixture = fitted.mixture if projection is None else projection.fold(fitted.mixture)
     favourites = scored.log_weights.argmax(1)
-    return Outcome(fitted.setting, scored.figures(clusters), fit, scored.log_probability, favourites, mixture)
+    return Outcome(fitted.setting, scored.figures(), fit, scored.log_probability, favourites, mixture)
 
 
-def restarts_agreeing(outcomes: Collection[Outcome]) -> float | None:
-    """Return the share of a setting's other seeds whose favourite heads are those of the best; None for one seed."""
+def restarts_agreeing(outcomes: Collection[Outcome], merged: Outcome | None = None) -> float | None:
+    """Return the share of a setting's other seeds whose favourite heads are those of the best; None for one seed.
+
+    Where seeds were `merged`, it is the share of all whose favourite heads are those of the merged mixture.
+    """
     ordered = sorted(outcomes, key=lambda one: one.nll)
-    return agreeing_share([one.favourites for one in ordered], ordered[0].setting.k)
+    compared = ordered if merged is None else [merged, *ordered]
+    return agreeing_share([one.favourites for one in compared], ordered[0].setting.k)
 
 
 def save_outcome(
@@ -130,12 +137,12 @@ def save_outcome(
         mixture = with_no_context(mixture, data.sources()[0])
     scored = _of_saved(mixture, data)
     hygiene = inspect_heads(scored.margins, scored.cold)
-    figures = scored.figures(data.clusters)
+    figures = scored.figures()
     pruned = None
     if prune_above is not None:
         mixture, removed = prune(mixture, scored.margins, scored.cold, prune_above)
         pruned = {"removed": removed, "before": figures}
-        figures = _of_saved(mixture, data).figures(data.clusters)
+        figures = _of_saved(mixture, data).figures()
     outcome = {
         "method": chosen.setting.method,
         "k": mixture.k,
@@ -146,13 +153,14 @@ def save_outcome(
         "duplicate_heads": [list(pair) for pair in hygiene.duplicates],
         "pruned": pruned,
     }
-    return save_run(store, run_id, record | outcome | figures | chosen.fit | provenance(), mixture.state())
+    kept = save_contexts(store, run_id, data)
+    return save_run(store, run_id, record | kept | outcome | figures | chosen.fit | provenance(), mixture.state())
 
 
 def _of_saved(mixture: Mixture, data: FitData) -> Validated:
     train, validation = data.sources()
     known = None if data.latent == "pair" else known_weights([mixture], train, validation)[0]
-    return validated(mixture, validation, known)
+    return validated(mixture, validation, data.clusters, known)
 
 
 def figures_of(log_odds: torch.Tensor, log_weights: torch.Tensor, clusters: torch.Tensor) -> Figures:
@@ -160,7 +168,7 @@ def figures_of(log_odds: torch.Tensor, log_weights: torch.Tensor, clusters: torc
 
     One prompt leaves the standard error unknown.
     """
-    scale = choose_scale(log_odds)
+    scale = choose_scale(log_odds, clusters)
     scaled = scaled_log_probability(log_odds, scale)
     error = float(standard_error(scaled[:, None], clusters)[0])
     return {

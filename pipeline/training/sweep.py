@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.selection import Candidate, compare_sizes, smallest_within_one_error
 from micropref.heads.fitting.fit import fit_in_chunks
-from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
+from micropref.heads.fitting.logistic_path import fit_path
+from micropref.heads.fitting.pair_source import Source
+from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting, Fitted, PairTensors
 from micropref.pipeline.training.choose_width import project
 from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.restarts import fit_restarts, reads_contexts
 from micropref.pipeline.training.results import Outcome, restarts_agreeing, save_outcome
 from micropref.pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
 from micropref.pipeline.training.train import TrainOptions
@@ -81,7 +84,8 @@ def sweep(
     """Fit every combination of the grid on a data set's train split; choose by its validation prompts.
 
     K is the smallest whose best restart's validation NLL is within one standard error over prompts of the best of all;
-    λ and seed are those of that restart. Where users or contexts have groups, it is the NLL of known ones.
+    λ and seed are those of that restart, and its best seeds are merged as `train` does. Where users or contexts have
+    groups, it is the NLL of known ones.
     Raises BadInput like `train`, and Interrupted on Ctrl-C: finished chunks are kept, and the same call goes on from
     there.
     """
@@ -94,7 +98,7 @@ def sweep(
     outcomes = load_chunks(folder, settings)
     try:
         pairs = projected.train, projected.validation
-        for chunk in fit_in_chunks(*pairs, projected.scaled(settings), plan, progress, set(outcomes)):
+        for chunk in _chunks(*pairs, projected.scaled(settings), plan, progress, set(outcomes)):
             scored = {place: projected.outcome(one, settings[place], data) for place, one in chunk.items()}
             outcomes = _candidates(outcomes | scored)
             save_chunk(folder, [outcomes[place] for place in chunk])
@@ -106,12 +110,43 @@ def sweep(
     chosen = _best_by_k(outcomes.values())[smallest_within_one_error(by_k)]
     board = _leaderboard(outcomes.values())
     same = _by_setting(outcomes.values())[chosen.setting.k, chosen.setting.lam]
-    found = {"by_k": [asdict(one) for one in by_k], "restarts_agreeing": restarts_agreeing(same)}
+    found: dict[str, Any] = {"merged": 1, "restarts_agreeing": restarts_agreeing(same)}
+    if options.merge and reads_contexts(chosen.setting, data):  # others' weights are gone: they are fitted again
+        again = [one.setting for one in sorted(same, key=lambda one: one.setting.seed)]
+        restarts = fit_restarts(data, projected, again, plan, merge=True)
+        chosen, found = restarts.chosen, restarts.record()
+    found["by_k"] = [asdict(one) for one in by_k]
     record = asked | data.group_record() | projected.record() | found
     _save_leaderboard(folder, data, outcomes.values())
     run = save_outcome(store, sweep_id, record, chosen, data, options.prune)
     remove_chunks(folder)
     return Swept(run.id, run.record, len(settings), by_k, board, data.dataset.splits())
+
+
+def _chunks(
+    train: Source,
+    validation: Source,
+    settings: Sequence[FitSetting],
+    plan: FitPlan,
+    progress: Callable[[FitProgress], None] | None,
+    done: Collection[int],
+) -> Iterator[dict[int, Fitted]]:
+    """Yield what is fitted by its place: the single reward as `train` fits it, all others in batches."""
+    alone = [place for place, setting in enumerate(settings) if _by_path(setting, train)]
+    for place in alone:
+        if place not in done:
+            yield {place: fit_path(train, validation, settings[place], progress)}
+    others = [place for place in range(len(settings)) if place not in alone]
+    if others:
+        batched = [settings[place] for place in others]
+        finished = {number for number, place in enumerate(others) if place in done}
+        for chunk in fit_in_chunks(train, validation, batched, plan, progress, finished):
+            yield {others[number]: fitted for number, fitted in chunk.items()}
+
+
+def _by_path(setting: FitSetting, train: Source) -> bool:
+    """Say whether scikit-learn fits a setting: one head, of pairs in memory that weigh alike."""
+    return setting.method == "single" and setting.weight == "pair" and isinstance(train, PairTensors)
 
 
 def _setting(base: FitSetting, k: int, lam: float) -> FitSetting:
@@ -123,7 +158,9 @@ def _setting(base: FitSetting, k: int, lam: float) -> FitSetting:
 def _asked(grid: Grid, base: FitSetting, plan: FitPlan, options: TrainOptions, data: FitData) -> dict[str, Any]:
     shared = {key: value for key, value in asdict(base).items() if key not in ("k", "lam")}
     swept = {"k": list(grid.k), "lam": list(grid.lam)}
-    return shared | asdict(plan) | options.record(data) | swept
+    # Only where it differs from earlier versions: other sweeps keep their ids.
+    by_path = {"single": "scikit-learn"} if 1 in grid.k and base.weight == "pair" and not data.streamed else {}
+    return shared | asdict(plan) | options.record(data, base) | swept | by_path
 
 
 def _best_by_k(outcomes: Collection[Outcome]) -> dict[int, Outcome]:

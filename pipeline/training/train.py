@@ -11,13 +11,15 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
-from micropref.heads.fitting.fit import fit
+from micropref.cache.vectors.router_inputs import SIDE_BY_SIDE
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.pipeline.options import WantedRouterInput
 from micropref.pipeline.training.choose_width import Width, check_width, most_components, project
-from micropref.pipeline.training.data import FitData, open_within
+from micropref.pipeline.training.data import FitData, open_within, read_again
 from micropref.pipeline.training.memory_budget import Budget
-from micropref.pipeline.training.results import restarts_agreeing, save_outcome
+from micropref.pipeline.training.restarts import CONTEXT_LAM, fit_restarts, reads_contexts
+from micropref.pipeline.training.results import save_outcome
+from micropref.pipeline.training.router_choice import Rule, rule_applies
 
 UNREAD = (
     *("prior", "hidden", "lr", "weight_decay", "weight", "restarts", "prune"),
@@ -31,11 +33,12 @@ class TrainOptions:
     """Options of `train` and `sweep`, besides the model's settings and the plan of the fit."""
 
     router_input: WantedRouterInput = "auto"
-    """What the router reads; auto: the context where the data has any."""
+    """What the router reads; auto: the context where the data has any, and what router_choice.py adds."""
     reward_input: RewardInput = "plain"
     """Behind which prompt the responses were embedded."""
     restarts: int = 8
-    """Initialisations fitted together, seeds counting up from the setting's; the best by validation NLL is kept."""
+    """Initialisations fitted together, seeds counting up from the setting's; the best by validation NLL is kept, or
+    the best few merged."""
     features: str | None = None
     """Features id; None: the only one the data set is embedded with."""
     projection: Width = "none"
@@ -44,6 +47,12 @@ class TrainOptions:
     """Correlation of two heads' validation predictions above which one of them is removed; None: never."""
     memory: int | None = None
     """Most memory of the process in bytes: pairs that need more are streamed; None: a share of the machine's."""
+    router_features: str | None = None
+    """Features id that contexts are read in; None: that of the pairs."""
+    lam_by_data: bool = False
+    """Whether `train` replaces λ by CONTEXT_LAM where a router reads contexts."""
+    merge: bool = True
+    """Whether the best restarts of a mixture that reads contexts become one, see heads/fitting/merging.py."""
 
     def __post_init__(self) -> None:
         if self.restarts < 1:
@@ -55,22 +64,29 @@ class TrainOptions:
     def open(self, store: StoreFolder, name: str, setting: FitSetting, plan: FitPlan) -> FitData:
         """Load or stream the pairs that a setting, the largest of several, is fitted and validated on."""
         return open_within(
-            Budget(self.memory, setting, plan, most_components(self.projection)),
+            self.budget(setting, plan),
             store,
             name,
             features=self.features,
             router_input=self.router_input,
             reward_input=self.reward_input,
+            router_features=self.router_features,
         )
+
+    def budget(self, setting: FitSetting, plan: FitPlan) -> Budget:
+        """Return the memory of a fit whose largest setting this is."""
+        return Budget(self.memory, setting, plan, most_components(self.projection))
 
     def restarted(self, setting: FitSetting) -> list[FitSetting]:
         """Return a setting with each of its seeds; one head is a convex problem and needs one."""
         seeds = range(setting.seed, setting.seed + (self.restarts if setting.k > 1 else 1))
         return [replace(setting, seed=seed) for seed in seeds]
 
-    def record(self, data: FitData) -> dict[str, Any]:
-        """Return what run.json says of the options, those left to the data resolved."""
+    def record(self, data: FitData, setting: FitSetting) -> dict[str, Any]:
+        """Return what run.json says of the options for a setting, those left to the data resolved."""
         return {
+            **({"merge": self.merge} if reads_contexts(setting, data) else {}),
+            **({} if data.router_features is None else {"router_features": data.router_features.id}),
             "restarts": self.restarts,
             "router_input": data.router_input,
             "reward_input": data.reward_input,
@@ -102,35 +118,36 @@ def train(
     options: TrainOptions,
     progress: Callable[[FitProgress], None] | None = None,
 ) -> Trained:
-    """Fit one setting on a data set's train split and save the best restart by validation NLL.
+    """Fit one setting on a data set's train split and save the best restart by validation NLL, or the best few merged.
 
     Where users or contexts have one group for all their pairs, that is the NLL of known ones: see heads/held_out.py.
 
     scikit-learn reads all pairs at once: where they are streamed, adamw takes its place. Raises BadInput where the data
     set lacks what the options ask for or has no validation prompt.
     """
-    if plan.solver == "scikit-learn" and setting.k == 1:
-        setting = replace(setting, lam=0.0)  # as a sweep has it for one head
+    if setting.k == 1:
+        setting = replace(setting, lam=0.0)  # without an effect on one head: as a sweep has it
     data = options.open(store, name, setting, plan)
     if data.streamed and plan.solver == "scikit-learn":
         plan = replace(plan, solver="adamw")
+    if options.lam_by_data and reads_contexts(setting, data):
+        setting = replace(setting, lam=CONTEXT_LAM)
     projected = project(data, options.projection, setting, plan, progress)
     settings = options.restarted(setting)
-    fitted = fit(projected.train, projected.validation, projected.scaled(settings), plan, progress)
-    outcomes = [projected.outcome(one, asked, data) for one, asked in zip(fitted, settings, strict=True)]
-    best = min(outcomes, key=lambda one: one.nll)
+    found = fit_restarts(data, projected, settings, plan, merge=options.merge, progress=progress)
+    chosen: dict[str, Any] = {}
+    if options.router_input == "auto" and rule_applies(data, setting):
+        rule = Rule(settings, plan, options.merge, progress)
+        found, choice = rule.apply(found, read_again(data, SIDE_BY_SIDE, options.budget(setting, plan)))
+        data, projected, chosen = found.data, found.projected, choice.record()
     asked = {"parent": None, "settings": _settings(setting, plan, options, data), **data.record()}
     run_id = f"{setting.method}-{short_id(asked, 8)}"
-    restarts = [
-        {"seed": one.setting.seed, "validation_nll": one.nll, "epochs": one.fit["epochs_run"]} for one in outcomes
-    ]
-    found = {"restarts": restarts, "restarts_agreeing": restarts_agreeing(outcomes)}
-    record = asked | data.group_record() | projected.record() | found
-    run = save_outcome(store, run_id, record, best, data, options.prune)
-    return Trained(run.id, run.record, restarts, data.dataset.splits())
+    record = asked | data.group_record() | projected.record() | found.record() | chosen
+    run = save_outcome(store, run_id, record, found.chosen, data, options.prune)
+    return Trained(run.id, run.record, found.listed, data.dataset.splits())
 
 
 def _settings(setting: FitSetting, plan: FitPlan, options: TrainOptions, data: FitData) -> dict[str, Any]:
     """Return what run.json says was asked for."""
-    settings = asdict(setting) | asdict(plan) | options.record(data)
+    settings = asdict(setting) | asdict(plan) | options.record(data, setting)
     return settings | dict.fromkeys(UNREAD) if plan.solver == "scikit-learn" else settings

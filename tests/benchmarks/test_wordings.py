@@ -101,7 +101,7 @@ def test_the_rule_reads_the_prompt_only_where_it_matters(
     wordings: Wordings, vectors: Vectors, shape: Shape, choice: str
 ) -> None:
     setting = FitSetting("mixture", 4, lam=0.03, hidden=32, lr=2e-2)
-    assert decide(made(wordings, shape), vectors, ["both"], setting, 3).choice == choice
+    assert decide(made(wordings, shape), vectors, setting, 3).choice == choice
 
 
 def test_a_refitted_router_finds_new_contexts_and_says_the_same_for_all_where_they_tell_nothing() -> None:

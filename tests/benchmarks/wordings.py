@@ -6,7 +6,7 @@ over draws with an interval that resamples draws and wordings, and writes build/
 
 Shapes: `demo` redraws the demo's choices; `interaction` gives every second topic the opposite taste; `unique` has a
 context of its own in every pair; `shipped` is the demo's own split, and a draw changes the seeds of the restarts only.
---rule also decides by `wordings_rule.decide` between the first input and the others, in every draw.
+--rule also decides in every draw as `train --router-input auto` does, between the inputs alone and both.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--rule", action="store_true", help="say what the rule takes, and whether that was right")
     parser.add_argument("--no-centre", action="store_true", help="leave the router's input where it is")
     parser.add_argument("--refit", action="store_true", help="refit routers on the frozen heads too, which takes long")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.rule and not {"alone", "both"}.issubset(options.inputs.split(",")):
+        parser.error("--rule decides between alone and both: give --inputs alone,both, or more")
+    return options
 
 
 def settings(options: argparse.Namespace) -> dict[str, FitSetting]:
@@ -130,10 +133,10 @@ def main() -> None:
 def ruled(options: argparse.Namespace, one: Draw, vectors: Vectors, tallies: dict[str, Tally]) -> dict[str, Any]:
     """Return what the rule takes of a draw, and whether no input's test NLL is lower by more than CLOSE."""
     names, (what, setting) = options.inputs.split(","), next(iter(settings(options).items()))
-    decision = decide(one, vectors, names[1:], setting, options.restarts)
+    decision = decide(one, vectors, setting, options.restarts)
     nll = {name: tallies[f"{name} {what}: merged"].nll[-1] for name in names}
     right = nll[decision.choice] <= min(nll.values()) + CLOSE
-    return {"choice": decision.choice, "reason": decision.reason, "right": right, "nll": nll}
+    return {"choice": decision.choice, "found": asdict(decision.found), "right": right, "nll": nll}
 
 
 def paired(each: int, tallies: dict[str, Tally]) -> list[dict[str, Any]]:

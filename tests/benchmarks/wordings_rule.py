@@ -1,35 +1,27 @@
-"""The rule that chooses what the router reads, and how often it is right: part of `make bench-wordings`.
-
-The context alone is the default. A form that reads the prompt as well has to be better on validation by more than two
-standard errors, paired and by prompt. Where contexts repeat it must not lose either on wordings that are held out,
-every one once, by more than two standard errors over wordings: else the data cannot tell, and the default stays.
-Validation on known wordings alone takes memory of (context, prompt) for a better form.
-"""
+"""The rule by which `train --router-input auto` chooses, on draws: part of `make bench-wordings`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, cast
 
-import torch
+import polars as pl
 
-from micropref.heads.evaluation.intervals import standard_error
+from micropref.cache.choices import RouterInput
+from micropref.cache.vectors.pair_features import PairFeatures
 from micropref.heads.fitting.settings import FitPlan, FitSetting
-from tests.benchmarks.wordings_draws import Draw
-from tests.benchmarks.wordings_recipes import Prediction, fitted, read_input, recipes
+from micropref.pipeline.training.choose_width import project
+from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.restarts import fit_restarts
+from micropref.pipeline.training.router_choice import RouterChoice, Rule
+from tests.benchmarks.wordings_draws import Draw, Pairs
+from tests.benchmarks.wordings_recipes import Input, read_input
 from tests.benchmarks.wordings_vectors import Vectors
 
-DEFAULT = "alone"
-FOLDS = 4
-"""Parts of the contexts that are held out in turns."""
-FOLD_RESTARTS = 4
-"""Restarts of each fit with contexts held out: there are many fits."""
-ERRORS = 2.0
-"""Standard errors that a form has to be ahead by on validation, and may be behind by on held-out wordings.
-
-Held-out wordings are few and swing: at one standard error the rule refuses forms that win on new wordings."""
-REPEATED = 3
-"""Contexts that have more than one fit pair, from which on they are held out."""
+NAMES: dict[RouterInput, str] = {"context": "alone", "context,prompt": "both"}
+"""What the two inputs are called here."""
 
 
 @dataclass(frozen=True)
@@ -38,52 +30,37 @@ class Decision:
 
     choice: str
     """Name of the input."""
-    reason: str
-    """Why, in a few words."""
+    found: RouterChoice
 
 
-def decide(draw: Draw, vectors: Vectors, candidates: Sequence[str], setting: FitSetting, restarts: int) -> Decision:
+def decide(draw: Draw, vectors: Vectors, setting: FitSetting, restarts: int) -> Decision:
     """Return the input that the rule takes, from fit and validation pairs alone."""
-    base = _validation(draw, vectors, DEFAULT, setting, restarts)
-    ahead = {}
-    for name in candidates:
-        gain = _validation(draw, vectors, name, setting, restarts) - base
-        error = float(standard_error(gain[:, None], draw.validation.prompt))
-        if gain.mean() > ERRORS * error:
-            ahead[name] = float(gain.mean())
-    if not ahead:
-        return Decision(DEFAULT, "no form is two standard errors ahead on validation")
-    best = max(ahead, key=lambda name: ahead[name])
-    if int((torch.bincount(draw.fit.context) > 1).sum()) < REPEATED:
-        return Decision(best, "ahead on validation, whose contexts are new")
-    gain = _held_out(draw, vectors, best, setting) - _held_out(draw, vectors, DEFAULT, setting)
-    error = float(standard_error(gain[:, None], draw.validation.context))
-    seen = f"{best} is ahead on validation, {float(gain.mean()):+.3f} ± {error:.3f} nats on held-out wordings"
-    return Decision(best, seen) if gain.mean() > -ERRORS * error else Decision(DEFAULT, f"not decidable: {seen}")
+    settings: Sequence[FitSetting] = [replace(setting, seed=seed) for seed in range(restarts)]
+    alone, both = (_fit_data(draw, vectors, reads, read_input(name, draw, vectors)) for reads, name in NAMES.items())
+    plan = FitPlan()
+    first = fit_restarts(alone, project(alone, "none", setting, plan), settings, plan, merge=True)
+    _, choice = Rule(list(settings), plan, merge=True).apply(first, both)
+    return Decision(NAMES[choice.reads], choice)
 
 
-def _validation(draw: Draw, vectors: Vectors, name: str, setting: FitSetting, restarts: int) -> torch.Tensor:
-    """Return the log-probability [N] of every validation pair under merged restarts."""
-    return _merged(draw, vectors, name, setting, restarts).validation.double()
+def _fit_data(draw: Draw, vectors: Vectors, reads: RouterInput, read: Input) -> FitData:
+    """Return a draw as `train` has it, from no store."""
+    width = vectors.prompts.shape[1]
+    parts = (width,) * (read.rows.shape[1] // width)
+    fitting, validation = (
+        PairFeatures(_table(pairs), pairs.delta(vectors), read.rows, rows, 0, parts)
+        for pairs, rows in ((draw.fit, read.fit), (draw.validation, read.validation))
+    )
+    nowhere = cast("Any", SimpleNamespace(width=width))
+    return FitData(nowhere, nowhere, reads, "plain", fitting, validation)
 
 
-def _held_out(draw: Draw, vectors: Vectors, name: str, setting: FitSetting) -> torch.Tensor:
-    """Return the log-probability of the validation pairs, each from a fit that had not seen its wording."""
-    contexts = torch.unique(draw.fit.context)
-    fold = torch.full((int(max(contexts.max(), draw.validation.context.max())) + 1,), -1)
-    fold[contexts] = torch.randperm(len(contexts), generator=torch.Generator().manual_seed(0)) % FOLDS
-    found = torch.zeros(len(draw.validation.context), dtype=torch.float64)
-    for number in range(FOLDS):
-        held = fold[draw.validation.context] == number
-        if not held.any():
-            continue
-        known = draw.validation.of(~held)
-        part = Draw(draw.fit.of(fold[draw.fit.context] != number), known, draw.validation.of(held))
-        found[held] = _merged(part, vectors, name, setting, FOLD_RESTARTS).log_p.double()
-    return found
-
-
-def _merged(draw: Draw, vectors: Vectors, name: str, setting: FitSetting, restarts: int) -> Prediction:
-    read = read_input(name, draw, vectors).centred()
-    seeds = [replace(setting, seed=seed) for seed in range(restarts)]
-    return recipes(fitted(draw, vectors, read, seeds, FitPlan()), draw, vectors, read, False)["merged"]
+def _table(pairs: Pairs) -> pl.DataFrame:
+    """Return what the rule reads of pairs: a context in two parts is one of its own."""
+    mixed = zip(pairs.context.tolist(), pairs.other.tolist(), pairs.share.tolist(), strict=True)
+    return pl.DataFrame(
+        {
+            "prompt_id": [str(prompt) for prompt in pairs.prompt.tolist()],
+            "context": [f"{one}, {share:.9f} of {other}" for one, other, share in mixed],
+        }
+    )

@@ -33,7 +33,8 @@ FLOORS = (
     {"heads.adaptation"},
     {"pipeline"},
     {"pipeline.sources"},
-    {"pipeline.text", "pipeline.training"},
+    {"pipeline.named.adapters", "pipeline.text", "pipeline.training"},
+    {"pipeline.named"},
     {"pipeline.backbone", "pipeline.evaluation"},
     {"pipeline.forwarding", "pipeline.people"},
     {"pipeline.forwarding.engines", "pipeline.routing"},
@@ -206,13 +207,23 @@ def test_the_defaults_of_train_are_those_of_the_stage() -> None:
     told = defaults("train")
     setting, plan, options = FitSetting("mixture", 5), FitPlan(), TrainOptions()
     assert told["method"] == "mixture"
-    for name in ("lam", "prior", "hidden", "lr", "l2", "seed"):
+    for name in ("prior", "hidden", "lr", "l2", "seed"):
         assert told[name] == getattr(setting, name), name
     assert told["wd"] == setting.weight_decay
+    assert told["lam"] is None  # by what the router reads
     assert told["solver"] is None  # by method: scikit-learn or that of the plan
     for name in ("epochs", "batch", "data_seed", "dtype", "device", "patience"):
         assert told[name] == getattr(plan, name), name
-    for name in ("router_input", "reward_input", "restarts", "features", "projection", "prune"):
+    for name in (
+        "router_input",
+        "reward_input",
+        "restarts",
+        "features",
+        "projection",
+        "prune",
+        "router_features",
+        "merge",
+    ):
         assert told[name] == getattr(options, name), name
 
 

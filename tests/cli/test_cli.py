@@ -164,7 +164,6 @@ BAD_FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
     ),
     "null-prompt.jsonl": (b'{"prompt": null, "chosen": "a", "rejected": "b"}\n', ("null-prompt.jsonl:1", "prompt")),
     "utf8.jsonl": (GOOD.encode() + b'{"prompt": "p\xff", "chosen": "a", "rejected": "b"}\n', ("utf8.jsonl:2",)),
-    "array.json": (b'[{"prompt": "p", "chosen": "a", "rejected": "b"}]', ("array.json",)),
     "same.jsonl": (b'{"prompt": "p", "chosen": "a", "rejected": "a"}\n', ("same.jsonl", "no usable pair")),
     "nan.jsonl": (
         b'{"prompt": "p", "response": "a", "help": NaN}\n{"prompt": "p", "response": "b", "help": 1}\n',

@@ -14,11 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from micropref import cli
+from tests.support.snippets import page_snippets
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "docs/data.md",
+    "docs/datasets.md",
     "docs/training.md",
     "docs/people.md",
     "docs/comparing.md",
@@ -54,6 +56,10 @@ def test_every_command_runs(tmp_path: Path, rows: list[dict[str, Any]], monkeypa
     vectors = [{"prompt": str(at), "chosen": f"{at}a", "rejected": f"{at}b", **made} for at in range(9)]
     pl.DataFrame(vectors).write_parquet("vectors.parquet")
     Path("answers.txt").write_text("1\n2\nq\n")
+    asked = {"question": "Name a river.", "answers": ["Po.", "Wet.", "Dry."], "best": 0, "judge": "ann"}
+    Path("answers.jsonl").write_text(json.dumps(asked) + "\n" + json.dumps({**asked, "best": None}) + "\n")
+    (adapter,) = page_snippets(ROOT / "docs/datasets.md")
+    Path("my_adapter.py").write_text(adapter)
     run = ""
     assert len(COMMANDS) >= 12
     for command in COMMANDS:

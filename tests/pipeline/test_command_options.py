@@ -170,6 +170,9 @@ def test_a_shell_completes_runs_by_name_and_id(tmp_path: Path) -> None:
     assert run in completed(run[:4])
 
 
+SETTINGS = cli._assignments("settings", "KEY=VALUE, such as pooling=mean")
+
+
 @pytest.mark.parametrize(
     ("parse", "text", "value"),
     [
@@ -179,7 +182,9 @@ def test_a_shell_completes_runs_by_name_and_id(tmp_path: Path) -> None:
         (cli._tau, "2", 2.0),
         (cli._projection, "64", 64),
         (cli._projection, "auto", "auto"),
-        (cli._settings, ["a=b=c", "d="], {"a": "b=c", "d": ""}),
+        (SETTINGS, ["a=b=c", "d="], {"a": "b=c", "d": ""}),
+        (cli.COLUMNS.parse, ["user=who is it", "context="], {"user": "who is it", "context": ""}),
+        (cli.ATTRIBUTES.parse, "depth,tone", ["depth", "tone"]),
     ],
 )
 def test_text_is_read_as_values(parse: Callable[[Any], Any], text: Any, value: Any) -> None:
@@ -193,8 +198,9 @@ def test_text_is_read_as_values(parse: Callable[[Any], Any], text: Any, value: A
         (cli._numbers("lam", float), "", "lam is '': expected a number, or numbers such as 0,0.1,0.3"),
         (cli._numbers("budget", int), "5.5", "budget is '5.5'"),
         (cli._tau, "hot", "tau is 'hot': expected auto or a number above 0"),
-        (cli._settings, ["pooling"], "settings is 'pooling': expected KEY=VALUE"),
-        (cli._settings, ["a=1", "a=2"], "twice"),
+        (cli.COLUMNS.parse, ["user_id"], "columns is 'user_id': expected ROLE=NAME"),
+        (SETTINGS, ["pooling"], "settings is 'pooling': expected KEY=VALUE"),
+        (SETTINGS, ["a=1", "a=2"], "twice"),
     ],
 )
 def test_text_that_cannot_be_read_is_named(parse: Callable[[Any], Any], text: Any, message: str) -> None:

@@ -34,12 +34,17 @@ def make_synthetic(
     ratings: bool = False,
     reward_head: bool = False,
     shards: int = 1,
+    wordings: int = 0,
+    topics: bool = False,
 ) -> str:
     """Write vectors, pairs and links of two opposite groups and some unlabelled pairs; return the features id.
 
     Each group has `users`; `ratings` are rewards by the groups' tastes; group a's taste is the backbone's own head.
+    With `wordings` each group's context comes in so many, near each other; with `topics` all have the taste of group a
+    on half of the prompts, which lie apart.
     """
     rng = np.random.default_rng(seed)
+    worded = np.random.default_rng(seed + 1)
     taste = rng.normal(size=WIDTH)
     wording = {"a": rng.normal(size=WIDTH), "b": rng.normal(size=WIDTH), None: rng.normal(size=WIDTH)}
     features = planned_features(store, {"width": WIDTH, "store_dtype": "float32", "max_length": 8})
@@ -58,10 +63,12 @@ def make_synthetic(
     for prompt in range(prompts):
         split = "test" if prompt % 4 == 0 else "train"
         prompt_id = f"{prompt * 2654435761 % 2**32:032x}"
-        prompt_key = add(rng.normal(size=WIDTH))
+        shared = topics and worded.random() < 0.5
+        prompt_key = add(rng.normal(size=WIDTH) + topics * (6 if shared else -6) * np.eye(WIDTH)[0])
         for group in GROUPS:
             first, second = rng.normal(size=(2, WIDTH))
-            sign = -1 if group == "b" else 1
+            sign = -1 if group == "b" and not shared else 1
+            said = f"{group}{prompt % wordings}" if wordings and group else group
             likes_first = rng.random() < 1 / (1 + math.exp(-3 * sign * float((first - second) @ taste)))
             chosen, rejected = (first, second) if likes_first else (second, first)
             pair_id = f"{len(keys):032x}-0"
@@ -76,7 +83,7 @@ def make_synthetic(
             pairs[split].append(
                 {
                     "data": name, "split": split, "part": part_of(split, prompt_id), "pair_id": pair_id,
-                    "prompt_id": prompt_id, "attribute": group, "context": group if context else None, "user": user,
+                    "prompt_id": prompt_id, "attribute": group, "context": said if context else None, "user": user,
                     "prompt": "p", "chosen": "c", "rejected": "r", "margin": None,
                     "chosen_id": ids[0], "rejected_id": ids[1],
                 }
@@ -90,7 +97,9 @@ def make_synthetic(
                     "trimmed": False,
                 }
             )  # fmt: skip
-    alone = {group: add(wording[group]) for group in ("a", "b")} if context else {}
+    said_by = {row["context"]: row["attribute"] for split in pairs for row in pairs[split] if row["context"]}
+    spread = 1 / 4 if wordings else 0
+    alone = {said: add(wording[said_by[said]] + spread * worded.normal(size=WIDTH)) for said in sorted(said_by)}
     cuts = np.linspace(0, len(keys), shards + 1).astype(int)
     for start, stop in itertools.pairwise(cuts.tolist()):
         features.write_shard(keys[start:stop], np.array(vectors[start:stop]), {})

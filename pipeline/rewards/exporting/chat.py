@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import PINNED_DATE
-from micropref.pipeline.text.templates import DATE_CODES, PINNED_CLOCK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,6 +27,18 @@ _PLAIN = (
     "{%- endif -%}"
 )
 """What the plain template writes of a prompt and a response."""
+_DATE_CODES = ("%-d", "%-m", "%A", "%B", "%H", "%I", "%M", "%S", "%Y", "%a", "%b", "%d", "%e", "%j", "%m", "%p", "%y")
+_PINNED_CLOCK = (
+    "{%- macro strftime_now(format) -%}"
+    "{%- set pinned = namespace(text=format) -%}"
+    "{%- for code, value in pinned_date.items() -%}"
+    "{%- set pinned.text = pinned.text | replace(code, value) -%}"
+    "{%- endfor -%}"
+    "{{- pinned.text -}}"
+    "{%- endmacro %}\n"
+)
+"""Shadows the function of this name that transformers offers to templates, which reads the clock. It ends its line, so
+that the template's own first line is treated as it would be without it."""
 _ONLY_HERE = ("backend", "is_local", "local_files_only", "auto_map")
 """Entries of tokenizer_config.json that transformers 4 does not know, or that say where files once lay."""
 
@@ -61,8 +72,8 @@ def _pinned(source: str, date: datetime.date) -> str:
     if "date_string" in source:
         front += "{%- set date_string = " + json.dumps(date.strftime("%d %b %Y")) + " -%}\n"
     if "strftime_now" in source:
-        codes = {code: date.strftime(code) for code in DATE_CODES}
-        front += "{%- set pinned_date = " + json.dumps(codes) + " -%}\n" + PINNED_CLOCK
+        codes = {code: date.strftime(code) for code in _DATE_CODES}
+        front += "{%- set pinned_date = " + json.dumps(codes) + " -%}\n" + _PINNED_CLOCK
     return front + source
 
 

@@ -47,10 +47,17 @@ def load_backbone(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    tokenizer = loaded.pair_tokenizer(_tokenizing(settings))
-    found = {**loaded.settings(), **tokenizer.settings(), "width": loaded.width}
-    _check_same(features, name, found)
-    return loaded, tokenizer
+    readings = [loaded, *([loaded.read_as_first_release()] if loaded.recipe.own else [])]
+    differs = []
+    for one in readings:
+        tokenizer = one.pair_tokenizer(_tokenizing(settings))
+        differs.append(_difference(features, {**one.settings(), **tokenizer.settings(), "width": one.width}))
+        if differs[-1] is None:
+            return one, tokenizer
+    raise BadInput(
+        f"backbone {name} is not the one that made features {features.id}: {differs[0]}; give the folder of the same "
+        "files with `backbone`"
+    )
 
 
 def _tokenizing(settings: dict[str, Any]) -> Tokenizing:
@@ -60,6 +67,7 @@ def _tokenizing(settings: dict[str, Any]) -> Tokenizing:
         overlong=settings["overlong"],
         context_template=settings["context_template"],
         date=settings.get("date") or PINNED_DATE,
+        special_tokens="text" if settings.get("user_text") == "text" else "keep",
     )
 
 
@@ -70,15 +78,14 @@ def _pooling(settings: dict[str, Any]) -> PoolingName:
     return "auto" if recorded["normalize"] or recorded["mode"] not in named else named[recorded["mode"]]
 
 
-def _check_same(features: Features, name: str, found: dict[str, Any]) -> None:
+def _difference(features: Features, found: dict[str, Any]) -> str | None:
+    """Return how a backbone's reading differs from that of the features; None: it does not."""
     made_with = {key: value for key, value in features.settings.items() if key not in STORED_AS}
     differs = sorted(key for key in made_with.keys() | found.keys() if made_with.get(key) != found.get(key))
-    if differs:
-        raise BadInput(
-            f"backbone {name} is not the one that made features {features.id}: its {differs[0]} is "
-            f"{_short(found.get(differs[0]))}, expected {_short(made_with.get(differs[0]))}; give the folder of the "
-            "same files with `backbone`"
-        )
+    if not differs:
+        return None
+    name = differs[0]
+    return f"its {name} is {_short(found.get(name))}, expected {_short(made_with.get(name))}"
 
 
 def _short(value: Any) -> str:

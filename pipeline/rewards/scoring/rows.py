@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from micropref.pipeline.rewards.scoring.candidates import Candidates
 from micropref.pipeline.rewards.scoring.taste import Taste
 from micropref.pipeline.sources.comparison_rows import preference
 from micropref.pipeline.sources.field_parsing import label, response, text, user
-from micropref.pipeline.sources.files import read_rows, source_files
-from micropref.pipeline.sources.jsonl import json_records
+from micropref.pipeline.sources.files import read_rows
+from micropref.pipeline.sources.jsonl import line_fields, lines
+from micropref.pipeline.sources.locations import locate
 from micropref.pipeline.sources.pairs import Origin, Text
-from micropref.pipeline.sources.prompt_split import behind_prompt
-from micropref.pipeline.sources.rows import NoPreference, Row, RowError, Unreadable, describe
+from micropref.pipeline.sources.prompt_split import behind_prompt, with_tools
+from micropref.pipeline.sources.rows import READING, NoPreference, Row, RowError, Unreadable, describe
+from micropref.pipeline.sources.text_forms import tools
 
 RowShape = Literal["response", "responses", "pair"]
 """prompt and response; prompt and responses, a list; chosen and rejected, mostly with prompt."""
@@ -44,7 +47,7 @@ def asked_rows(source: str, taste: Taste) -> Iterator[AskedRow]:
     Raises BadInput for a file that cannot be read, or whose first row has no responses.
     """
     shape = None
-    for row in _stdin_rows() if source == STDIN else read_rows(source_files(Path(source))):
+    for row in _stdin_rows() if source == STDIN else _file_rows(Path(source)):
         if isinstance(row, Unreadable):
             yield AskedRow({}, shape, None, f"{row.error}")
             continue
@@ -53,11 +56,22 @@ def asked_rows(source: str, taste: Taste) -> Iterator[AskedRow]:
         yield _asked(row, taste)
 
 
+def _file_rows(path: Path) -> Iterator[Row | Unreadable]:
+    return read_rows([file for located in locate(path) for file in located.files])
+
+
 def _stdin_rows() -> Iterator[Row | Unreadable]:
+    """Yield a row for each line as it comes."""
     pool: dict[Any, Any] = {}
-    for line, values in json_records(Path("/dev/stdin")):
-        origin = Origin("standard input", line)
-        yield Unreadable(origin, values) if isinstance(values, RowError) else Row(values, origin, False, pool)
+    noted = Counter[str]()
+    for number, line in lines(Path("/dev/stdin")):
+        if line.isspace():
+            continue
+        values, origin = line_fields(line), Origin("standard input", number)
+        if isinstance(values, RowError):
+            yield Unreadable(origin, values)
+        else:
+            yield Row(values, origin, textual=False, pool=pool, version=READING, noted=noted)
 
 
 def _asked(row: Row, taste: Taste) -> AskedRow:
@@ -96,7 +110,8 @@ def _texts(row: Row, shape: RowShape) -> tuple[Text, tuple[Text, ...]]:
         each = {name: row.values[name] for name in names}
     asked = text(row, "prompt")
     read = replace(row, values=row.values | each)
-    prompt, responses = behind_prompt(asked, {name: response(read, name) for name in each})
+    prompt, responses = behind_prompt(asked, {name: response(read, name) for name in each}, row)
+    prompt, responses = with_tools(prompt, responses, tools(row))
     return prompt, tuple(responses)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from micropref.cache.errors import BadInput
 from micropref.pipeline.options import Responses
 from micropref.pipeline.rewards.scoring.candidates import Candidates
 from micropref.pipeline.sources.pairs import PreferencePair, Text
@@ -109,14 +108,7 @@ class _Tokenized:
         return found
 
     def _encode(self, pairs: list[PreferencePair], responses: Responses) -> list[_Row]:
-        """Tokenize all at once; where one is refused, one by one, so that the others are read all the same."""
-        try:
-            encoded = self._tokenizer.encode(pairs, responses)
-        except BadInput as error:
-            if len(pairs) == 1:
-                return [_Row({}, reason=str(error).removeprefix(f"{pairs[0].origin}: "))]
-            half = len(pairs) // 2
-            return self._encode(pairs[:half], responses) + self._encode(pairs[half:], responses)
+        encoded = self._tokenizer.encode(pairs, responses)
         roles = {
             "response": encoded.chosen_context if responses == "context" else encoded.chosen,
             **({"prompt": encoded.prompt} if self._wanted.prompt else {}),
@@ -124,6 +116,9 @@ class _Tokenized:
         }
         rows = []
         for row in range(len(pairs)):
+            if row in encoded.refused:
+                rows.append(_Row({}, reason=encoded.refused[row]))
+                continue
             if encoded.overlong[row]:
                 rows.append(_Row({}, reason=TOO_LONG.format(limit=self._tokenizer.options.max_length)))
                 continue

@@ -24,6 +24,7 @@ CONTRACT = {
     "pairs": "data split part pair_id prompt_id attribute context user prompt chosen rejected margin",
     "token_counts": "features data pair_id prompt_tokens chosen_tokens rejected_tokens trimmed",
     "ratings": "data split prompt_id response_id attribute rating",
+    "columns": "data split source column role type rows reason",
     "embeddings": "features key role vector",
     "runs": "run parent method data features k lam seed settings created validation_nll validation_accuracy "
     "train_pairs names note router_input",
@@ -59,6 +60,7 @@ TYPES = {
     "trimmed": "BOOLEAN",
     "in_train": "BOOLEAN",
     "pairs": "BIGINT",
+    "rows": "BIGINT",
     "settings": "JSON",
     "created": "TIMESTAMP",
     "weight": "FLOAT",
@@ -67,6 +69,10 @@ LIMITS = SqlLimits(memory_mb=512, seconds=30, threads=2)
 WIDTH = 3
 KEYS = [bytes([number]) * 16 for number in range(6)]
 VECTORS = np.arange(18, dtype=np.float16).reshape(6, WIDTH) / 4
+READING = [
+    {"column": "judge", "role": "user", "type": "text", "rows": 3, "reason": "a known name of the user"},
+    {"column": "n_tokens", "role": "ignored", "type": "integer", "rows": 2, "reason": "a count"},
+]
 PAIR_IDS = ["p0", "p1", "p2"]
 
 
@@ -95,7 +101,7 @@ def put_dataset(root: Path, features: str) -> None:
     digests = put(
         folder / "pairs",
         "train-0000-aa",
-        {"ordinal": 0, "split": "train"},
+        {"ordinal": 0, "split": "train", "source": "tiny.jsonl", "columns": READING},
         pairs=pa.Table.from_pylist(rows, PAIR_SCHEMA),
         ratings=pa.Table.from_pylist([rating], RATING_SCHEMA),
     )
@@ -210,6 +216,14 @@ def test_every_example_runs_and_finds_rows(store: Path) -> None:
 def test_an_empty_store_has_every_view_without_rows(tmp_path: Path) -> None:
     total = " + ".join(f"(SELECT count(*) FROM {view})" for view in CONTRACT)
     assert rows(tmp_path, f"SELECT {total}") == [(0,)]
+
+
+def test_columns_are_those_of_every_source_and_none_where_no_reading_was_kept(store: Path) -> None:
+    put(store / "datasets" / "old" / "pairs", "train-0000-bb", {"ordinal": 0, "split": "train"})
+    assert rows(store, "FROM columns ORDER BY ALL") == [
+        ("tiny", "train", "tiny.jsonl", "judge", "user", "text", 3, "a known name of the user"),
+        ("tiny", "train", "tiny.jsonl", "n_tokens", "ignored", "integer", 2, "a count"),
+    ]
 
 
 def test_wordings_and_the_weights_of_their_pairs(store: Path) -> None:

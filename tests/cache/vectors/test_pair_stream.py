@@ -50,7 +50,7 @@ def stream(located: LocatedPairs) -> PairStream:
 def in_memory(stream: PairStream) -> PairTensors:
     """The pairs of a stream, in its order, by the ordinary way, each with a row of the router's input."""
     pairs = stream.located.load()
-    return PairTensors(pairs.delta, pairs.router)
+    return PairTensors(pairs.delta, pairs.router, router_parts=pairs.router_parts)
 
 
 def routers(batch: Batch) -> torch.Tensor:
@@ -227,8 +227,16 @@ def test_every_router_input_is_streamed_as_it_is_in_memory_and_centred(
         torch.testing.assert_close(scales.centre, mean)
         torch.testing.assert_close(memory.centre, mean)
         assert scales.router == pytest.approx(memory.router, rel=1e-6)
-        spread = (in_order - mean)[~in_order[:, 0].isnan()].square().mean().sqrt()
-        assert scales.router == pytest.approx(float(spread), rel=1e-5)
+        spread = (in_order - mean)[~in_order[:, 0].isnan()].square()
+        if reads == "context,prompt":
+            assert scales.router == 1
+            each = torch.cat([part.mean().sqrt().expand(16) for part in spread.split(16, 1)])
+            for one in (scales, memory):
+                assert one.sizes is not None
+                torch.testing.assert_close(one.sizes, each)
+        else:
+            assert scales.sizes is None
+            assert scales.router == pytest.approx(float(spread.mean().sqrt()), rel=1e-5)
         for source in (stream, in_memory(stream)):
             assert source.lacks_contexts
             plain = torch.cat([routers(one) for one in open_feed(source, True, 64).in_order()])

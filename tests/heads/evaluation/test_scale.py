@@ -26,16 +26,45 @@ def drawn(pairs: int, sharper: float, seed: int = 0) -> torch.Tensor:
     return sharper * torch.where(chosen, true, -true)
 
 
-@pytest.mark.parametrize("sharper", [1.3, 2.0, 5.0, 40.0])
-def test_it_is_where_the_loss_is_lowest(sharper: float) -> None:
-    odds = drawn(3000, sharper)
-    found = choose_scale(odds)
-    grid = min(np.linspace(0, 1, 4001), key=lambda scale: loss(scale, odds.double().numpy()))
-    low, high = max(grid - 1e-3, 0), min(grid + 1e-3, 1)
-    fine = minimize_scalar(loss, bounds=(low, high), args=(odds.double().numpy(),), options={"xatol": 1e-10})
-    assert found == pytest.approx(fine.x, abs=1e-5)
-    assert found == pytest.approx(1 / sharper, rel=0.15)
-    assert nll(scaled_log_probability(odds, found)) < nll(scaled_log_probability(odds, 1.0))
+@pytest.mark.parametrize("sharper", [0.2, 1.3, 2.0, 5.0, 40.0])
+def test_it_is_shrunk_from_where_the_loss_is_lowest(sharper: float) -> None:
+    """The minimum is scipy's, the sandwich error a sum over prompts by hand."""
+    odds = drawn(900, sharper, seed=2)
+    prompts = torch.arange(900) // 7 % 60
+    bounds = (1e-4 / sharper, 20 / sharper)
+    best = minimize_scalar(loss, bounds=bounds, args=(odds.double().numpy(),), options={"xatol": 1e-10}).x
+    p = 1 / (1 + np.exp(best * odds.double().numpy()))
+    score, curvature = odds.double().numpy() * p, np.mean(odds.double().numpy() ** 2 * p * (1 - p))
+    sums = np.array([(score - score.mean())[prompts.numpy() == prompt].sum() for prompt in range(60)])
+    error = math.sqrt((sums**2).sum()) / 900 / curvature
+    shrunk = best * max(0.0, 1 - (2 * error / best) ** 2)
+    assert choose_scale(odds, prompts) == pytest.approx(min(1.0, shrunk), rel=0.01)
+    assert 1 / sharper == pytest.approx(best, abs=3 * error)
+    if sharper > 1:
+        assert nll(scaled_log_probability(odds, choose_scale(odds, prompts))) < nll(scaled_log_probability(odds, 1.0))
+
+
+def test_a_close_call_is_no_signal_and_prompts_count_as_one() -> None:
+    """A mean that is 2.8 standard errors of independent pairs above 0 is 1.4 of prompts whose four pairs agree."""
+    once = torch.randn(50, generator=torch.Generator().manual_seed(3))
+    once = (once - once.mean()) / once.std() + 1.4 / math.sqrt(50)
+    odds, prompts = 0.1 * once.repeat_interleave(4), torch.arange(50).repeat_interleave(4)
+    assert choose_scale(odds, prompts) == 0
+    assert choose_scale(odds) > 0
+    assert choose_scale(odds, torch.zeros(200, dtype=torch.int64)) == 1  # one prompt has no standard error
+
+
+def test_what_selection_makes_of_noise_is_mostly_thrown_away() -> None:
+    """The best of 50 predictions without signal, by validation: its scaled NLL on other pairs stays near a coin's."""
+    generator = torch.Generator().manual_seed(0)
+    shrunk, naive = [], []
+    for _ in range(60):
+        validation, test = (0.3 * torch.randn(50, 400, generator=generator) for _ in range(2))
+        best = int(validation.mean(1).argmax())
+        shrunk.append(nll(scaled_log_probability(test[best], choose_scale(validation[best]))))
+        naive.append(nll(scaled_log_probability(test[best], 1.0)))
+    assert np.mean(naive) > math.log(2) + 0.01
+    assert np.mean(shrunk) < math.log(2) + 0.35 * (np.mean(naive) - math.log(2))
 
 
 def test_noise_has_none_and_then_every_pair_is_a_coin() -> None:

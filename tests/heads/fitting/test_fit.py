@@ -295,3 +295,51 @@ def test_what_cannot_be_fitted_is_named(call: object, said: str) -> None:
 def test_a_loss_that_is_never_finite_is_a_failure() -> None:
     with pytest.raises(Failure, match="never finite"):
         run(lr=1e300)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_vectors_side_by_side_are_divided_each_by_its_own_rms(dtype: str) -> None:
+    """The same as a fit on rows that were centred and divided beforehand; the saved weights read rows as given."""
+    plan = FitPlan(epochs=4, batch=64, dtype=dtype, device="cpu", patience=0)  # type: ignore[arg-type]
+    settings = [FitSetting("mixture", 3, hidden=8, lr=1e-2, seed=3), FitSetting("mixture", 2, hidden=0, lr=1e-2)]
+    parts, means, sizes = (5, 7), [], []
+    uneven = [
+        PairTensors(one.delta, one.router * torch.tensor([40.0] * 5 + [1.0] * 7) + 2, router_parts=parts)
+        for one in (TRAIN, VALIDATION)
+        if one.router is not None
+    ]
+    assert uneven[0].router is not None
+    for block in torch.split(uneven[0].router.double(), list(parts), 1):
+        means.append(block.mean(0))
+        sizes.append((block - block.mean(0)).square().mean().sqrt().expand(block.shape[1]))
+    mean, size = torch.cat(means), torch.cat(sizes)
+    even = [
+        PairTensors(one.delta, ((one.router.double() - mean) / size).float())
+        for one in uneven
+        if one.router is not None
+    ]
+    for one, two in zip(fit(*uneven, settings, plan), fit(*even, settings, plan), strict=True):
+        assert one.validation_nll == pytest.approx(two.validation_nll, abs=1e-4)
+        assert one.mixture.router is not None
+        assert two.mixture.router is not None
+        assert even[1].router is not None
+        torch.testing.assert_close(
+            one.mixture.router.logits(uneven[1].router), two.mixture.router.logits(even[1].router), rtol=0.01, atol=0.01
+        )
+    with pytest.raises(BadInput, match=r"router parts are \[5, 8\] wide"):
+        replace(uneven[0], router_parts=(5, 8))
+
+
+def test_taken_pairs_are_those_of_a_mask() -> None:
+    rows = torch.arange(300) % 7
+    shared = PairTensors(TRAIN.delta, TRAIN.router[:7] if TRAIN.router is not None else None, rows, rows, (5, 7))
+    mask = (rows > 2) & (torch.arange(300) < 60)
+    taken = shared.take(mask)
+    assert taken.router is not None
+    assert shared.router is not None
+    assert len(taken.router) == 4
+    assert torch.equal(taken.delta, TRAIN.delta[mask])
+    assert torch.equal(taken.router[taken.router_rows], shared.router[rows[mask]])
+    assert taken.units is not None
+    assert torch.equal(taken.units, rows[mask])
+    assert taken.router_parts == (5, 7)

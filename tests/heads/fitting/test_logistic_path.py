@@ -95,3 +95,13 @@ def test_progress_is_told() -> None:
 def test_other_methods_are_refused(setting: FitSetting) -> None:
     with pytest.raises(BadInput, match=f"solver scikit-learn with method {setting.method}: it fits one head"):
         fit(made(9, 0), made(9, 1), [setting], PLAN)
+
+
+def test_one_head_is_the_same_whatever_has_a_group() -> None:
+    train, validation = (replace(made(80, seed), units=torch.arange(80) % 9) for seed in (1, 2))
+    alone, grouped = (fit(train, validation, [replace(SINGLE, latent=latent)], PLAN)[0] for latent in ("pair", "user"))
+    assert torch.equal(alone.mixture.heads, grouped.mixture.heads)
+    assert alone.known is None
+    assert torch.equal(grouped.known, torch.zeros(80, 1))  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="solver scikit-learn with weight user"):
+        fit(train, validation, [replace(SINGLE, latent="user", weight="user")], PLAN)

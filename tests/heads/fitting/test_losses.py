@@ -136,7 +136,8 @@ def plain_loss(setting: FitSetting, parts: Parts, batch: Batch, scales: Scales, 
     logits = parts["b2"].expand(len(margins), -1)
     if setting.routed:
         assert batch.router is not None
-        hidden = batch.router / scales.router @ parts["v1"].T + parts["b1"]
+        size = scales.router if scales.sizes is None else scales.sizes
+        hidden = batch.router / size @ parts["v1"].T + parts["b1"]
         logits = logits + (hidden.relu() if setting.hidden else hidden) @ parts["v2"].T
     weights = torch.softmax(logits, 1)
     mean = weights.mean(0) if setting.prior == "batch" else weights
@@ -145,12 +146,16 @@ def plain_loss(setting: FitSetting, parts: Parts, batch: Batch, scales: Scales, 
     return nll + setting.lam * kl + penalty
 
 
+SIZES = torch.tensor([0.2, 0.2, 3.0, 3.0, 3.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("sizes", [None, SIZES])
 @pytest.mark.parametrize("members", [range(7), range(4), [0], [4], [5, 6]])
-def test_stacked_gradients_equal_autograd(members: list[int]) -> None:
+def test_stacked_gradients_equal_autograd(members: list[int], sizes: torch.Tensor | None) -> None:
     settings = [SETTINGS[g] for g in members]
     generator = torch.Generator().manual_seed(0)
     delta, router = (torch.randn(PAIRS, width, generator=generator, dtype=torch.float64) for width in (8, 5))
-    batch, scales = Batch(3 * delta, 0.5 * router), Scales(3.0, 0.4)
+    batch, scales = Batch(3 * delta, 0.5 * router), Scales(3.0, 0.4 if sizes is None else 1.0, sizes=sizes)
     weights = [initial_weights(setting, 8, 5, torch.float64) for setting in settings]
     for parts in weights:
         parts["b2"] += torch.randn(parts["b2"].shape, generator=generator)

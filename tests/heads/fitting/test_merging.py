@@ -120,3 +120,11 @@ def test_the_best_stays_where_the_mean_is_worse_on_validation(population: Plante
 def test_one_restart_and_one_head_are_returned_as_they_are(population: Planted, restarts: list[Fitted]) -> None:
     clusters = torch.arange(population.validation.pairs)
     assert merge_restarts(restarts[:1], population.validation, clusters) == (restarts[0].mixture, 1)
+
+
+def test_weights_without_a_context_are_the_mean_of_matched_ones() -> None:
+    logits = torch.tensor([[0.2, 0.3, 0.5], [0.5, 0.2, 0.3]]).log()
+    mixtures = [replace(mixture(seed), no_context=logits[seed]) for seed in range(2)]
+    found = mean_mixture(mixtures, [torch.arange(K), torch.tensor([1, 2, 0])])
+    assert found.no_context is not None
+    assert found.no_context.exp().tolist() == pytest.approx([0.2, 0.3, 0.5], abs=1e-6)

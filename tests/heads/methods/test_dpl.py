@@ -11,6 +11,7 @@ import scipy.stats
 import torch
 
 from micropref.heads.evaluation.metrics import accuracy, nll
+from micropref.heads.evaluation.scale import choose_scale, scaled_log_probability
 from micropref.heads.methods.base import MethodOptions, Pairs
 from micropref.heads.methods.bradley_terry import Single
 from micropref.heads.methods.dpl import (
@@ -121,3 +122,48 @@ def test_saved_maps_of_another_size_are_refused() -> None:
     model = DplCategorical().restore({"v0": torch.zeros(10, 4), "b0": torch.zeros(10)})
     with pytest.raises(ValueError, match="without their responses"):
         model.scores(Pairs(torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(2)))
+
+
+def plain_fit(people: Any, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log-odds of validation and test pairs under the authors' loss, in the plainest PyTorch, stopped early.
+
+    The loss softplus(−√(2π) z) is −log σ(√(2π) z).
+    """
+    torch.manual_seed(seed)
+    parts = [part.responses() for part in (people.data.fitting, people.data.validation, people.test)]
+    model = torch.nn.Linear(parts[0][0].shape[1], 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+
+    def log_odds(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+        first, second = model(chosen), model(rejected)
+        spread = torch.nn.functional.softplus(first[:, 1]) ** 2 + torch.nn.functional.softplus(second[:, 1]) ** 2
+        return math.sqrt(2 * math.pi) * (first[:, 0] - second[:, 0]) / spread.sqrt()
+
+    lowest, found = math.inf, parts[0]
+    for _ in range(30):
+        for rows in torch.randperm(len(parts[0][0])).split(256):
+            optimizer.zero_grad()
+            torch.autograd.backward(torch.nn.functional.softplus(-log_odds(*(one[rows] for one in parts[0]))).mean())
+            optimizer.step()
+        with torch.no_grad():
+            validated = log_odds(*parts[1])
+            if (loss := float(torch.nn.functional.softplus(-validated).mean())) < lowest:
+                lowest, found = loss, (validated, log_odds(*parts[2]))
+    return found
+
+
+@pytest.mark.parametrize("opposed", [False, True])
+def test_mean_variance_reaches_the_nll_of_a_plain_fit_of_the_authors_loss(
+    population: Callable[..., Any], opposed: bool
+) -> None:
+    people = population(opposed=opposed)
+    prompts = people.data.validation.clusters
+
+    def loss(validated: torch.Tensor, tested: torch.Tensor) -> float:
+        return nll(scaled_log_probability(tested, choose_scale(validated, prompts)))
+
+    models = DplMeanVariance().fit(people.data, OPTIONS, [0, 1])
+    ours = [loss(*(one.scores(part).log_odds() for part in (people.data.validation, people.test))) for one in models]
+    theirs = [loss(*plain_fit(people, seed)) for seed in (0, 1)]
+    assert sum(ours) / 2 < sum(theirs) / 2 + 0.002
+    assert sum(ours) / 2 < math.log(2) + 0.002

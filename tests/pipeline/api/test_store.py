@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import inspect
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +115,27 @@ def test_rows_of_any_table_are_the_same_source(
     assert (again.pairs, again.texts_embedded) == (6, 0)
     (kept,) = (opened.folder / "sources").iterdir()
     assert [json.loads(line) for line in kept.read_text().splitlines()] == ROWS
+
+
+def test_rows_in_memory_may_hold_what_json_has_not(opened: micropref.Store, tiny_backbone: Callable[..., Path]) -> None:
+    rows = [
+        {
+            "prompt": "Name a river.",
+            "response": response,
+            "helpfulness": Decimal(rating),
+            "user_id": uuid.UUID(int=5),
+            "created": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+            "image": b"\x89PNG",
+        }
+        for response, rating in (("The Rhine.", "4.5"), ("Wet.", "2"))
+    ]
+    report = opened.embed(rows, "mine", backbone=tiny_backbone("bert"), device="cpu")
+    assert (report.pairs, report.users) == (1, 1)
+    assert {one["column"]: (one["role"], one["type"]) for one in report.columns if one["type"] != "text"} == {
+        "helpfulness": ("attribute", "number"),
+        "image": ("ignored", "object"),
+    }
+    assert opened.sql("SELECT user FROM pairs")["user"].to_list() == [str(uuid.UUID(int=5))]
 
 
 def test_paths_are_texts_or_paths(

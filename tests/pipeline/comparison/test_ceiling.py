@@ -22,7 +22,7 @@ def made(pairs: int, seed: int) -> tuple[PairFeatures, torch.Tensor]:
     names = [list(TASTES)[number % 3] for number in range(pairs)]
     reward = torch.tensor([TASTES[name] for name in names]) * delta[:, 0] / 10
     likes_first = torch.rand(pairs, generator=generator) < torch.sigmoid(reward)
-    table = pl.DataFrame({"attribute": names, "context": [""] * pairs})
+    table = pl.DataFrame({"attribute": names, "context": [""] * pairs, "prompt_id": [str(at) for at in range(pairs)]})
     delta = torch.where(likes_first[:, None], delta, -delta)
     return PairFeatures(table, delta, delta, None, 0), likes_first == (reward > 0)
 
@@ -30,10 +30,10 @@ def made(pairs: int, seed: int) -> tuple[PairFeatures, torch.Tensor]:
 def test_every_attribute_is_predicted_by_its_own_taste() -> None:
     (fitting, _), (validation, _), (scored, wanted) = made(300, 0), made(150, 1), made(300, 2)
     attribute = scored.table["attribute"].fill_null(NO_ATTRIBUTE)
-    log_odds, validated = ceiling(fitting, validation, scored.delta, attribute)
-    right = log_odds > 0
-    assert len(validated) == 150
-    assert float((validated > 0).double().mean()) > 0.7
+    found = ceiling(fitting, validation, scored.delta, attribute)
+    right = found.scored > 0
+    assert len(found.validation) == len(found.clusters) == 150
+    assert float((found.validation > 0).double().mean()) > 0.7
     for name in attribute.unique():
         mine = (attribute == name).to_torch()
         assert float((right[mine] == wanted[mine]).double().mean()) > 0.8, (

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.cli import app
+from micropref.heads.adaptation.router_refit import RouteSetting, refit_router
 from micropref.heads.evaluation.metrics import correct
 from micropref.heads.mixture import Mixture
 from micropref.pipeline.comparison.compare import run_comparison
 from micropref.pipeline.comparison.entries import entries
 from micropref.pipeline.comparison.experiment import NO_ATTRIBUTE, Experiment, ExperimentOptions
-from micropref.pipeline.comparison.published import published
 from micropref.pipeline.embedding.embed import EmbedOptions, embed
 from micropref.pipeline.sources.ingest import SourceOptions
 
@@ -65,6 +65,43 @@ def test_every_row_runs_or_says_why_not(embedded: StoreFolder) -> None:
     assert 0.3 < figures["single"] < 0.7  # opposite tastes on the same responses
     learns = {row.system: row.supervision for row in compared.rows}
     assert learns["lore"] == "pairs with users"
+    titles = {row.system: row.title for row in compared.rows}
+    assert (titles["micro"], titles["micro-example"]) == ("MiCRo, targets per context", "MiCRo, targets per example")
+    assert compared.warnings == []
+
+
+def test_micro_has_a_row_for_each_kind_of_target(embedded: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def refit(router: Any, budget: Any, setting: RouteSetting, tau: float) -> Any:
+        seen.append(setting.target)
+        return refit_router(router, budget, setting, tau)
+
+    monkeypatch.setattr("micropref.pipeline.comparison.entries.refit_router", refit)
+    experiment = Experiment(embedded, "made", ExperimentOptions(shots=3, budget=6, seeds=1, k=2), silent)
+    found = [entries()[name].predict(experiment)[0].scored for name in ("micro", "micro-example")]
+    assert seen == ["context", "example"]
+    assert not torch.equal(*found)
+
+
+def test_lam_reaches_the_mixtures_and_the_papers_is_the_default_of_its_tables(
+    store: StoreFolder, synthetic: Fill
+) -> None:
+    synthetic(store, prompts=160)
+
+    def spread(lam: float) -> float:
+        """Return how far weights are from uniform: the mean KL that λ is the price of."""
+        experiment = Experiment(store, "toy", ExperimentOptions(shots=5, seeds=1, k=2, lam=lam), silent)
+        (model,) = experiment.models("mixture", "prompt")
+        weights = model.scores(experiment.scored(frozenset({"router"}), "prompt")).log_weights
+        return float((weights.exp() * weights).sum(1).mean()) + math.log(2)
+
+    assert spread(5.0) < 0.2 * spread(0.0)
+    assert ExperimentOptions().method_options.lam is None
+    preset = ExperimentOptions(paper="rpr").method_options
+    assert (preset.k, preset.lam) == (10, 0.5)
+    given = ExperimentOptions(paper="rpr", k=3, lam=0.0).method_options
+    assert (given.k, given.lam) == (3, 0.0)
 
 
 def test_the_single_row_is_that_of_its_model(store: StoreFolder, synthetic: Fill) -> None:
@@ -132,33 +169,20 @@ def test_attributes_with_few_pairs_are_left_out_and_named(store: StoreFolder, sy
         Experiment(store, "toy", ExperimentOptions(shots=25), silent)
 
 
-def test_published_figures_stand_next_to_ours() -> None:
-    table = published("helpsteer2")
-    assert table.value("micro", "Helpfulness") == 0.8324
-    assert table.value("single", "average") == 0.7632
-    assert table.value("lore", "average") is None
-    assert any("873/854/696/643/754" in line and "185/172/162/129/152" in line for line in table.disagreements)
-    assert published("rpr").value("micro-hyre", "Factual Accuracy") == 0.9524
-    assert any(".841" in line for line in published("rpr").disagreements)
-    assert any("0.8133" in line and "0.8039" in line for line in published("transfer").disagreements)
-    assert published("rewardbench").value("micro", "chat-hard") == 0.7544
-    for name in ("helpsteer2", "rpr", "rewardbench", "transfer"):
-        names = {row.method for row in published(name).rows}  # type: ignore[arg-type]
-        assert names <= set(entries())
-
-
 def test_the_command_prints_the_table_and_one_json_object(store: StoreFolder, synthetic: Fill) -> None:
     synthetic(store, prompts=120)
     arguments = ["compare", "toy", "--store", str(store.root), "--methods", "single,hyre", "--seeds", "2"]
     arguments += ["--shots", "4", "--k", "2", "--paper", "helpsteer2"]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
-    for text in ("Single reward", "HyRe", "0.7632", "the paper disagrees with itself", "Δ vs. single"):
+    for text in ("Single reward", "HyRe", "0.7632", "the paper disagrees with itself", "Δ vs. single", "λ = 0.5"):
         assert text in shown.stdout
     assert "with context from" not in shown.stdout  # neither row learns from a budget
     found: dict[str, Any] = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert [row["system"] for row in found["rows"]] == ["single", "hyre"]
     assert found["rows"][0]["published"] == {"average": 0.7632}
+    assert found["published_heads"] == []  # none of its attributes is here
+    assert "published, other backbone" in shown.stdout
     assert math.isclose(
         sum(found["scored"].values()), len(Experiment(store, "toy", ExperimentOptions(shots=4), silent).rows)
     )
@@ -172,6 +196,8 @@ def test_the_command_prints_the_table_and_one_json_object(store: StoreFolder, sy
         (["--seeds", "0"], "seeds is 0"),
         (["--paper", "transfer"], "paper is 'transfer'"),
         (["--split", "nope"], "has no split 'nope'"),
+        (["--split", "train"], "split is 'train': methods are fitted on it; score another one"),
+        (["--lam", "-1"], "lam is -1.0: expected a finite number of at least 0"),
         (["--methods", "armo"], "ratings"),
         (["--route-on", "elsewhere"], "elsewhere"),
         (["--methods", "micro", "--budget", "400"], "budget is 400"),

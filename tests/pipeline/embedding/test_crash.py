@@ -123,7 +123,7 @@ def run_embed(tiny_backbone: Callable[..., Path], monkeypatch: pytest.MonkeyPatc
             loaded[thread] = load(str(tiny_backbone("bert")), device="cpu", dtype="float32")
         return loaded[thread]
 
-    monkeypatch.setattr("micropref.pipeline.embedding.embed.Backbone.load", load_once)
+    monkeypatch.setattr("micropref.pipeline.backbone.backbone.Backbone.load", load_once)
     monkeypatch.setattr("micropref.pipeline.embedding.shard_plan.SHARD_TOKENS", SHARD_TOKENS)
 
     def run(store: StoreFolder, source: Path, name: str = "mine", tokens_per_batch: int | None = None) -> None:

@@ -116,8 +116,9 @@ def test_a_token_without_a_row_in_the_embedding_is_named_before_the_pass(
     tokenizer.add_tokens(["<persona>"], special_tokens=special)
     tokenizer.save_pretrained(folder)
     persona = {**RIVER, "prompt": "<persona> Name a river."}
+    kept: dict[str, Any] = {"special_tokens": "keep"} if special else {}  # otherwise it is text, like any other
     with pytest.raises(BadInput, match=r"jsonl:2: prompt: token '<persona>' has id 264, .* has 264 rows") as caught:
-        embed_rows([LAKE, persona], folder, plan_only=plan_only)
+        embed_rows([LAKE, persona], folder, plan_only=plan_only, **kept)
     assert "\n" not in str(caught.value)
     assert not store.root.exists()
     report, said = embed_rows([LAKE, RIVER], folder, plan_only=plan_only)
@@ -211,9 +212,8 @@ def test_the_features_id_of_the_first_release_is_the_same_today(
     (path,) = (tmp_path / "s" / "features").glob("*/features.json")
     old = json.loads(path.read_text())
     backbone = Backbone.load(str(tiny_backbone("llama", chat=True)), dtype="float32", device="cpu")
-    today = {
-        **backbone.settings(), **backbone.pair_tokenizer(Tokenizing(max_length=backbone.max_length)).settings(),
-        "width": backbone.width, "store_dtype": "float32",
-        "checkpoint": old["checkpoint"], "tokenizer": old["tokenizer"],  # random weights are others on each machine
-    }  # fmt: skip
+    tokenizing = Tokenizing(max_length=backbone.max_length, special_tokens="keep")
+    today = {**backbone.settings(), **backbone.pair_tokenizer(tokenizing).settings()}
+    today |= {"width": backbone.width, "store_dtype": "float32"}
+    today |= {name: old[name] for name in ("checkpoint", "tokenizer")}  # random weights are others on each machine
     assert planned_features(store, today).id == path.parent.name

@@ -17,7 +17,7 @@ from micropref.cache.maintenance.listing import Listing
 from micropref.cache.maintenance.verify import Verification
 from micropref.cache.store import StoreFolder
 from micropref.heads.evaluation.selection import Candidate
-from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
+from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow, PublishedHead
 from micropref.pipeline.demo.demo import Demo
 from micropref.pipeline.embedding.cost import Price
 from micropref.pipeline.embedding.report import EmbedReport
@@ -207,13 +207,14 @@ def test_a_comparison_has_every_system_and_attribute() -> None:
         title = f"System {system} of a long title, few-shot"
         learns = "pairs with users + labelled test pairs"
         p_value = 0.04 if at else 1.0
-        return ComparedRow(system, title, learns, accuracy, spread, *ends, p_value, 0.6666, 0.87, {}, 1234.5)
+        return ComparedRow(system, title, learns, accuracy, spread, *ends, p_value, 0.6666, 0.87, {}, {}, 1234.5)
 
     rows = [row(at, name) for at, name in enumerate(("single", "lore", "mixture", "micro", "ceiling"))]
     scored = dict.fromkeys(ATTRIBUTES, MANY)
     compared = Compared(
-        DATA, DATA, "test", "d2f468910a5c", HEADS, 5, 16, "test", 50, "train", scored, MANY, CLUSTERS, rows,
+        DATA, DATA, "test", "d2f468910a5c", HEADS, 0.25, 5, 16, "test", 50, "train", scored, MANY, CLUSTERS, rows,
         {"pal-a": "the data names no users " * 5}, {"tiny": 1}, "helpsteer2", [],
+        [PublishedHead("MiCRo head 1", "table 8", {ATTRIBUTES[0]: 0.7777})], ["LoRe: too few choices"],
     )  # fmt: skip
     text = fits(show_compared(compared))
     for one in rows:
@@ -223,6 +224,9 @@ def test_a_comparison_has_every_system_and_attribute() -> None:
     assert text.count("-0.012 (-0.100 to +0.100)") == text.count("1,234.5") == text.count("0.6666") == 5
     assert text.count("-0.012 (-0.100 to +0.100) *") == 4  # all but the reference
     assert "tiny: not scored, it has 1 pair" in text
+    assert "λ = 0.25" in text
+    assert "warning: LoRe: too few choices" in text
+    assert text.count("0.7777") == 1
     assert "intervals over users × prompts" in text
     best = max(
         (one for one in rows if one.system in ("single", "lore", "mixture")), key=lambda one: one.accuracy[AVERAGE]
@@ -352,6 +356,10 @@ def test_embedding_and_its_plan_fit() -> None:
         "rejected_rows": 1,
         "repeated": MANY,
         "shared_prompts": MANY,
+        "columns": [],
+        "noted": {"responses that repeated the prompt, cut": 1234567},
+        "special_tokens": 12345,
+        "not_rendered": {"tool_calls": 123456, "tools": 12345},
         "delta_storage_error": 0.01,
         "store_bytes": 10**12,
         "forward_flops": 1e18,

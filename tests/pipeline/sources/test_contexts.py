@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from micropref.cache.errors import BadInput
-from micropref.pipeline.sources.contexts import read_contexts, with_contexts
+from micropref.pipeline.sources.contexts import SHIPPED, contexts_file, read_contexts, with_contexts
 from micropref.pipeline.sources.pairs import Origin, PreferencePair
 
 CONTEXTS = {"brevity": ("Be brief.",), "style": ("Write well.", "Mind the style.", "Be elegant.")}
@@ -69,3 +69,13 @@ def test_a_prompt_and_attribute_always_get_the_same_wording() -> None:
     assert first == again[::-1]
     # Three equally likely wordings for 300 prompts: 100 each, standard deviation 8.
     assert all(70 < first.count(wording) < 130 for wording in CONTEXTS["style"])
+
+
+def test_helpsteer2_has_a_sentence_for_each_attribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = read_contexts(contexts_file("helpsteer2"))
+    assert set(found) == {"helpfulness", "correctness", "coherence", "complexity", "verbosity"}
+    assert len({sentence for (sentence,) in found.values()}) == 5
+    assert contexts_file("mine.json") == Path("mine.json")
+    Path("helpsteer2").write_text('{"a": "b"}')  # a file of that name goes first
+    assert contexts_file(Path("helpsteer2")) == Path("helpsteer2") != SHIPPED["helpsteer2"]

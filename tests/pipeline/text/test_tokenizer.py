@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -206,7 +207,7 @@ def test_settings_name_everything_that_changes_token_ids() -> None:
     dated = CHAT_TEMPLATE + "{{ strftime_now('%Y') }}"
     changes: dict[str, Any] = {
         "max_length": 33, "template": "plain", "overlong": "drop", "context_template": "{context} {prompt}",
-        "date": "2025-01-01",
+        "date": "2025-01-01", "special_tokens": "keep",
     }  # fmt: skip
     assert set(changes) == {field.name for field in dataclasses.fields(Tokenizing)}
     inner = byte_tokenizer("llama", dated)
@@ -234,14 +235,18 @@ def test_options_that_cannot_be_followed_are_named(options: dict[str, Any], mess
         Tokenizing(**{"max_length": 8, **options})
 
 
-def test_a_text_without_a_token_names_its_row() -> None:
-    with pytest.raises(BadInput, match=r"pairs\.jsonl:7: prompt: found a text without a single token"):
-        tokenizer("qwen2").encode([pair("")])
+def test_a_text_without_a_token_refuses_its_pair_alone() -> None:
+    found = tokenizer("qwen2").encode([pair(""), pair("a")])
+    assert found.refused == {0: "prompt: found a text without a single token; give it words"}
+    assert found.prompt.tolist() == [-1, 0]
 
 
-def test_a_refused_conversation_names_its_row() -> None:
+def test_a_refused_conversation_refuses_its_pair_alone() -> None:
     refuses = "{% if messages | length > 2 %}{{ raise_exception('too long a talk') }}{% endif %}"
     refuses += "{{ bos_token }}{% for one in messages %}{{ one.content }}{% endfor %}"
     talk = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
-    with pytest.raises(BadInput, match=r"pairs\.jsonl:7: the backbone's chat template .*too long a talk"):
-        tokenizer(chat=refuses).encode([pair(talk, (Message("assistant", "d"),), (Message("assistant", "e"),))])
+    answers = (Message("assistant", "d"),), (Message("assistant", "e"),)
+    found = tokenizer(chat=refuses).encode([pair(talk[:1], *answers), pair(talk, *answers)])
+    assert list(found.refused) == [1]
+    assert re.match("the backbone's chat template .*too long a talk", found.refused[1])
+    assert (found.chosen.tolist(), found.overlong.tolist()) == ([1, -1], [False, False])

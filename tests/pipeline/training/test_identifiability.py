@@ -27,7 +27,7 @@ from micropref.pipeline.evaluation.evaluate import evaluate
 from micropref.pipeline.show.train import show_sweep, show_training
 from micropref.pipeline.training import memory_budget as memory
 from micropref.pipeline.training.data import open_fit_data
-from micropref.pipeline.training.identifiability import identify, unit_codes, unit_columns
+from micropref.pipeline.training.identifiability import few_choices, identify, unit_codes, unit_columns
 from micropref.pipeline.training.sweep import Grid, sweep
 from micropref.pipeline.training.train import TrainOptions, train
 
@@ -214,3 +214,36 @@ def test_the_command_line_trains_and_compares_users(store: StoreFolder, syntheti
     learns = {row["system"]: row["supervision"] for row in json.loads(result.stdout)["rows"]}
     assert learns["mixture-user"] == "pairs with users"
     assert learns["mixture-user-best"] == "pairs with users; head chosen on validation"
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "sizes", "message"),
+    [
+        ("lore", "user", [40], "one user made every choice"),
+        ("pal-b", "attribute", [40], "one attribute made every choice"),
+        ("mixture-user", "user", [1] * 9 + [2], "the median user has 1 pair to fit"),
+        ("maxmin", "attribute", [9, 9], "no pair names a user"),
+        ("pal-a", "user", [5, 5, 6], "the median user has 5 pairs to fit: below 7"),
+        ("lore", "user", [5, 5, 6], None),
+        ("pal-a", "user", [8, 8, 9], None),
+    ],
+)
+def test_what_choices_are_too_few_for_is_said(method: str, kind: Any, sizes: list[int], message: str | None) -> None:
+    named = pl.Series([f"u{unit}" for unit, size in enumerate(sizes) for _ in range(size)])
+    found = few_choices(method, kind, named)
+    assert len(found) == (message is not None)
+    assert message is None or found[0].startswith(message)
+
+
+def test_one_pair_a_person_is_warned_of_on_screen(store: StoreFolder, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=60, users=4000)
+    for words in (["--method", "lore"], ["--method", "pal-a", "--k", "3"], ["--latent", "user", "--restarts", "1"]):
+        result = CliRunner().invoke(app, ["train", "toy", "--store", str(store.root), *words])
+        assert result.exit_code == 0, result.output
+        shown = " ".join(result.stdout.split())
+        assert "warning: the median user has 1 pair to fit" in shown
+        assert ("K = 3" in shown) == ("pal-a" in words)
+    options = ["--methods", "pal-a,lore", "--seeds", "1", "--k", "2", "--shots", "4"]
+    result = CliRunner().invoke(app, ["compare", "toy", *options, "--store", str(store.root)])
+    assert result.exit_code == 0, result.output
+    assert "warning: LoRe, PAL-A: the median user has 1 pair to fit" in " ".join(result.stdout.split())

@@ -31,6 +31,7 @@ from micropref.heads.methods.registry import methods
 from micropref.pipeline.evaluation import scoring
 from micropref.pipeline.evaluation.evaluate import evaluate
 from micropref.pipeline.sources.ingest import SourceOptions, covered
+from micropref.pipeline.sources.locations import locate
 from micropref.pipeline.training import method_options as accepted
 from micropref.pipeline.training.method_data import Reading, Units, open_method_data
 from micropref.pipeline.training.method_runs import open_fitted, train_method
@@ -216,13 +217,13 @@ def test_pairs_of_the_first_version_are_stored_anew_by_embed(
     words = ("embed", str(path), "--name", "toy", "--backbone", str(tiny_backbone("bert")), "--json")
     assert invoke(store, *words).exit_code == 0
     options = SourceOptions()
-    assert covered(open_dataset(store, "toy"), path, options)
+    assert covered(open_dataset(store, "toy"), locate(path)[0], options)
     without_response_ids(store)
-    assert not covered(open_dataset(store, "toy"), path, options)
+    assert not covered(open_dataset(store, "toy"), locate(path)[0], options)
     again = invoke(store, *words)
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["texts_embedded"] == 0
-    assert covered(open_dataset(store, "toy"), path, options)
+    assert covered(open_dataset(store, "toy"), locate(path)[0], options)
 
 
 @pytest.mark.parametrize(

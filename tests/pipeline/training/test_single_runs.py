@@ -117,5 +117,7 @@ def test_a_fit_of_noise_says_that_there_is_no_signal(store: StoreFolder, synthet
     assert none[0]["validation_nll"] == math.log(2)
     run = open_run(store, none[0]["run"])
     assert run.tensors()["heads"].abs().max() > 0
-    assert held_out_nll(store, run, 1.0) > math.log(2)
-    assert "no signal: on validation pairs a coin does as well" in shown(store, *words, "--seed", str(none[0]["seed"]))
+    assert any(held_out_nll(store, open_run(store, one["run"]), 1.0) > math.log(2) for one in none)
+    assert "no signal: validation pairs do not tell it from a coin" in shown(
+        store, *words, "--seed", str(none[0]["seed"])
+    )

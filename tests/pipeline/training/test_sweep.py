@@ -194,6 +194,19 @@ def test_a_projected_run_is_one_of_the_full_width(store: StoreFolder, synthetic:
     assert json.dumps(chosen.record)
 
 
+@pytest.mark.parametrize("latent", ["pair", "user"])
+def test_one_head_of_a_sweep_is_what_train_gives(store: StoreFolder, synthetic: Synthetic, latent: Any) -> None:
+    synthetic(store, users=9)
+    base = replace(BASE, latent=latent)
+    swept = sweep(store, "toy", Grid((1, 2), (0.1,)), base, PLAN, TrainOptions(restarts=1, router_input="prompt"))
+    trained = train(store, "toy", FitSetting("single", 1), FitPlan(solver="scikit-learn"), TrainOptions())
+    assert swept.record["settings"]["single"] == "scikit-learn"
+    (row,) = (one for one in swept.leaderboard if one["k"] == 1)
+    assert row["validation_nll"] == trained.record["validation_nll"]
+    without = sweep(store, "toy", Grid((2,), (0.1,)), base, PLAN, TrainOptions(restarts=1, router_input="prompt"))
+    assert "single" not in without.record["settings"]  # such sweeps keep their ids
+
+
 def test_k_one_alone_needs_no_router(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store)
     swept = run(store, Grid((1,), (0.1, 0.3)))

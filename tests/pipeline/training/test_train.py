@@ -18,11 +18,14 @@ from micropref.cache.errors import BadInput, Failure
 from micropref.cache.runs.records import open_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import context_keys
-from micropref.cache.vectors.opening import planned_features
+from micropref.cache.vectors.opening import open_features, planned_features
 from micropref.cache.vectors.pair_features import load_pairs
-from micropref.heads.fitting.settings import FitPlan, FitSetting
-from micropref.heads.mixture import Mixture
+from micropref.heads.evaluation.scale import choose_scale, scaled_log_probability
+from micropref.heads.fitting.no_context import with_no_context
+from micropref.heads.fitting.settings import FitPlan, FitSetting, PairTensors
+from micropref.heads.mixture import Mixture, pair_log_odds
 from micropref.pipeline.evaluation.evaluate import evaluate
+from micropref.pipeline.show.train import show_training
 from micropref.pipeline.training.train import TrainOptions, train
 
 Synthetic = Callable[..., str]
@@ -187,3 +190,69 @@ def test_two_features_ids_need_a_choice(store: StoreFolder, synthetic: Synthetic
     (store.dataset("toy") / "links" / "otherid").mkdir()
     with pytest.raises(BadInput, match=r"2 features ids \(.*\): choose one with `features`"):
         fit(store)
+
+
+def test_merged_restarts_are_saved_as_one_mixture_and_their_figures_are_its_own(
+    store: StoreFolder, synthetic: Synthetic
+) -> None:
+    synthetic(store, prompts=400, wordings=6)
+    setting = FitSetting("mixture", 3, lr=1e-2, hidden=16)
+    plan = replace(PLAN, epochs=60)
+    trained = train(store, "toy", setting, plan, TrainOptions(restarts=6, router_input="context"))
+    run = open_run(store, trained.run)
+    assert run.record["merged"] == 4
+    assert "the best 4 of 6 restarts" in show_training(trained)
+    mixture = Mixture.from_state(run.tensors())
+    assert mixture.router is not None
+    assert mixture.router.v1 is not None
+    assert mixture.router.v1.shape[0] == 4 * 16
+    features = open_features(store, run.record["features"])
+    pairs = load_pairs(open_dataset(store, "toy"), features, "train", router_input="context")
+    fitted, held = (pairs.take(pairs.table["part"] == part) for part in ("fit", "validation"))
+    margins, weights = mixture.margins(held.delta), mixture.log_weights(held.router, len(held))
+    odds = pair_log_odds(margins, weights)
+    scaled = scaled_log_probability(odds, choose_scale(odds))
+    assert run.record["validation_nll"] == pytest.approx(-float(scaled.mean()), abs=1e-6)
+    assert run.record["validation_accuracy"] == pytest.approx(float((odds > 0).double().mean()))
+    again = with_no_context(replace(mixture, no_context=None), PairTensors(fitted.delta, fitted.router))
+    assert mixture.no_context is not None
+    assert again.no_context is not None
+    torch.testing.assert_close(mixture.no_context, again.no_context, msg="learned with the merged heads")
+    alone = train(store, "toy", setting, plan, TrainOptions(restarts=6, router_input="context", merge=False))
+    assert alone.run != trained.run
+    assert (alone.record["merged"], alone.record["validation_nll"]) == (
+        1,
+        min(one["validation_nll"] for one in trained.restarts),
+    )
+    assert "best of 6 restarts" in show_training(alone)
+    on_prompts = train(store, "toy", setting, plan, TrainOptions(restarts=3, router_input="prompt"))
+    assert on_prompts.record["merged"] == 1
+    assert "merge" not in on_prompts.record["settings"]
+
+
+def test_merged_restarts_are_pruned_and_projected_like_others(store: StoreFolder, synthetic: Synthetic) -> None:
+    synthetic(store, prompts=600)
+    setting = FitSetting("mixture", 4, lr=2e-2, hidden=16)
+    options = TrainOptions(restarts=4, router_input="context", projection=8, prune=0.5)
+    trained = train(store, "toy", setting, PLAN, options)
+    run = open_run(store, trained.run)
+    assert run.record["fit_width"] == 8
+    mixture = Mixture.from_state(run.tensors())
+    assert mixture.k == run.record["k"] == 4 - len(run.record["pruned"]["removed"])
+    assert mixture.heads.shape[1] == WIDTH
+    evaluation = evaluate(store, trained.run)
+    assert evaluation.pairs == 450
+    assert evaluation.without_context == 150
+
+
+def test_merged_restarts_of_streamed_pairs(
+    store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic(store, prompts=300)
+    setting = FitSetting("mixture", 2, lr=2e-2, hidden=16)
+    monkeypatch.setattr("micropref.pipeline.training.memory_budget.Budget.fits", lambda *_: False)
+    trained = train(store, "toy", setting, PLAN, TrainOptions(restarts=3))
+    assert trained.record["streamed"] is True
+    assert trained.record["router_choice"]["reason"] == "not tried"
+    assert trained.record["merged"] in (1, 3)
+    assert evaluate(store, trained.run).accuracy > 0.8
