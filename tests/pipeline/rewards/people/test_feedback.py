@@ -135,9 +135,8 @@ def test_learning_changes_a_person_and_nobody_else(trained: tuple[micropref.Stor
         weights = scorer.learn("ann", *texts)
     after = scorer.score(texts[0], list(texts[1:]), user="ann")
     assert after.weights == pytest.approx(weights)
-    assert after.p_first is not None
-    assert before.p_first is not None
-    assert after.p_first > before.p_first
+    gap = [one.rewards[0] - one.rewards[1] for one in (before, after) if one.rewards[0] and one.rewards[1]]
+    assert gap[1] > gap[0]
     assert scorer.score(texts[0], list(texts[1:])).rewards == before.rewards
     scorer.close()
     again = opened.run(run).scorer(device="cpu", feedback=tmp_path / "f.sqlite")
