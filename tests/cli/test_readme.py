@@ -23,6 +23,7 @@ PAGES = (
     "docs/datasets.md",
     "docs/training.md",
     "docs/people.md",
+    "docs/rewards.md",
     "docs/comparing.md",
     "docs/store.md",
     "docs/sql.md",
@@ -55,6 +56,8 @@ def test_every_command_runs(tmp_path: Path, rows: list[dict[str, Any]], monkeypa
     made = {f"{name}_vector": [float(at) for at in range(4)] for name in ("prompt", "chosen", "rejected")}
     vectors = [{"prompt": str(at), "chosen": f"{at}a", "rejected": f"{at}b", **made} for at in range(9)]
     pl.DataFrame(vectors).write_parquet("vectors.parquet")
+    candidates = [{"prompt": "Which river?", "response": one} for one in ("The Po.", "A long one, my friend.")]
+    Path("candidates.jsonl").write_text("".join(json.dumps(item) + "\n" for item in candidates))
     Path("answers.txt").write_text("1\n2\nq\n")
     asked = {"question": "Name a river.", "answers": ["Po.", "Wet.", "Dry."], "best": 0, "judge": "ann"}
     Path("answers.jsonl").write_text(json.dumps(asked) + "\n" + json.dumps({**asked, "best": None}) + "\n")
