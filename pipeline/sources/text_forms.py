@@ -74,6 +74,7 @@ def answers(row: Row, sides: Sequence[str]) -> Iterator[Row]:
     """Yield a row for each choice of one answer of every side; only the row itself where no side is a list of texts."""
     lists = [row.values.get(side) for side in sides]
     if row.version < 2 or not all(map(_is_list_of_answers, lists)):
+        _refuse_half_lists(dict(zip(sides, lists, strict=True)))
         yield row
         return
     count = 1
@@ -104,6 +105,19 @@ def _is_list_of_answers(value: Any) -> bool:
     return all(isinstance(item, str) for item in value) or all(
         isinstance(item, list) and item and all(map(looks_like_message, item)) for item in value
     )
+
+
+def _refuse_half_lists(sides: Mapping[str, Any]) -> None:
+    """Raise RowError for a list of texts with something else in it, or on one side alone."""
+    for side, value in sides.items():
+        if not isinstance(value, list) or not any(isinstance(item, str) for item in value):
+            continue
+        for place, item in enumerate(value):
+            if not isinstance(item, str):
+                raise RowError(f"{side}[{place}]", f"{describe(item)} in a list of texts", "texts alone")
+        raise RowError(
+            side, f"a list of {len(value)} texts on this side alone", "lists of texts on both sides, or none"
+        )
 
 
 def _refuse_half_parsed(row: Row, texts: Mapping[str, str], parsed: Mapping[str, list[Any] | None]) -> None:

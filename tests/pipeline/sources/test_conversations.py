@@ -355,3 +355,25 @@ def test_lines_that_no_memory_holds_are_refused_and_blank_ones_passed_over(
     file.write_bytes(gzip.compress(row + b"\n" + row[:-2] + blank + row[-2:]))
     with pytest.raises(BadInput, match=r"a\.jsonl\.gz:2: found a line of more than 0 MB"):
         read_source(file)
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ({"chosen": ["a", None], "rejected": ["b"]}, r"'chosen\[1\]': found null in a list of texts"),
+        ({"chosen": "a", "rejected": ["b", "c"]}, "'rejected': found a list of 2 texts on this side alone"),
+        ({"chosen": ["a"], "rejected": []}, "'chosen': found a list of 1 texts on this side alone"),
+    ],
+)
+def test_half_lists_of_answers_are_refused_by_name(tmp_path: Path, sides: dict[str, Any], message: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "q", **sides}))
+    with pytest.raises(BadInput, match=message):
+        read_source(tmp_path / "a.jsonl")
+
+
+def test_a_prompt_repeated_on_one_side_is_left_there_and_counted(tmp_path: Path) -> None:
+    row = {"prompt": "Q: Name a river.", "chosen": "Q: Name a river. The Rhine.", "rejected": "Wet."}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    source = read_source(tmp_path / "a.jsonl")
+    assert [(pair.chosen, pair.rejected) for pair in source.pairs] == [(row["chosen"], "Wet.")]
+    assert source.noted == {"responses that alone of a row's repeat the prompt, left as they are": 1}
