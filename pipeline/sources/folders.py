@@ -54,6 +54,8 @@ def folder_files(folder: Path, config: str | None = None) -> FolderFiles:
     Raises BadInput where there are none, and where the README has several configs and `config` names none of them.
     """
     entries = sorted(entry for entry in folder.rglob("*") if not _is_hidden(entry.relative_to(folder)))
+    for entry in entries:
+        check_encodable(entry)
     shown = sorted(entry.relative_to(folder) for entry in entries if entry.is_file())
     links = [_link_in_words(folder, entry) for entry in entries if entry.is_symlink() and not entry.is_file()]
     readable = [name for name in shown if kind_of(name) and not is_metadata(name)]
@@ -92,6 +94,14 @@ def _missing_shards(used: Iterable[Path]) -> list[str]:
         for (_, name, total, end), there in found.items()
         if len(there) < int(total)
     ]
+
+
+def check_encodable(path: Path) -> None:
+    """Raise BadInput for a name that no text can hold, and so no report and no JSON."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{str(path)!a}: found a file name that is no UTF-8; expected UTF-8: rename it") from None
 
 
 def has_configs(folder: Path) -> bool:

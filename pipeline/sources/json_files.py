@@ -19,6 +19,8 @@ ROW_WORDS = frozenset(
     ("prompt", "chosen", "rejected", "response", "instruction", "question", "text", "messages", "context")
 )
 """Fields that tell an object of one row from one that holds rows under a name of its own."""
+RESPONSES = frozenset(("chosen", "rejected", "response"))
+"""Fields that an object with rows inside never has."""
 EXPECTED = "one JSON object per line, an array of objects, or an object of columns"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _GOES_ON = (b"{", b"[", b",")
@@ -97,11 +99,11 @@ def _rows(path: Path, whole: dict[str, Any] | RowError) -> list[dict[str, Any] |
     if isinstance(whole, RowError) or not whole:
         return [whole]
     inner = [name for name in WRAPPERS if isinstance(whole.get(name), dict)]
-    if len(inner) == 1 and not ROW_WORDS & whole.keys():
-        _refuse_several(path, inner + [name for name, value in whole.items() if _has_row_words(value)])
+    if inner and not ROW_WORDS & whole.keys():
+        _refuse_several(path, whole, inner + [name for name, value in whole.items() if _has_row_words(value)])
         return _rows(path, whole[inner[0]])
     named = _tables(whole)
-    _refuse_several(path, named)
+    _refuse_several(path, whole, named)
     if named:
         return [_unwrapped(item) for item in whole[named[0]]]
     if all(isinstance(value, dict) and ROW_WORDS & value.keys() for value in whole.values()):
@@ -112,6 +114,8 @@ def _rows(path: Path, whole: dict[str, Any] | RowError) -> list[dict[str, Any] |
 
 def _tables(whole: dict[str, Any]) -> list[str]:
     """Return the names under which an object holds rows: known ones, else the only list in an object of other facts."""
+    if RESPONSES & whole.keys():
+        return []  # a row, whatever else it has
     known = [name for name in WRAPPERS if _is_table(whole.get(name))]
     if known:
         rows = whole[known[0]]
@@ -123,12 +127,13 @@ def _tables(whole: dict[str, Any]) -> list[str]:
     return [name for name in nested if len(nested) == 1 and _is_table(whole[name])]
 
 
-def _refuse_several(path: Path, named: list[str]) -> None:
+def _refuse_several(path: Path, whole: dict[str, Any], named: list[str]) -> None:
     """Raise BadInput where there are several lists of rows: to read one would lose the others."""
     if len(named) > 1:
+        one = named[0] + ("[]" if isinstance(whole[named[0]], list) else "")
         raise BadInput(
             f"{path}: found an object with several lists of rows ({', '.join(map(repr, named))}); expected one: "
-            f"take one of them into a file of its own, for example with jq -c '.{named[0]}[]'"
+            f"take one of them into a file of its own, for example with jq -c '.{one}'"
         )
 
 

@@ -11,7 +11,15 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 from micropref.pipeline.sources.adapters import Adapter, splits_named
 from micropref.pipeline.sources.files import read_rows
-from micropref.pipeline.sources.folders import SPLIT_WORDS, VALIDATION, folder_files, has_configs, matching, split_word
+from micropref.pipeline.sources.folders import (
+    SPLIT_WORDS,
+    VALIDATION,
+    check_encodable,
+    folder_files,
+    has_configs,
+    matching,
+    split_word,
+)
 from micropref.pipeline.sources.kinds import ACCEPTED, kind_of
 
 
@@ -75,6 +83,7 @@ def locate(given: Given | Path, read_split: str | None = None, split: str | None
     a source with several splits where it cannot be told what each becomes.
     """
     source = given if isinstance(given, Given) else Given(given)
+    check_encodable(source.path)
     if source.path.is_dir():
         return _split_by_name(source, *_files(source), read_split, split)
     if not source.path.exists():

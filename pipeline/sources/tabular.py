@@ -34,6 +34,7 @@ def csv_records(path: Path) -> Iterator[Record]:
     try:
         header = next(reader, [])
         _check_columns(path, header)
+        _check_commas(path, header)
         begins = reader.line_num + 1
         for cells in reader:
             if len(cells) == len(header):
@@ -131,6 +132,13 @@ def _decoded(path: Path) -> Iterator[str]:
             raise BadInput(
                 f"{path}:{number}: found invalid UTF-8 at byte {error.start + 1}; expected UTF-8 text"
             ) from None
+
+
+def _check_commas(path: Path, header: Sequence[str]) -> None:
+    """Raise BadInput for a header whose names stand between other marks than commas."""
+    for mark, word in {"\t": "tabs", ";": "semicolons"}.items():
+        if len(header) == 1 and mark in header[0]:
+            raise BadInput(f"{path}:1: found names separated by {word}; expected commas: save the file with commas")
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:

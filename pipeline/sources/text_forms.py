@@ -21,6 +21,8 @@ _JSON = re.compile(r"\s*[\[{\"]")
 _MESSAGES_IN_JSON = re.compile(r'\s*\[?\s*\{\s*"(?:role|from|content|value)"\s*:')
 _MESSAGES_IN_PYTHON = re.compile(r"\s*(?:array\(|\()?\s*\[?\s*\{\s*'(?:role|from|content|value)'\s*:")
 _SHOWS_IMAGE = re.compile(r"<image>|<\|image(?:_pad)?\|>|<video>|<audio>")
+NO_TOOLS = ("", "[]", "{}", "null")
+"""Texts that say there are no tools."""
 JSON_TEXT = "messages as JSON text: write the column with json.dumps, or keep the rows as JSON Lines"
 MOST_PAIRS_OF_A_ROW = 100_000
 """Pairs that the lists of one row may make."""
@@ -95,8 +97,17 @@ def begins_with_prompt(side: Any) -> bool:
 
 
 def tools(row: Row) -> list[Any] | None:
-    """Return the tools that a row offers, None where it offers none. Raises RowError."""
-    return read_tools(row.values.get("tools"), "tools") if row.version >= 2 else None
+    """Return the tools that a row offers, None where it offers none; what is no list of schemas is noted.
+
+    Raises RowError.
+    """
+    if row.version < 2:
+        return None
+    given = row.values.get("tools")
+    found = read_tools(given, "tools")
+    if found is None and given not in (None, [], {}) and not (isinstance(given, str) and given.strip() in NO_TOOLS):
+        row.noted["values of 'tools' that are no schemas, not read"] += 1
+    return found
 
 
 def _is_list_of_answers(value: Any) -> bool:

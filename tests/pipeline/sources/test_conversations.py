@@ -377,3 +377,12 @@ def test_a_prompt_repeated_on_one_side_is_left_there_and_counted(tmp_path: Path)
     source = read_source(tmp_path / "a.jsonl")
     assert [(pair.chosen, pair.rejected) for pair in source.pairs] == [(row["chosen"], "Wet.")]
     assert source.noted == {"responses that alone of a row's repeat the prompt, left as they are": 1}
+
+
+def test_tools_that_are_no_schemas_are_counted(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "q", "chosen": "a", "rejected": "b", "tools": given} for given in ("a hammer", ["saw"], "[]", None)
+    ]
+    source = read(tmp_path, *rows)
+    assert source.noted == {"values of 'tools' that are no schemas, not read": 2}
+    assert {pair.prompt for pair in source.pairs} == {"q"}

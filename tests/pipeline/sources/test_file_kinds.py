@@ -166,6 +166,7 @@ def test_times_in_nanoseconds_stop_nothing(tmp_path: Path) -> None:
         ({"train": ROWS, "heldout": ROWS[:1]}, "'train', 'heldout'"),
         ({"rows": [{"a": 1, "b": 2}], "others": [{"a": 3, "b": 4}]}, "'rows', 'others'"),
         ({"data": {"rows": ROWS}, "extra": ROWS[:1]}, "'data', 'extra'"),
+        ({"train": COLUMNS, "test": COLUMNS}, "'train', 'test'"),
     ],
 )
 def test_an_object_with_several_lists_of_rows_is_refused(tmp_path: Path, whole: Any, named: str) -> None:
@@ -188,3 +189,17 @@ def test_the_columns_of_pandas_are_joined_by_their_row_numbers(tmp_path: Path) -
     (tmp_path / "a.json").write_bytes(text({**NUMBERED, "rejected": {"1": "a", "2": "b"}}))
     with pytest.raises(BadInput, match=r"different row numbers \(row 0 is in 'prompt' or in 'rejected' alone\)"):
         read_source(tmp_path / "a.json")
+
+
+def test_a_row_with_a_list_of_others_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(text({**ROWS[0], "examples": [ROWS[1]]}))
+    source = read_source(tmp_path / "a.json")
+    assert [pair.prompt for pair in source.pairs] == ["Name a river."]
+    assert [one.column for one in source.reading.columns if one.role == "ignored"] == ["examples"]
+
+
+@pytest.mark.parametrize(("mark", "word"), [("\t", "tabs"), (";", "semicolons")])
+def test_csv_with_other_marks_than_commas_is_refused_by_name(tmp_path: Path, mark: str, word: str) -> None:
+    (tmp_path / "a.csv").write_text(f"prompt{mark}chosen{mark}rejected\na{mark}b{mark}c\n")
+    with pytest.raises(BadInput, match=f"found names separated by {word}; expected commas"):
+        read_source(tmp_path / "a.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,22 @@ def test_a_saved_selection_or_a_part_of_a_saved_folder_is_refused(tmp_path: Path
     (folder / "state.json").write_text(json.dumps({**state, "_indices_data_files": [{"filename": "indices.arrow"}]}))
     with pytest.raises(BadInput, match=r"kept in files of indices; .*flatten_indices"):
         locate(folder)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"rows\xff.jsonl")
+    try:
+        odd.write_text(json.dumps(row("lake")))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for given in (odd, tmp_path):
+        with pytest.raises(BadInput, match=r"rows\\udcff.jsonl': found a file name that is no UTF-8") as raised:
+            locate(given)
+        assert str(raised.value).isascii()
+
+
+def test_a_file_without_rows_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "a.jsonl")
+    (tmp_path / "b.jsonl").write_text("\n")
+    source = read_source(tmp_path)
+    assert (len(source.pairs), source.noted) == (1, {"files without a row (b.jsonl)": 1})
