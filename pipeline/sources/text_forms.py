@@ -13,7 +13,7 @@ from typing import Any
 
 from micropref.pipeline.sources.jsonl import strict_json
 from micropref.pipeline.sources.messages import IMAGES, NO_IMAGES, OTHER_ROLES, looks_like_message, read_tools
-from micropref.pipeline.sources.rows import Row, RowError, describe
+from micropref.pipeline.sources.rows import Row, RowError, describe, is_blank
 
 CONVERSATIONS = ("conversations", "conversation", "context", "history", "messages", "dialogue", "dialog")
 """Columns that may hold the prompt as messages where no column is the prompt by its name."""
@@ -21,6 +21,8 @@ _JSON = re.compile(r"\s*[\[{\"]")
 _MESSAGES_IN_JSON = re.compile(r'\s*\[?\s*\{\s*"(?:role|from|content|value)"\s*:')
 _MESSAGES_IN_PYTHON = re.compile(r"\s*(?:array\(|\()?\s*\[?\s*\{\s*'(?:role|from|content|value)'\s*:")
 _SHOWS_IMAGE = re.compile(r"<image>|<\|image(?:_pad)?\|>|<video>|<audio>")
+NO_ANSWER = {"role": "assistant", "content": ""}
+"""An empty answer as a message."""
 NO_TOOLS = ("", "[]", "{}", "null")
 """Texts that say there are no tools."""
 JSON_TEXT = "messages as JSON text: write the column with json.dumps, or keep the rows as JSON Lines"
@@ -38,8 +40,9 @@ def known_form(row: Row, sides: Sequence[str]) -> Row:
     values = dict(row.values)
     parsed = {side: conversation(values.get(side)) for side in sides}
     texts = {side: values[side] for side in sides if isinstance(values.get(side), str)}
-    if all(found is not None for found in parsed.values()):
-        values.update(parsed)
+    empty = {side for side in sides if _is_empty(row, side)}
+    if len(empty) < len(sides) and all(parsed[side] is not None for side in sides if side not in empty):
+        values.update({side: [NO_ANSWER] if side in empty else parsed[side] for side in sides})
     elif texts:
         _refuse_half_parsed(row, texts, parsed)
     asked = values.get("prompt")
@@ -49,6 +52,12 @@ def known_form(row: Row, sides: Sequence[str]) -> Row:
     elif isinstance(asked, str) and _MESSAGES_IN_PYTHON.match(asked) and asked.rstrip()[-1] in "])}":
         raise RowError("prompt", "messages as Python writes a list", JSON_TEXT)
     return replace(row, values=values)
+
+
+def _is_empty(row: Row, side: str) -> bool:
+    """Say whether a response is an empty text, which fits texts and messages alike; CSV has it as null."""
+    value = row.values.get(side)
+    return (value is None and row.textual and side in row.values) or (isinstance(value, str) and is_blank(value))
 
 
 def conversation(value: Any) -> list[Any] | None:

@@ -386,3 +386,15 @@ def test_tools_that_are_no_schemas_are_counted(tmp_path: Path) -> None:
     source = read(tmp_path, *rows)
     assert source.noted == {"values of 'tools' that are no schemas, not read": 2}
     assert {pair.prompt for pair in source.pairs} == {"q"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_messages_in_json_beside_an_empty_answer_are_read(tmp_path: Path, name: str) -> None:
+    row = {"prompt": "q", "chosen": json.dumps([GOOD]), "rejected": ""}
+    with (tmp_path / name).open("w") as file:
+        if name == "a.csv":
+            csv.writer(file).writerows([row.keys(), row.values()])
+        else:
+            json.dump(row, file)
+    (pair,) = read_source(tmp_path / name).pairs
+    assert (pair.chosen, pair.rejected) == ((Message("assistant", "Como."),), (Message("assistant", ""),))
