@@ -46,6 +46,7 @@ def test_own_data(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "runs").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib (extra [examples]) is missing")
 def test_sweep_plot(tmp_path: Path) -> None:
     said = run("sweep_plot.py", tmp_path, "--people", "20", "--seeds", "1", "--out", "plot.png")

@@ -24,6 +24,7 @@ from micropref.pipeline.sources.text_forms import tools
 RowShape = Literal["response", "responses", "pair"]
 """prompt and response; prompt and responses, a list; chosen and rejected, mostly with prompt."""
 STDIN = "-"
+STDIN_FILE = Path("/dev/stdin")
 EXPECTED = "prompt with response, prompt with responses (a list), or chosen and rejected"
 
 
@@ -64,7 +65,7 @@ def _stdin_rows() -> Iterator[Row | Unreadable]:
     """Yield a row for each line as it comes."""
     pool: dict[Any, Any] = {}
     noted = Counter[str]()
-    for number, line in lines(Path("/dev/stdin")):
+    for number, line in lines(STDIN_FILE):
         if line.isspace():
             continue
         values, origin = line_fields(line), Origin("standard input", number)

@@ -202,7 +202,7 @@ def crash_everywhere(
     return counting.steps
 
 
-@pytest.mark.parametrize("half", [0, 1], ids=["even steps", "odd steps"])
+@pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["even steps", "odd steps"])
 def test_a_fault_at_every_step_loses_nothing(
     tmp_path: Path, run_embed: Callable[..., None], write_rows: Callable[..., Path], half: int
 ) -> None:

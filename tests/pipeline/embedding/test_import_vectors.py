@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Callable
@@ -91,8 +90,38 @@ def stored_vectors(store: micropref.Store, name: str) -> pl.DataFrame:
     return pairs.drop(KEY_COLUMNS).with_columns(context_only_vector=pl.Series(found, dtype=pl.List(pl.Float32)))
 
 
+def train_and_evaluate(store: micropref.Store) -> list[Any]:
+    fitted: dict[str, Any] = {"k": 2, "restarts": 2, "epochs": 4}
+    runs = [store.train("mine", **fitted, router_input=reads).run for reads in ("auto", "context+prompt")]
+    assert [store.run(run).record["settings"]["router_input"] for run in runs] == ["context", "context+prompt"]
+    return [
+        [store.run(run).record["validation_nll"] for run in runs],
+        store.evaluate(runs[0]).mixture_accuracy["accuracy"].to_list(),
+        store.run(runs[0]).table("head_accuracy")["accuracy"].to_list(),
+    ]
+
+
+def use_everywhere(store: micropref.Store) -> list[Any]:
+    run = store.train("mine", k=2, restarts=2, epochs=4).run
+    routed = store.route(run, budget=[2, 4])
+    swept = store.sweep("mine", k=[1, 2], lam=0.1, seeds=1, epochs=2)
+    compared = store.compare("mine", methods=["single"], seeds=1, shots=2, budget=2)
+    return [
+        store.run(routed.run).table("budget_curve")["accuracy"].to_list(),
+        store.adapt(run, "attribute", shots=[1, 2]).adaptation["nll"].to_list(),
+        store.run(swept.run).record["validation_nll"],
+        [unit.single_nll for unit in store.diagnose("mine", k=2, restarts=1).units],
+        [dataclasses.asdict(row) | {"seconds": None} for row in compared.rows],
+    ]
+
+
+@pytest.mark.parametrize("figures", [train_and_evaluate, pytest.param(use_everywhere, marks=pytest.mark.slow)])
 def test_figures_are_those_of_the_embedded_data_set(
-    tmp_path: Path, opened: micropref.Store, tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]]
+    tmp_path: Path,
+    opened: micropref.Store,
+    tiny_backbone: Callable[..., Path],
+    rows: list[dict[str, Any]],
+    figures: Callable[[micropref.Store], list[Any]],
 ) -> None:
     rows = [{**row, "context": None} if at % 10 == 9 else row for at, row in enumerate(rows)]
     embedded = micropref.Store(tmp_path / "embedded")
@@ -104,29 +133,8 @@ def test_figures_are_those_of_the_embedded_data_set(
     assert report.delta_storage_error == 0.0
     pairs = "SELECT * FROM pairs ORDER BY split, pair_id"
     assert opened.sql(pairs).equals(embedded.sql(pairs))
-    figures = []
-    for store, reads in itertools.product((embedded, opened), ("auto", "context+prompt")):
-        run = store.train("mine", k=2, restarts=2, epochs=4, router_input=reads).run
-        assert store.run(run).record["settings"]["router_input"] == ("context" if reads == "auto" else reads)
-        evaluation = store.evaluate(run)
-        routed = store.route(run, budget=[2, 4])
-        adapted = store.adapt(run, "attribute", shots=[1, 2])
-        swept = store.sweep("mine", k=[1, 2], lam=0.1, seeds=1, epochs=2, router_input=reads)
-        compared = store.compare("mine", methods=["single"], seeds=1, shots=2, budget=2)
-        diagnosis = store.diagnose("mine", k=2, restarts=1)
-        figures.append(
-            [
-                store.run(run).record["validation_nll"],
-                evaluation.mixture_accuracy["accuracy"].to_list(),
-                store.run(run).table("head_accuracy")["accuracy"].to_list(),
-                store.run(routed.run).table("budget_curve")["accuracy"].to_list(),
-                adapted.adaptation["nll"].to_list(),
-                store.run(swept.run).record["validation_nll"],
-                [unit.single_nll for unit in diagnosis.units],
-                [dataclasses.asdict(row) | {"seconds": None} for row in compared.rows],
-            ]
-        )
-    assert figures[2:] == figures[:2]  # float32 vectors and pairs in the same order: every bit is the same
+    # float32 vectors and pairs in the same order: every bit is the same
+    assert figures(opened) == figures(embedded)
     assert verify(StoreFolder(opened.folder)).problems == []
     assert collect(StoreFolder(opened.folder), min_age_s=0).vectors == 0
     listed = CliRunner().invoke(app, ["ls", "--json", "--store", str(opened.folder)])

@@ -81,7 +81,7 @@ def test_people_of_one_taste_are_not_worth_knowing(store: StoreFolder, synthetic
 def test_shuffled_people_are_not_worth_knowing(store: StoreFolder, synthetic: Synthetic) -> None:
     parts = parts_of(store, synthetic, prompts=200)
     assert found(parts).worth_it == "yes"
-    assert [found(shuffled(parts, seed)).worth_it for seed in range(10)].count("yes") == 0
+    assert [found(shuffled(parts, seed)).worth_it for seed in range(4)].count("yes") == 0
 
 
 @pytest.mark.slow

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typer.testing import CliRunner
 
 import micropref
 from micropref.cli import app
+from micropref.pipeline.rewards.scoring import rows as stage
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +105,11 @@ def test_files_in_and_out(trained: tuple[Path, str], tmp_path: Path, suffix: str
     assert read.columns[:3] == ["prompt", "response", "n"]
 
 
-def test_standard_input_and_output(trained: tuple[Path, str]) -> None:
-    folder, run = trained
-    command = [sys.executable, "-m", "micropref", "score", run, "-", "--store", str(folder), "--device", "cpu"]
-    line = '{"prompt": "p", "response": "a"}\n'
-    done = subprocess.run(command, input=line * 2, capture_output=True, text=True, check=True)
+def test_standard_input_and_output(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stdin").write_text('{"prompt": "p", "response": "a"}\n\n{"prompt": "p", "response": "a"}\n')
+    monkeypatch.setattr(stage, "STDIN_FILE", tmp_path / "stdin")
+    done = score(trained, "-")
+    assert done.exit_code == 0, done.output
     first, second = (json.loads(row) for row in done.stdout.splitlines())
     assert first == second
     assert "2 rows to standard output" in done.stderr
