@@ -74,7 +74,7 @@ def number(row: Row, field: str) -> float:
     """Return a required finite number. Raises RowError."""
     value = _finite(row.values.get(field), textual=row.textual)
     if value is None:
-        raise RowError(field, _found(row, field), A_NUMBER)
+        raise RowError(field, _found(row, field), "a finite number" if row.values.get(field) is None else A_NUMBER)
     return value
 
 

@@ -47,12 +47,15 @@ def read_rows(
         _check_fetched(file)
         name = str(file)
         textual = kind == ".csv"
+        line = 0
         for line, values in (records or READERS[kind])(file):
             origin = Origin(name, line)
             if isinstance(values, RowError):
                 yield Unreadable(origin, values)
             else:
                 yield Row(values, origin, textual, pool, version, noted)
+        if line == 0:
+            noted[f"files without a row ({file.name})"] += 1
 
 
 def _check_fetched(file: Path) -> None:

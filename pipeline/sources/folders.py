@@ -29,6 +29,8 @@ SPLIT_WORDS = {
 METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "cache-*.arrow")
 """Files that `datasets` writes next to rows and that hold none of the data set's."""
 
+SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<end>\..+)")
+"""Names of files that hold one data set together."""
 ABOUT = ("README*", "LICENSE*", "*.md", "*.py")
 """Files about the rows."""
 
@@ -40,7 +42,10 @@ class FolderFiles:
     splits: dict[str | None, list[Path]]
     """The source's own name of a split → its files; None: the files name no split."""
     passed_over: list[str]
-    """Names of other files that could hold rows: of no split, or of a kind that is not read."""
+    """Names of other files that could hold rows: of no split, or of a kind that is not read; links that lead to no
+    file."""
+    absent: list[str]
+    """Names and patterns of files that should be there: those that the README names, shards of a numbered set."""
 
 
 def folder_files(folder: Path, config: str | None = None) -> FolderFiles:
@@ -48,8 +53,11 @@ def folder_files(folder: Path, config: str | None = None) -> FolderFiles:
 
     Raises BadInput where there are none, and where the README has several configs and `config` names none of them.
     """
-    names = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
-    shown = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
+    entries = sorted(entry for entry in folder.rglob("*") if not _is_hidden(entry.relative_to(folder)))
+    for entry in entries:
+        check_encodable(entry)
+    shown = sorted(entry.relative_to(folder) for entry in entries if entry.is_file())
+    links = [_link_in_words(folder, entry) for entry in entries if entry.is_symlink() and not entry.is_file()]
     readable = [name for name in shown if kind_of(name) and not is_metadata(name)]
     found = _saved(folder) or _configured(folder, readable, config)
     if found is None and config is not None:
@@ -58,10 +66,42 @@ def folder_files(folder: Path, config: str | None = None) -> FolderFiles:
         found = _by_words(folder, readable)
     used = {file for files in found.values() for file in files}
     if not used:
-        raise BadInput(f"{folder}: found no file to read; expected {ACCEPTED}")
+        leads = f" (there: {', '.join(links[:8])})" if links else ""
+        raise BadInput(f"{folder}: found no file to read{leads}; expected {ACCEPTED}")
     silent = [name for name in shown if is_metadata(name) or any(name.match(pattern) for pattern in ABOUT)]
     passed_over = [name.as_posix() for name in shown if folder / name not in used and name not in silent]
-    return FolderFiles(found, passed_over)
+    absent = [*_unmatched(folder, readable, config), *_missing_shards(used)]
+    return FolderFiles(found, passed_over + links, absent)
+
+
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
+
+
+def _link_in_words(folder: Path, link: Path) -> str:
+    """Name a link that leads to no file, and where it leads: links to folders are not followed, they may be loops."""
+    return f"{link.relative_to(folder).as_posix()} (a link to {'a folder' if link.is_dir() else 'no file'})"
+
+
+def _missing_shards(used: Iterable[Path]) -> list[str]:
+    """Name sets of files such as train-00000-of-00002.parquet of which some are not there."""
+    found: dict[tuple[Path, str, str, str], set[str]] = {}
+    for file in used:
+        if shard := SHARD.fullmatch(file.name):
+            found.setdefault((file.parent, shard["name"], shard["total"], shard["end"]), set()).add(shard["number"])
+    return [
+        f"{int(total) - len(there)} of the {int(total)} files {name}-*-of-{total}{end}"
+        for (_, name, total, end), there in found.items()
+        if len(there) < int(total)
+    ]
+
+
+def check_encodable(path: Path) -> None:
+    """Raise BadInput for a name that no text can hold, and so no report and no JSON."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{str(path)!a}: found a file name that is no UTF-8; expected UTF-8: rename it") from None
 
 
 def has_configs(folder: Path) -> bool:
@@ -107,6 +147,11 @@ def _saved_files(folder: Path) -> list[Path]:
     if not isinstance(named, list) or not all(isinstance(one, dict) and "filename" in one for one in named):
         raise BadInput(f"{folder / 'state.json'}: found no '_data_files'; expected what `save_to_disk` writes")
     files = [_inside(folder, str(one["filename"])) for one in named]
+    if state.get("_indices_data_files"):
+        raise BadInput(
+            f"{folder}: found a selection of rows that is kept in files of indices; expected the rows themselves: "
+            "load it with `datasets`, call flatten_indices() and save it again"
+        )
     for file in files:
         if not file.is_file():
             raise BadInput(f"{file}: no such file, which {folder / 'state.json'} names; expected the whole folder")
@@ -133,6 +178,19 @@ def _configured(folder: Path, readable: Sequence[Path], config: str | None) -> d
         told = ", ".join(pattern for _, patterns in wanted for pattern in patterns)
         raise BadInput(f"{folder}: found none of the files that its README names ({told}); expected the whole clone")
     return found
+
+
+def _unmatched(folder: Path, readable: Sequence[Path], config: str | None) -> list[str]:
+    """Return the patterns of the README's config that no file matches."""
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file() or not (found := _configs(folder)):
+        return []
+    chosen = _chosen(folder, found, config)
+    patterns = [
+        (PurePosixPath(str(chosen.get("data_dir") or ".")) / one).as_posix()
+        for _, few in _patterns(chosen)
+        for one in few
+    ]
+    return [one for one in patterns if not matching(folder, readable, one)]
 
 
 def _configs(folder: Path) -> list[dict[str, Any]]:
@@ -219,6 +277,8 @@ def _inside(folder: Path, name: str) -> Path:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; expected the whole folder that `save_to_disk` wrote") from None
     except OSError as error:
         raise cannot_read(path, error) from error
     except ValueError as error:

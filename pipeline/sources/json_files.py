@@ -19,6 +19,8 @@ ROW_WORDS = frozenset(
     ("prompt", "chosen", "rejected", "response", "instruction", "question", "text", "messages", "context")
 )
 """Fields that tell an object of one row from one that holds rows under a name of its own."""
+RESPONSES = frozenset(("chosen", "rejected", "response"))
+"""Fields that an object with rows inside never has."""
 EXPECTED = "one JSON object per line, an array of objects, or an object of columns"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _GOES_ON = (b"{", b"[", b",")
@@ -96,16 +98,12 @@ def _rows(path: Path, whole: dict[str, Any] | RowError) -> list[dict[str, Any] |
     """Return the rows that a file's only object holds: those under a known name, of columns, or itself."""
     if isinstance(whole, RowError) or not whole:
         return [whole]
-    inner = [whole[name] for name in WRAPPERS if isinstance(whole.get(name), dict)]
-    if len(inner) == 1 and not ROW_WORDS & whole.keys():
-        return _rows(path, inner[0])
+    inner = [name for name in WRAPPERS if isinstance(whole.get(name), dict)]
+    if inner and not ROW_WORDS & whole.keys():
+        _refuse_several(path, whole, inner + [name for name, value in whole.items() if _has_row_words(value)])
+        return _rows(path, whole[inner[0]])
     named = _tables(whole)
-    if len(named) > 1:
-        one = named[0]
-        raise BadInput(
-            f"{path}: found an object with several lists of rows ({', '.join(map(repr, named))}); expected one: "
-            f"take one of them into a file of its own, for example with jq -c '.{one}[]'"
-        )
+    _refuse_several(path, whole, named)
     if named:
         return [_unwrapped(item) for item in whole[named[0]]]
     if all(isinstance(value, dict) and ROW_WORDS & value.keys() for value in whole.values()):
@@ -116,11 +114,37 @@ def _rows(path: Path, whole: dict[str, Any] | RowError) -> list[dict[str, Any] |
 
 def _tables(whole: dict[str, Any]) -> list[str]:
     """Return the names under which an object holds rows: known ones, else the only list in an object of other facts."""
+    if RESPONSES & whole.keys():
+        return []  # a row, whatever else it has
     known = [name for name in WRAPPERS if _is_table(whole.get(name))]
-    if known or ROW_WORDS & whole.keys():
-        return known
+    if known:
+        rows = whole[known[0]]
+        alike = (name for name, value in whole.items() if _has_row_words(value) or _has_keys_of(value, rows))
+        return list(dict.fromkeys([*known, *alike]))
+    if ROW_WORDS & whole.keys():
+        return []
     nested = [name for name, value in whole.items() if isinstance(value, list | dict)]
     return [name for name in nested if len(nested) == 1 and _is_table(whole[name])]
+
+
+def _refuse_several(path: Path, whole: dict[str, Any], named: list[str]) -> None:
+    """Raise BadInput where there are several lists of rows: to read one would lose the others."""
+    if len(named) > 1:
+        one = named[0] + ("[]" if isinstance(whole[named[0]], list) else "")
+        raise BadInput(
+            f"{path}: found an object with several lists of rows ({', '.join(map(repr, named))}); expected one: "
+            f"take one of them into a file of its own, for example with jq -c '.{one}'"
+        )
+
+
+def _has_row_words(value: Any) -> bool:
+    """Say whether a value is a list of rows by the names of their fields."""
+    return _is_table(value) and any(ROW_WORDS & item.keys() for item in value)
+
+
+def _has_keys_of(value: Any, rows: list[dict[str, Any]]) -> bool:
+    """Say whether a value is a list of rows with the fields of others."""
+    return _is_table(value) and value[0].keys() == rows[0].keys()
 
 
 def _cells(whole: dict[str, Any]) -> dict[str, list[Any]] | None:
@@ -156,7 +180,7 @@ def _columns(path: Path, whole: dict[str, Any]) -> dict[str, list[Any]] | None:
     if all(isinstance(value, list) and not _talk(value) for value in whole.values()):
         found = whole
     elif all(isinstance(value, dict) and value and all(map(str.isdecimal, value)) for value in whole.values()):
-        found = {name: list(value.values()) for name, value in whole.items()}  # pandas: column → number → value
+        found = _in_order_of_the_first(path, whole)  # pandas: column → number → value
     else:
         return None
     lengths = {name: len(values) for name, values in found.items()}
@@ -164,6 +188,19 @@ def _columns(path: Path, whole: dict[str, Any]) -> dict[str, list[Any]] | None:
         told = ", ".join(f"{name!r} {length:,}" for name, length in lengths.items())
         raise BadInput(f"{path}: found columns of different lengths ({told}); expected a value for every row in each")
     return found
+
+
+def _in_order_of_the_first(path: Path, whole: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return column → its values, row by row. Raises BadInput where columns have other row numbers than the first."""
+    first, numbers = next(iter(whole.items()))
+    for name, values in whole.items():
+        if values.keys() != numbers.keys():
+            odd = min(values.keys() ^ numbers.keys(), key=int)
+            raise BadInput(
+                f"{path}: found columns with different row numbers (row {odd} is in {first!r} or in {name!r} alone); "
+                "expected a value, or null, for every row in each column"
+            )
+    return {name: [values[number] for number in numbers] for name, values in whole.items()}
 
 
 def _across(columns: dict[str, list[Any]]) -> Iterator[tuple[Any, ...]]:

@@ -11,7 +11,15 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 from micropref.pipeline.sources.adapters import Adapter, splits_named
 from micropref.pipeline.sources.files import read_rows
-from micropref.pipeline.sources.folders import SPLIT_WORDS, VALIDATION, folder_files, has_configs, matching, split_word
+from micropref.pipeline.sources.folders import (
+    SPLIT_WORDS,
+    VALIDATION,
+    check_encodable,
+    folder_files,
+    has_configs,
+    matching,
+    split_word,
+)
 from micropref.pipeline.sources.kinds import ACCEPTED, kind_of
 
 
@@ -75,6 +83,7 @@ def locate(given: Given | Path, read_split: str | None = None, split: str | None
     a source with several splits where it cannot be told what each becomes.
     """
     source = given if isinstance(given, Given) else Given(given)
+    check_encodable(source.path)
     if source.path.is_dir():
         return _split_by_name(source, *_files(source), read_split, split)
     if not source.path.exists():
@@ -106,14 +115,12 @@ def _split_by_name(
     source: Given,
     splits: Mapping[str | None, list[Path]],
     beside: tuple[Path, ...],
-    passed_over: list[str],
+    unread: list[str],
     read_split: str | None,
     split: str | None,
 ) -> list[Located]:
     chosen, notes = _chosen(source, list(splits), read_split, split)
-    if passed_over:
-        shown = ", ".join(passed_over[:8]) + (", ..." if len(passed_over) > 8 else "")
-        notes.append(f"{source.name}: not read: {shown} (of another kind, or of no split unlike the others)")
+    notes += [f"{source.name}: {one}" for one in unread]
     return [
         Located(
             source.path,
@@ -130,7 +137,7 @@ def _split_by_name(
 
 
 def _files(source: Given) -> tuple[dict[str | None, list[Path]], tuple[Path, ...], list[str]]:
-    """Return the files of each split, those the adapter reads besides, and those of no split."""
+    """Return the files of each split, those the adapter reads besides, and what is to be said of other files."""
     adapter = source.adapter
     if adapter is not None and adapter.files:
         names = [file.relative_to(source.path) for file in source.path.rglob("*") if file.is_file()]
@@ -145,7 +152,16 @@ def _files(source: Given) -> tuple[dict[str | None, list[Path]], tuple[Path, ...
             return _by_column(found, adapter), beside, []
     config = source.config if adapter is None or has_configs(source.path) else None
     folder = folder_files(source.path, config)
-    return folder.splits, (), folder.passed_over
+    unread = []
+    if folder.passed_over:
+        unread.append(f"not read: {_few(folder.passed_over)} (of another kind, or of no split unlike the others)")
+    if folder.absent:
+        unread.append(f"not there: {_few(folder.absent)}; the copy may not be whole")
+    return folder.splits, (), unread
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def _by_column(splits: dict[str | None, list[Path]], adapter: Adapter) -> dict[str | None, list[Path]]:

@@ -15,6 +15,7 @@ TURN_ROLES = {"Human": "user", "Assistant": "assistant"}
 SYSTEM = ("system", "developer")
 CUT = "responses that repeated the prompt, cut"
 """What is noted of a response that held more than the response."""
+ONE_SIDED = "responses that alone of a row's repeat the prompt, left as they are"
 SHORT_PROMPT = 12
 """Characters of a prompt below which an answer may begin with the same words by itself."""
 NEW_LINE = re.compile(r"[ \t]*(?:\n|\Z)")
@@ -74,9 +75,11 @@ def _cut(prompt: str, responses: Mapping[str, str], row: Row) -> Mapping[str, st
     """
     asked = prompt.strip()
     rests = [text.lstrip()[len(asked) :] for text in responses.values() if text.lstrip().startswith(asked)]
-    if row.version < 2 or len(rests) < len(responses) or not asked:
-        return responses
     long = len(asked) >= SHORT_PROMPT and len(asked.split()) > 2
+    if row.version < 2 or len(rests) < len(responses) or not asked:
+        if long and rests and row.version >= 2:
+            row.noted[ONE_SIDED] += len(rests)
+        return responses
     ends_there = not asked[-1].isalnum() or all(not rest[:1].isalnum() for rest in rests)
     if not ends_there or (not long and not all(NEW_LINE.match(rest) for rest in rests)):
         return responses

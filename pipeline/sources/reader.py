@@ -169,6 +169,8 @@ def read_columns(
     first = list(islice(rows, ROWS_TO_RECOGNISE))
     if not first:
         raise BadInput(f"{path}: found no rows; expected at least one")
+    if on_bad == "skip" and all(isinstance(row, Unreadable) for row in first):
+        first += _up_to_a_row(rows)
     readable = _readable(first, on_bad)
     profiles = profile_columns(row for row in chain(readable, rows) if isinstance(row, Row))
     if adapter is not None and adapter.shape != "auto":
@@ -195,12 +197,22 @@ def _made_by(adapter: Adapter, shape: str, profiles: Profiles, choices: ColumnCh
     return SourceReading(shape, tuple(columns), roles.rated)
 
 
+def _up_to_a_row(rows: Iterator[Row | Unreadable | LeftOut]) -> Iterator[Row | Unreadable | LeftOut]:
+    """Yield what comes up to the first row that has fields."""
+    for row in rows:
+        yield row
+        if isinstance(row, Row):
+            return
+
+
 def _readable(first: list[Row | Unreadable | LeftOut], on_bad: OnBad) -> list[Row]:
     """Return the rows among the first that have fields. Raises BadInput where one has none and may not be skipped."""
     readable = [row for row in first if isinstance(row, Row)]
     broken = next((row for row in first if isinstance(row, Unreadable)), None)
-    if broken is not None and (on_bad == "stop" or not readable):
+    if broken is not None and on_bad == "stop":
         raise _stop(broken.origin, broken.error)
+    if broken is not None and not readable and not any(isinstance(row, LeftOut) for row in first):
+        raise BadInput(f"{broken.origin}: {broken.error}; none of {len(first):,} rows can be read: correct the file")
     return readable
 
 

@@ -108,8 +108,8 @@ def describe(value: object) -> str:
         return f"the number {value!r}"[:SHOWN_CHARACTERS]
     if isinstance(value, str):
         return "an empty text" if is_blank(value) else f"the text {value[:SHOWN_CHARACTERS]!r}"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
+    if isinstance(value, list | bytes):
+        return f"a list of {len(value)}" if isinstance(value, list) else f"{len(value)} bytes"
     return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 

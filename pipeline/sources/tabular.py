@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +34,7 @@ def csv_records(path: Path) -> Iterator[Record]:
     try:
         header = next(reader, [])
         _check_columns(path, header)
+        _check_commas(path, header)
         begins = reader.line_num + 1
         for cells in reader:
             if len(cells) == len(header):
@@ -54,7 +56,7 @@ def parquet_records(path: Path) -> Iterator[Record]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=ROWS_PER_BATCH):
-                for values in batch.to_pylist():
+                for values in _values(batch):
                     row += 1
                     yield row, values
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -71,7 +73,7 @@ def arrow_records(path: Path) -> Iterator[Record]:
         with pa.memory_map(str(path)) as file:
             for batch in _batches(path, file):
                 for start in range(0, batch.num_rows, ROWS_PER_BATCH):
-                    for values in batch.slice(start, ROWS_PER_BATCH).to_pylist():
+                    for values in _values(batch.slice(start, ROWS_PER_BATCH)):
                         row += 1
                         yield row, values
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -90,9 +92,36 @@ def _batches(path: Path, file: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
             yield from (opened.get_batch(at) for at in range(opened.num_record_batches))
     else:
         file.seek(0)
-        with pa.ipc.open_stream(file) as stream:
-            _check_columns(path, stream.schema.names)
-            yield from stream
+        while file.tell() < file.size():  # streams may stand one behind the other
+            with pa.ipc.open_stream(file) as stream:
+                _check_columns(path, stream.schema.names)
+                yield from stream
+
+
+def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return the rows of a batch; times that Python cannot hold, such as those in nanoseconds, as text."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError):
+        columns = [[_value(one) for one in column] for column in batch.columns]
+        return [dict(zip(batch.schema.names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _value(one: pa.Scalar) -> Any:
+    try:
+        return one.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError):
+        if isinstance(one, pa.StructScalar):
+            return {name: _value(inner) for name, inner in one.items()}
+        if isinstance(one, pa.ListScalar):
+            return [_value(inner) for inner in one]
+        if isinstance(one, pa.DurationScalar):
+            return f"{one.value} {one.type.unit}"
+        return one.cast(pa.string()).as_py()
 
 
 def _decoded(path: Path) -> Iterator[str]:
@@ -103,6 +132,13 @@ def _decoded(path: Path) -> Iterator[str]:
             raise BadInput(
                 f"{path}:{number}: found invalid UTF-8 at byte {error.start + 1}; expected UTF-8 text"
             ) from None
+
+
+def _check_commas(path: Path, header: Sequence[str]) -> None:
+    """Raise BadInput for a header whose names stand between other marks than commas."""
+    for mark, word in {"\t": "tabs", ";": "semicolons"}.items():
+        if len(header) == 1 and mark in header[0]:
+            raise BadInput(f"{path}:1: found names separated by {word}; expected commas: save the file with commas")
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from micropref.pipeline.sources.jsonl import strict_json
 from micropref.pipeline.sources.messages import IMAGES, NO_IMAGES, OTHER_ROLES, looks_like_message, read_tools
-from micropref.pipeline.sources.rows import Row, RowError, describe
+from micropref.pipeline.sources.rows import Row, RowError, describe, is_blank
 
 CONVERSATIONS = ("conversations", "conversation", "context", "history", "messages", "dialogue", "dialog")
 """Columns that may hold the prompt as messages where no column is the prompt by its name."""
@@ -21,6 +21,10 @@ _JSON = re.compile(r"\s*[\[{\"]")
 _MESSAGES_IN_JSON = re.compile(r'\s*\[?\s*\{\s*"(?:role|from|content|value)"\s*:')
 _MESSAGES_IN_PYTHON = re.compile(r"\s*(?:array\(|\()?\s*\[?\s*\{\s*'(?:role|from|content|value)'\s*:")
 _SHOWS_IMAGE = re.compile(r"<image>|<\|image(?:_pad)?\|>|<video>|<audio>")
+NO_ANSWER = {"role": "assistant", "content": ""}
+"""An empty answer as a message."""
+NO_TOOLS = ("", "[]", "{}", "null")
+"""Texts that say there are no tools."""
 JSON_TEXT = "messages as JSON text: write the column with json.dumps, or keep the rows as JSON Lines"
 MOST_PAIRS_OF_A_ROW = 100_000
 """Pairs that the lists of one row may make."""
@@ -36,8 +40,9 @@ def known_form(row: Row, sides: Sequence[str]) -> Row:
     values = dict(row.values)
     parsed = {side: conversation(values.get(side)) for side in sides}
     texts = {side: values[side] for side in sides if isinstance(values.get(side), str)}
-    if all(found is not None for found in parsed.values()):
-        values.update(parsed)
+    empty = {side for side in sides if _is_empty(row, side)}
+    if len(empty) < len(sides) and all(parsed[side] is not None for side in sides if side not in empty):
+        values.update({side: [NO_ANSWER] if side in empty else parsed[side] for side in sides})
     elif texts:
         _refuse_half_parsed(row, texts, parsed)
     asked = values.get("prompt")
@@ -47,6 +52,12 @@ def known_form(row: Row, sides: Sequence[str]) -> Row:
     elif isinstance(asked, str) and _MESSAGES_IN_PYTHON.match(asked) and asked.rstrip()[-1] in "])}":
         raise RowError("prompt", "messages as Python writes a list", JSON_TEXT)
     return replace(row, values=values)
+
+
+def _is_empty(row: Row, side: str) -> bool:
+    """Say whether a response is an empty text, which fits texts and messages alike; CSV has it as null."""
+    value = row.values.get(side)
+    return (value is None and row.textual and side in row.values) or (isinstance(value, str) and is_blank(value))
 
 
 def conversation(value: Any) -> list[Any] | None:
@@ -74,6 +85,7 @@ def answers(row: Row, sides: Sequence[str]) -> Iterator[Row]:
     """Yield a row for each choice of one answer of every side; only the row itself where no side is a list of texts."""
     lists = [row.values.get(side) for side in sides]
     if row.version < 2 or not all(map(_is_list_of_answers, lists)):
+        _refuse_half_lists(dict(zip(sides, lists, strict=True)))
         yield row
         return
     count = 1
@@ -94,8 +106,17 @@ def begins_with_prompt(side: Any) -> bool:
 
 
 def tools(row: Row) -> list[Any] | None:
-    """Return the tools that a row offers, None where it offers none. Raises RowError."""
-    return read_tools(row.values.get("tools"), "tools") if row.version >= 2 else None
+    """Return the tools that a row offers, None where it offers none; what is no list of schemas is noted.
+
+    Raises RowError.
+    """
+    if row.version < 2:
+        return None
+    given = row.values.get("tools")
+    found = read_tools(given, "tools")
+    if found is None and given not in (None, [], {}) and not (isinstance(given, str) and given.strip() in NO_TOOLS):
+        row.noted["values of 'tools' that are no schemas, not read"] += 1
+    return found
 
 
 def _is_list_of_answers(value: Any) -> bool:
@@ -104,6 +125,19 @@ def _is_list_of_answers(value: Any) -> bool:
     return all(isinstance(item, str) for item in value) or all(
         isinstance(item, list) and item and all(map(looks_like_message, item)) for item in value
     )
+
+
+def _refuse_half_lists(sides: Mapping[str, Any]) -> None:
+    """Raise RowError for a list of texts with something else in it, or on one side alone."""
+    for side, value in sides.items():
+        if not isinstance(value, list) or not any(isinstance(item, str) for item in value):
+            continue
+        for place, item in enumerate(value):
+            if not isinstance(item, str):
+                raise RowError(f"{side}[{place}]", f"{describe(item)} in a list of texts", "texts alone")
+        raise RowError(
+            side, f"a list of {len(value)} texts on this side alone", "lists of texts on both sides, or none"
+        )
 
 
 def _refuse_half_parsed(row: Row, texts: Mapping[str, str], parsed: Mapping[str, list[Any] | None]) -> None:

@@ -355,3 +355,46 @@ def test_lines_that_no_memory_holds_are_refused_and_blank_ones_passed_over(
     file.write_bytes(gzip.compress(row + b"\n" + row[:-2] + blank + row[-2:]))
     with pytest.raises(BadInput, match=r"a\.jsonl\.gz:2: found a line of more than 0 MB"):
         read_source(file)
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ({"chosen": ["a", None], "rejected": ["b"]}, r"'chosen\[1\]': found null in a list of texts"),
+        ({"chosen": "a", "rejected": ["b", "c"]}, "'rejected': found a list of 2 texts on this side alone"),
+        ({"chosen": ["a"], "rejected": []}, "'chosen': found a list of 1 texts on this side alone"),
+    ],
+)
+def test_half_lists_of_answers_are_refused_by_name(tmp_path: Path, sides: dict[str, Any], message: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "q", **sides}))
+    with pytest.raises(BadInput, match=message):
+        read_source(tmp_path / "a.jsonl")
+
+
+def test_a_prompt_repeated_on_one_side_is_left_there_and_counted(tmp_path: Path) -> None:
+    row = {"prompt": "Q: Name a river.", "chosen": "Q: Name a river. The Rhine.", "rejected": "Wet."}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    source = read_source(tmp_path / "a.jsonl")
+    assert [(pair.chosen, pair.rejected) for pair in source.pairs] == [(row["chosen"], "Wet.")]
+    assert source.noted == {"responses that alone of a row's repeat the prompt, left as they are": 1}
+
+
+def test_tools_that_are_no_schemas_are_counted(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "q", "chosen": "a", "rejected": "b", "tools": given} for given in ("a hammer", ["saw"], "[]", None)
+    ]
+    source = read(tmp_path, *rows)
+    assert source.noted == {"values of 'tools' that are no schemas, not read": 2}
+    assert {pair.prompt for pair in source.pairs} == {"q"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_messages_in_json_beside_an_empty_answer_are_read(tmp_path: Path, name: str) -> None:
+    row = {"prompt": "q", "chosen": json.dumps([GOOD]), "rejected": ""}
+    with (tmp_path / name).open("w") as file:
+        if name == "a.csv":
+            csv.writer(file).writerows([row.keys(), row.values()])
+        else:
+            json.dump(row, file)
+    (pair,) = read_source(tmp_path / name).pairs
+    assert (pair.chosen, pair.rejected) == ((Message("assistant", "Como."),), (Message("assistant", ""),))

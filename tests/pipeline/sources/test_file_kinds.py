@@ -5,15 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.feather as feather
+import pyarrow.parquet as pq
 import pytest
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.sources.reader import read_source
+from micropref.pipeline.sources.tabular import parquet_records
 
 ROWS = [
     {"prompt": "Name a river.", "chosen": "The Rhine.", "rejected": "Rivers are wet."},
@@ -127,3 +130,76 @@ def test_a_cut_off_zstd_file_is_refused(tmp_path: Path, cut: int) -> None:
     file.write_bytes(zstd(LINES * 50)[:-cut])
     with pytest.raises(BadInput, match="found damaged or cut-off zstd data"):
         read_source(file)
+
+
+def test_arrow_streams_behind_one_another_are_all_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.arrow"
+    stream = ipc(pa.ipc.new_stream)
+    file.write_bytes(stream + stream)
+    assert read_source(file).rows == 4
+    file.write_bytes(stream + b"something else")
+    with pytest.raises(BadInput, match=rf"{file}:3: cannot be read as Arrow"):
+        read_source(file)
+
+
+def test_times_in_nanoseconds_stop_nothing(tmp_path: Path) -> None:
+    times = {
+        "when": pa.array([1_600_000_000_000_000_001, None], pa.timestamp("ns")),
+        "took": pa.array([1, 2_000], pa.duration("ns")),
+        "log": pa.array([[{"at": 1_600_000_000_000_000_001}], []], pa.list_(pa.struct({"at": pa.timestamp("ns")}))),
+    }
+    table = pa.table({**{name: pa.array(values) for name, values in COLUMNS.items()}, **times})
+    pq.write_table(table, tmp_path / "a.parquet")
+    fields = [values for _, values in parquet_records(tmp_path / "a.parquet")]
+    written = "2020-09-13 12:26:40.000000001"
+    assert [row["when"] for row in fields] == [written, None]
+    assert [row["took"] for row in fields] == ["1 ns", timedelta(microseconds=2)]
+    assert [row["log"] for row in fields] == [[{"at": written}], []]
+    source = read_source(tmp_path / "a.parquet")
+    assert len(source.pairs) == 2
+    assert {one.role for one in source.reading.columns if one.column in times} == {"ignored"}
+
+
+@pytest.mark.parametrize(
+    ("whole", "named"),
+    [
+        ({"train": ROWS, "heldout": ROWS[:1]}, "'train', 'heldout'"),
+        ({"rows": [{"a": 1, "b": 2}], "others": [{"a": 3, "b": 4}]}, "'rows', 'others'"),
+        ({"data": {"rows": ROWS}, "extra": ROWS[:1]}, "'data', 'extra'"),
+        ({"train": COLUMNS, "test": COLUMNS}, "'train', 'test'"),
+    ],
+)
+def test_an_object_with_several_lists_of_rows_is_refused(tmp_path: Path, whole: Any, named: str) -> None:
+    (tmp_path / "a.json").write_bytes(text(whole))
+    with pytest.raises(BadInput, match=rf"found an object with several lists of rows \({named}\)"):
+        read_source(tmp_path / "a.json")
+
+
+def test_lists_about_the_rows_are_no_rows(tmp_path: Path) -> None:
+    features = [{"feature_idx": at, "name": name, "type": {"dtype": "string"}} for at, name in enumerate(COLUMNS)]
+    rows = [{"row_idx": at, "row": row} for at, row in enumerate(ROWS)]
+    (tmp_path / "a.json").write_bytes(text({"features": features, "rows": rows}))
+    assert len(read_source(tmp_path / "a.json").pairs) == 2
+
+
+def test_the_columns_of_pandas_are_joined_by_their_row_numbers(tmp_path: Path) -> None:
+    mixed = {**NUMBERED, "rejected": dict(reversed(NUMBERED["rejected"].items()))}
+    (tmp_path / "a.json").write_bytes(text(mixed))
+    assert [pair.rejected for pair in read_source(tmp_path / "a.json").pairs] == [row["rejected"] for row in ROWS]
+    (tmp_path / "a.json").write_bytes(text({**NUMBERED, "rejected": {"1": "a", "2": "b"}}))
+    with pytest.raises(BadInput, match=r"different row numbers \(row 0 is in 'prompt' or in 'rejected' alone\)"):
+        read_source(tmp_path / "a.json")
+
+
+def test_a_row_with_a_list_of_others_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(text({**ROWS[0], "examples": [ROWS[1]]}))
+    source = read_source(tmp_path / "a.json")
+    assert [pair.prompt for pair in source.pairs] == ["Name a river."]
+    assert [one.column for one in source.reading.columns if one.role == "ignored"] == ["examples"]
+
+
+@pytest.mark.parametrize(("mark", "word"), [("\t", "tabs"), (";", "semicolons")])
+def test_csv_with_other_marks_than_commas_is_refused_by_name(tmp_path: Path, mark: str, word: str) -> None:
+    (tmp_path / "a.csv").write_text(f"prompt{mark}chosen{mark}rejected\na{mark}b{mark}c\n")
+    with pytest.raises(BadInput, match=f"found names separated by {word}; expected commas"):
+        read_source(tmp_path / "a.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,67 @@ def test_a_folder_is_known_by_its_files_in_the_order_of_earlier_versions(tmp_pat
     listing = [[name, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()] for name in names]
     expected = hashlib.sha256(json.dumps(listing, separators=(",", ":")).encode()).hexdigest()
     assert locate(tmp_path)[0].digest() == expected
+
+
+def test_links_that_lead_to_no_file_are_said(tmp_path: Path) -> None:
+    write(tmp_path, "real/b.jsonl", "folder/a.jsonl")
+    folder = tmp_path / "folder"
+    (folder / "linked").symlink_to(tmp_path / "real")
+    (folder / "loop").symlink_to(folder)
+    (folder / "gone.jsonl").symlink_to("nowhere.jsonl")
+    (folder / "round.jsonl").symlink_to("round.jsonl")
+    (folder / "file.jsonl").symlink_to(tmp_path / "real" / "b.jsonl")
+    (one,) = locate(folder)
+    assert split(one) == (None, None, ["a.jsonl", "file.jsonl"])
+    assert one.notes == (
+        f"{folder}: not read: gone.jsonl (a link to no file), linked (a link to a folder), loop (a link to a folder), "
+        "round.jsonl (a link to no file) (of another kind, or of no split unlike the others)",
+    )
+    for name in ("a.jsonl", "file.jsonl"):
+        (folder / name).unlink()
+    with pytest.raises(BadInput, match=r"found no file to read \(there: gone.jsonl \(a link to no file\), linked"):
+        locate(folder)
+
+
+def test_files_that_should_be_there_are_said(tmp_path: Path) -> None:
+    write(tmp_path, "data/train-00000-of-00003.jsonl", "data/train-00002-of-00003.jsonl")
+    assert locate(tmp_path)[0].notes == (
+        f"{tmp_path}: not there: 1 of the 3 files train-*-of-00003.jsonl; the copy may not be whole",
+    )
+    write(tmp_path, "data/train-00001-of-00003.jsonl")
+    assert locate(tmp_path)[0].notes == ()
+    card(
+        tmp_path, "configs:\n- config_name: a\n  data_files:\n    train: [data/train-*, x.jsonl]\n    test: data/test-*"
+    )
+    (train,) = locate(tmp_path)
+    assert train.notes == (f"{tmp_path}: not there: x.jsonl, data/test-*; the copy may not be whole",)
+
+
+def test_a_saved_selection_or_a_part_of_a_saved_folder_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "train", "train")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(BadInput, match=r"test/state\.json: no such file; expected the whole folder"):
+        locate(tmp_path)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps({**state, "_indices_data_files": [{"filename": "indices.arrow"}]}))
+    with pytest.raises(BadInput, match=r"kept in files of indices; .*flatten_indices"):
+        locate(folder)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"rows\xff.jsonl")
+    try:
+        odd.write_text(json.dumps(row("lake")))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for given in (odd, tmp_path):
+        with pytest.raises(BadInput, match=r"rows\\udcff.jsonl': found a file name that is no UTF-8") as raised:
+            locate(given)
+        assert str(raised.value).isascii()
+
+
+def test_a_file_without_rows_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "a.jsonl")
+    (tmp_path / "b.jsonl").write_text("\n")
+    source = read_source(tmp_path)
+    assert (len(source.pairs), source.noted) == (1, {"files without a row (b.jsonl)": 1})

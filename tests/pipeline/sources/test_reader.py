@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from micropref.cache.errors import BadInput
 from micropref.pipeline.sources.pairs import Message, Text
 from micropref.pipeline.sources.reader import Source, read_source
 
@@ -363,3 +364,13 @@ def test_a_named_shape_overrides_the_recognised_one(tmp_path: Path) -> None:
     row = {"chosen": "Human: hi\n\nAssistant: yes", "rejected": "Human: hi\n\nAssistant: no"}
     assert read(tmp_path, row).shape == "hh"
     assert texts(read(tmp_path, row, shape="preference")) == [("Human: hi\n\nAssistant:", " yes", " no")]
+
+
+def test_a_file_that_begins_with_many_broken_lines_is_read_behind_them(tmp_path: Path) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    (tmp_path / "a.jsonl").write_text("broken\n" * 25 + json.dumps(row) + "\n")
+    source = read_source(tmp_path / "a.jsonl", on_bad="skip")
+    assert (source.rows, len(source.pairs), source.dropped) == (26, 1, {"malformed": 25})
+    (tmp_path / "a.jsonl").write_text("broken\n" * 25)
+    with pytest.raises(BadInput, match=r"a\.jsonl:1: .*; none of 25 rows can be read: correct the file"):
+        read_source(tmp_path / "a.jsonl", on_bad="skip")

@@ -193,7 +193,7 @@ def test_bad_csv_rows_are_named(tmp_path: Path, content: bytes, message: str) ->
         ({"rejected": None}, "field 'rejected': found null"),
         ({"rejected": ...}, "field 'rejected': found no such field"),
         ({"chosen": True}, "field 'chosen': found true"),
-        ({"chosen": ["c"]}, "field 'chosen[0]': found the text 'c'; expected a message {"),
+        ({"chosen": ["c"]}, "field 'chosen': found a list of 1 texts on this side alone"),
         ({"chosen": [ANSWER]}, "field 'rejected': found a text next to messages"),
         ({"chosen": [{"content": "2"}], "rejected": [OTHER]}, "field 'chosen[0].role': found null; expected one of"),
         ({"chosen": [ANSWER | {"role": "bot"}]}, "field 'chosen[0].role': found the text 'bot'"),
