@@ -5,14 +5,14 @@ n texts, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from micropref.pipeline.backbone.architecture import length_limits
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.forwarding.choose_pass import choose_pass
-from micropref.pipeline.forwarding.passes import Batch, PackedPass, Pass
+from micropref.pipeline.forwarding.choose_pass import choose_mates, choose_pass
+from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
 from micropref.pipeline.options import PassName
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.text.tokens import Tokens
@@ -25,35 +25,47 @@ class Forwarder:
         """Take a loaded backbone, how texts are put together for it, and who is told of a pass that does not suit."""
         self.backbone = backbone
         self._packing, self._tokens_per_batch, self._announce = packing, tokens_per_batch, announce
-        self._pass: Pass | None = None
-        self._longest = 0
+        self.chosen: Pass | None = None
+        """How texts are put together, once some were read."""
+        self._longest = self._checked = 0
 
-    def batches(self, texts: Sequence[Tokens], groups: Sequence[int]) -> Iterator[Batch]:
-        """Yield batches that hold every text once; texts of one prompt group have equal `groups` and are neighbours.
+    def vectors(self, texts: Sequence[Tokens], groups: Sequence[int]) -> tuple[torch.Tensor, int]:
+        """Return the vectors [n, D] of texts, float32 on the CPU, and how many tokens were read for them.
 
-        Raises BadInput where the pass that was asked for does not suit the backbone, Failure where memory lacks.
+        Texts of one prompt group have equal `groups` and are neighbours. Vectors that are not finite are those of texts
+        read alone. Raises BadInput where the pass asked for does not suit the backbone, Failure where memory lacks.
         """
-        yield from self.choose(texts, groups).run(texts, groups)
-
-    def vectors(self, texts: Sequence[Tokens], groups: Sequence[int]) -> torch.Tensor:
-        """Return the vectors [n, D] of texts, float32 on the CPU. Raises like `batches`."""
-        found = torch.empty(len(texts), self.backbone.width)
-        if texts:
-            for batch in self.batches(texts, groups):
-                found[torch.as_tensor(batch.places)] = batch.vectors
-        return found
+        found, forwarded = torch.empty(len(texts), self.backbone.width), 0
+        if not texts:
+            return found, forwarded
+        chosen = self.choose(texts, groups)
+        for batch in chosen.run(texts, groups):
+            found[torch.as_tensor(batch.places)] = batch.vectors
+            forwarded += batch.forwarded
+        for place in torch.nonzero(~found.isfinite().all(1)).flatten().tolist():
+            (alone,) = chosen.run([texts[place]], [0])  # NaN spreads to a batch's other texts
+            found[place] = alone.vectors[0]
+            forwarded += alone.forwarded
+        return found, forwarded
 
     def choose(self, texts: Sequence[Tokens], groups: Sequence[int]) -> Pass:
         """Check the pass on the first texts, and again on the first beyond a limit that none reached before.
 
-        A window or a rotary embedding that is not followed shows in such texts only.
+        A window or a rotary embedding that is not followed shows in such texts only. Padded batches are checked again
+        where texts are twice as long as any before: what padding changes may begin at some length.
         """
-        longest = max(map(len, texts), default=0)
-        before = self._pass
-        if before is None or (isinstance(before, PackedPass) and self._beyond(longest)):
+        lengths = set(map(len, texts))
+        longest = max(lengths, default=0)
+        checked = longest if len(lengths) > 1 else 0  # texts of one length say nothing of padding
+        before = self.chosen
+        if isinstance(before, PaddedPass) and longest >= 2 * self._checked:
+            before = choose_mates(before, texts, self._announce)
+            self._checked = checked
+        elif before is None or (isinstance(before, PackedPass) and self._beyond(longest)):
             budget = self._tokens_per_batch if before is None else before.tokens_per_batch
             before = choose_pass(self.backbone, self._packing, budget, texts, groups, self._announce)
-        self._pass, self._longest = before, max(longest, self._longest)
+            self._checked = checked
+        self.chosen, self._longest = before, max(longest, self._longest)
         return before
 
     def _beyond(self, longest: int) -> bool:

@@ -19,12 +19,11 @@ import torch
 from micropref.cache.errors import Failure
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.storage_error import delta_error
-from micropref.pipeline.backbone.architecture import length_limits
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.forwarding.batching import not_finite, require_finite
-from micropref.pipeline.forwarding.choose_pass import choose_mates, choose_pass
+from micropref.pipeline.forwarding.forwarder import Forwarder
 from micropref.pipeline.forwarding.options import EmbedOptions
-from micropref.pipeline.forwarding.passes import PackedPass, PaddedPass, Pass
+from micropref.pipeline.forwarding.passes import Pass
 from micropref.pipeline.forwarding.shards import Demand, Shard
 from micropref.pipeline.options import OnBad
 
@@ -85,8 +84,7 @@ class Worker:
         self._device = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(job.threads,))
         self._disk = Lock()
         self._stopped = Event()
-        self._pass: Pass | None = None
-        self._longest = self._checked = 0
+        self._forwarder: Forwarder | None = None
         self._notes: list[str] = []
 
     def run(self, shard: Shard, advance: Advance) -> Stored:
@@ -161,35 +159,18 @@ class Worker:
             return vectors.astype(self._features.dtype, copy=False)
 
     def _choose_pass(self, shard: Shard) -> Pass:
-        """Check the pass on the first shard, and again on the first with texts beyond a limit that none reached before.
-
-        A window or a rotary embedding that is not followed shows in such texts only. Padded batches are checked again
-        where texts are twice as long as any before: what padding changes may begin at some length.
-        """
+        """Return the pass for a shard's texts, checked where such texts come for the first time."""
         if self._stopped.is_set():
             raise Stopped
-        if self._backbone is None:
-            self._backbone = load_for(self._job)
-        lengths = set(map(len, shard.tokens))
-        longest = max(lengths)
-        checked = longest if len(lengths) > 1 else 0  # texts of one length say nothing of padding
-        before = self._pass
-        if isinstance(before, PaddedPass) and longest >= 2 * self._checked:
-            before = choose_mates(before, shard.tokens, self._notes.append)
-            self._checked = checked
-        elif before is None or (isinstance(before, PackedPass) and self._beyond(longest)):
+        if self._forwarder is None:
             options = self._job.options
-            budget = options.tokens_per_batch if before is None else before.tokens_per_batch
-            announce = self._notes.append
-            before = choose_pass(self._backbone, options.packing, budget, shard.tokens, shard.groups, announce)
-            self._checked = checked
-        self._pass, self._longest = before, max(longest, self._longest)
-        return before
-
-    def _beyond(self, longest: int) -> bool:
-        assert self._backbone is not None
-        limits = length_limits(self._backbone.trunk.config)
-        return any(self._longest <= limit < longest for limit in limits)
+            self._forwarder = Forwarder(
+                self._backbone or load_for(self._job),
+                options.packing,
+                options.tokens_per_batch,
+                lambda line: self._notes.append(line),
+            )
+        return self._forwarder.choose(shard.tokens, shard.groups)
 
 
 def load_for(job: Job) -> Backbone:

@@ -198,6 +198,7 @@ def test_rm_asks_at_a_terminal(
     assert (folder / "runs" / LORE).exists() is there
 
 
+@pytest.mark.slow
 def test_doctor_runs_where_there_is_no_store(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "micropref", "doctor", "--store", str(tmp_path / "none"), "--json"],

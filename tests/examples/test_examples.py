@@ -35,6 +35,7 @@ def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.split("┆")] for row in rows[3:]]
 
 
+@pytest.mark.slow
 def test_own_data(tmp_path: Path) -> None:
     said = run("own_data.py", tmp_path, "--people", "15")
     assert "data set own: 150 pairs" in said

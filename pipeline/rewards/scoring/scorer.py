@@ -133,11 +133,8 @@ class ScoringEngine:
 
     def _vectors(self, chunk: Chunk) -> torch.Tensor:
         """Return the vectors [n, D] of a chunk's texts."""
-        found = torch.empty(len(chunk.texts), self.backbone.width)
-        if chunk.texts:
-            for batch in self._forwarder.batches(chunk.texts, chunk.trees):
-                found[torch.as_tensor(batch.places)] = batch.vectors
-                self.forwarded_tokens += batch.forwarded
+        found, forwarded = self._forwarder.vectors(chunk.texts, chunk.trees)
+        self.forwarded_tokens += forwarded
         return found
 
     def _context_vectors(self, contexts: set[str]) -> dict[str | None, torch.Tensor | None]:

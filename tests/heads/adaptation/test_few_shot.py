@@ -170,6 +170,7 @@ def blends(people: int, pairs: int, seed: int) -> torch.Tensor:
     return torch.where(prefers, margins, -margins)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 32])
 def test_blends_want_shrunken_or_tempered_weights(count: int) -> None:
     """Held-out NLL of people who are no single head; β and s² are chosen on other people."""

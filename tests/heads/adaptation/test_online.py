@@ -84,6 +84,7 @@ def sequence(seed: int) -> torch.Tensor:
     return margins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forecaster", STILL)
 def test_each_bound_holds_for_its_loss_on_a_thousand_sequences(forecaster: Forecaster) -> None:
     tightest = 0.0
@@ -122,6 +123,7 @@ def test_the_best_sequence_is_the_best_of_all_sequences(switches: int) -> None:
     assert best_sequences(losses, switches).tolist() == pytest.approx(least)
 
 
+@pytest.mark.slow
 def test_the_bound_against_switches_holds_on_a_thousand_sequences() -> None:
     tightest = 0.0
     for seed in range(1000):

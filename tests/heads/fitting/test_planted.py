@@ -47,6 +47,7 @@ def test_the_best_of_eight_restarts_finds_the_planted_groups(groups: Any, mixtur
     assert agreeing_share(favourites[1:], K) == 1
 
 
+@pytest.mark.slow
 def test_half_the_width_in_principal_components_loses_nothing(groups: Any, mixtures: list[Fitted]) -> None:
     projection = fit_projection(groups.fit, 192)
     train, validation = projection.project(groups.fit), projection.project(groups.validation)

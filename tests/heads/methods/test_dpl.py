@@ -152,6 +152,7 @@ def plain_fit(people: Any, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opposed", [False, True])
 def test_mean_variance_reaches_the_nll_of_a_plain_fit_of_the_authors_loss(
     population: Callable[..., Any], opposed: bool

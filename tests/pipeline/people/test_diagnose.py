@@ -154,6 +154,7 @@ def test_data_that_names_nobody_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_there_are_no_more_groups_than_units(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, users=5, prompts=80)
     assert diagnose(store, "toy", replace(CHEAP, k=1000)) == diagnose(store, "toy", replace(CHEAP, k=10))

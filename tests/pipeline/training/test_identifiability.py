@@ -235,6 +235,7 @@ def test_what_choices_are_too_few_for_is_said(method: str, kind: Any, sizes: lis
     assert message is None or found[0].startswith(message)
 
 
+@pytest.mark.slow
 def test_one_pair_a_person_is_warned_of_on_screen(store: StoreFolder, synthetic: Synthetic) -> None:
     synthetic(store, prompts=60, users=4000)
     for words in (["--method", "lore"], ["--method", "pal-a", "--k", "3"], ["--latent", "user", "--restarts", "1"]):

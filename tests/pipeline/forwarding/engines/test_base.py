@@ -19,7 +19,7 @@ import torch
 from micropref.cache.errors import BadInput, Failure, Interrupted
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.embedding.embed import embed
-from micropref.pipeline.forwarding import worker as forward
+from micropref.pipeline.forwarding import forwarder as forward
 from micropref.pipeline.forwarding.engines import processes as process_engine
 from micropref.pipeline.forwarding.engines.base import Slot, drive
 from micropref.pipeline.forwarding.engines.choose import choose_engine
@@ -223,13 +223,15 @@ def test_a_budget_that_was_halved_stays_halved_when_the_pass_is_checked_again(
     worker = worker_of(job, make_backbone("qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=0))
     try:
         worker.run(shard(0, 5), no_progress)
-        before = worker._pass
+        forwarder = worker._forwarder
+        assert forwarder is not None
+        before = forwarder.chosen
         assert isinstance(before, PackedPass)
         before.tokens_per_batch = 77
         worker.run(shard(1, 9), no_progress)
-        assert isinstance(worker._pass, PackedPass)
-        assert worker._pass is not before
-        assert worker._pass.tokens_per_batch == 77
+        assert isinstance(forwarder.chosen, PackedPass)
+        assert forwarder.chosen is not before
+        assert forwarder.chosen.tokens_per_batch == 77
     finally:
         worker.close()
 
