@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -165,15 +164,11 @@ class Scorer:
             Failure: where the file cannot be written.
 
         """
-        from micropref.pipeline.rewards.people.feedback import Choice
+        from micropref.pipeline.rewards.people.personal import choice_of
 
         people = self._opened_people()
         found = self.score_many([prompt], [[chosen, rejected]], context=context, together=True)[0]
-        first, second = found.heads
-        if first is None or second is None or found.weights is None:
-            raise BadInput(f"this choice cannot be learned from: {next(filter(None, found.reasons))}")
-        margins = tuple(a - b for a, b in zip(first, second, strict=True))
-        people.learn(user, Choice(margins, tuple(math.log(max(weight, 1e-300)) for weight in found.weights)))
+        people.learn(user, choice_of(found))
         (after,) = self.score_many([prompt], [chosen], context=context, user=user)
         assert after.weights is not None
         return after.weights

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from micropref.cache.runs.records import Run
 from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.rewards.exporting.files import write_json
 from micropref.pipeline.rewards.exporting.head import FixedHead
 from micropref.pipeline.rewards.scoring.taste import Taste
 
@@ -23,7 +23,7 @@ def write_record(folder: Path, run: Run, taste: Taste, head: FixedHead, mix: tor
         "features": run.record["features"],
         "data": run.record["data"],
         "heads_digest": run.record["heads_digest"],
-        "taste": {name: value for name, value in asdict(taste).items() if value is not None},
+        "taste": taste.named,
         "mix": mix.tolist(),
         "averaged_over_prompts": head.averaged_over,
         "validation": {
@@ -35,7 +35,7 @@ def write_record(folder: Path, run: Run, taste: Taste, head: FixedHead, mix: tor
         "largest_difference": worst,
         "micropref": version("micropref"),
     }
-    (folder / "micropref.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "micropref.json", record)
 
 
 def write_card(folder: Path, run: Run, backbone: Backbone, taste: Taste, head: FixedHead, outputs: int) -> None:
@@ -54,13 +54,12 @@ def write_card(folder: Path, run: Run, backbone: Backbone, taste: Taste, head: F
 
 
 def _described(run: Run, taste: Taste, head: FixedHead, outputs: int) -> str:
-    whose = {name: value for name, value in asdict(taste).items() if value is not None}
     if outputs > 1:
         return (
             f"One output for each of the {outputs} reward heads of a {run.record['method']}, which you weigh "
             "yourself. Trained on frozen embeddings of the base model."
         )
-    told = "its own weights" if not whose else ", ".join(f"{name} {value!r}" for name, value in whose.items())
+    told = ", ".join(f"{name} {value!r}" for name, value in taste.named.items()) or "its own weights"
     mean = f", averaged over {head.averaged_over} prompts" if head.averaged_over else ""
     weights = ", ".join(f"{weight:.3f}" for weight in head.weights)
     return f"One reward head of a {run.record['method']}, for {told}{mean}: its heads are weighed {weights}."

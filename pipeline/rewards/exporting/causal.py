@@ -6,8 +6,6 @@ reads otherwise (rope).
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.rewards.exporting.files import link_or_copy, read_json, write_json
 
 _LEFT_OUT = ("generation_config.json", "conversion.json", "README.md", "model.safetensors.index.json")
 HEAD = "score.weight"
@@ -42,7 +41,7 @@ def write_weights(backbone: Backbone, folder: Path, head: torch.Tensor, *, link:
     weight_map[HEAD] = last.name
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "model.safetensors.index.json", index)
     for path in source.iterdir():
         if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and path.name not in _LEFT_OUT:
             shutil.copy(path, folder / path.name)
@@ -53,8 +52,7 @@ def write_weights(backbone: Backbone, folder: Path, head: torch.Tensor, *, link:
 def patch_config(folder: Path, **changes: Any) -> None:
     """Change entries of a folder's config.json."""
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, **changes}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, read_json(path) | changes)
 
 
 def _classifier(backbone: Backbone) -> tuple[str, str]:
@@ -89,23 +87,9 @@ def _place(shard: Path, target: Path, prefix: str, *, link: bool) -> list[str]:
     return list(renamed)
 
 
-def link_or_copy(source: Path, target: Path, *, link: bool) -> None:
-    """Put a file of the backbone into the folder. Raises BadInput where it cannot be linked."""
-    if not link:
-        shutil.copyfile(source.resolve(), target)
-        return
-    try:
-        os.link(source.resolve(), target)
-    except OSError as error:
-        raise BadInput(
-            f"{source}: cannot be linked into {target.parent.parent} ({error.strerror}): leave `link` out, then it is "
-            "copied"
-        ) from None
-
-
 def _write_config(folder: Path, architecture: str, labels: int) -> None:
     """Say which class reads the folder, in the words of transformers 4 and 5."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     names = {str(at): "reward" if labels == 1 else f"head_{at}" for at in range(labels)}
     changes: dict[str, Any] = {
         "architectures": [architecture],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.options import PINNED_DATE
+from micropref.pipeline.rewards.exporting.files import read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,8 +102,7 @@ def choose_pad(tokenizer: PreTrainedTokenizerBase, texts: list[str], template: s
 def write_tokenizer(folder: Path, pad: str, template: str, max_length: int) -> None:
     """Patch the tokenizer's files in a folder so that transformers 4 and 5 read them alike."""
     path = folder / "tokenizer_config.json"
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config = {name: value for name, value in config.items() if name not in _ONLY_HERE}
+    config = {name: value for name, value in read_json(path).items() if name not in _ONLY_HERE}
     config |= {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "attention_mask"],
@@ -112,11 +112,10 @@ def write_tokenizer(folder: Path, pad: str, template: str, max_length: int) -> N
         "model_max_length": max_length,
         "chat_template": template,
     }
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, config)
     special = folder / "special_tokens_map.json"
     if special.is_file():
-        named = json.loads(special.read_text(encoding="utf-8"))
-        special.write_text(json.dumps({**named, "pad_token": pad}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_json(special, {**read_json(special), "pad_token": pad})
     for stale in (*folder.glob("chat_template.*"), *folder.glob("additional_chat_templates/*")):
         stale.unlink()
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

@@ -5,7 +5,6 @@ Its modules: the transformer, the pooling, the scaling to length 1 where the run
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.rewards.exporting.causal import link_or_copy
+from micropref.pipeline.rewards.exporting.files import link_or_copy, read_json, write_json
 
 _MODULES = "sentence_transformers.sentence_transformer.modules"
 _BASE = "sentence_transformers.base.modules"
@@ -34,20 +33,19 @@ def write_cross_encoder(backbone: Backbone, folder: Path, head: torch.Tensor, ma
     modules = [{"idx": at, "name": str(at), "path": path, "type": kind} for at, (path, kind) in enumerate(parts)]
     for path, _ in parts[1:]:
         (folder / path).mkdir()
-    _json(folder / "modules.json", modules)
+    write_json(folder / "modules.json", modules)
     method = {"method": "forward", "method_output_name": "last_hidden_state"}
     reads = {"transformer_task": "feature-extraction", "modality_config": {"text": method}}
-    _json(folder / "sentence_bert_config.json", {**reads, "module_output_name": "token_embeddings"})
-    _json(folder / "1_Pooling" / "config.json", _pooling(backbone))
+    write_json(folder / "sentence_bert_config.json", {**reads, "module_output_name": "token_embeddings"})
+    write_json(folder / "1_Pooling" / "config.json", _pooling(backbone))
     if backbone.pooling.normalize:
         same = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-        _json(folder / "2_Normalize" / "config.json", same)
+        write_json(folder / "2_Normalize" / "config.json", same)
     tokenizer = folder / "tokenizer_config.json"
-    config = json.loads(tokenizer.read_text(encoding="utf-8")) if tokenizer.is_file() else {}
     named = backbone.tokenizer
     pad = named.pad_token or named.unk_token or named.sep_token  # masked, so that any will do
-    _json(tokenizer, {**config, "model_max_length": max_length, "pad_token": pad})
-    _json(
+    write_json(tokenizer, {**read_json(tokenizer), "model_max_length": max_length, "pad_token": pad})
+    write_json(
         folder / dense / "config.json",
         {
             "in_features": backbone.width,
@@ -59,7 +57,7 @@ def write_cross_encoder(backbone: Backbone, folder: Path, head: torch.Tensor, ma
         },
     )
     save_file({"linear.weight": head.float().contiguous()}, folder / dense / "model.safetensors")
-    _json(
+    write_json(
         folder / "config_sentence_transformers.json",
         {
             "model_type": "CrossEncoder",
@@ -75,7 +73,3 @@ def _pooling(backbone: Backbone) -> dict[str, Any]:
     if mode is None:
         raise BadInput(f"pooling {backbone.pooling.mode}: a CrossEncoder folder has mean, cls or last token")
     return {"embedding_dimension": backbone.width, "pooling_mode": mode, "include_prompt": True}
-
-
-def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

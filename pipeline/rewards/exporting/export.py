@@ -136,10 +136,13 @@ def export(
 def _check_target(folder: Path, *, force: bool) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise BadInput(f"{folder}: found a file or link; expected the name of a new folder")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise BadInput(f"{folder}: there is a folder already; give another name, or replace it with `force`")
-    if force and folder.is_dir() and any(folder.iterdir()) and not (folder / "micropref.json").is_file():
-        raise BadInput(f"{folder}: holds no micropref.json, so it is not an export; give another name, or remove it")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not force:
+            raise BadInput(f"{folder}: there is a folder already; give another name, or replace it with `force`")
+        if not (folder / "micropref.json").is_file():
+            raise BadInput(
+                f"{folder}: holds no micropref.json, so it is not an export; give another name, or remove it"
+            )
     if not folder.absolute().parent.is_dir():
         raise BadInput(f"{folder}: there is no folder {folder.absolute().parent}; make it first")
 

@@ -5,6 +5,7 @@ K heads, n choices.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import datetime
 from threading import Lock
@@ -20,12 +21,15 @@ from micropref.heads.adaptation.few_shot import Adapted, Shots, by_shrunk
 from micropref.pipeline.people.frozen_run import Frozen
 from micropref.pipeline.people.strength import choose_strength
 from micropref.pipeline.rewards.people.feedback import Choice, Feedback
+from micropref.pipeline.rewards.scoring.candidates import Rewarded
 from micropref.pipeline.rewards.scoring.taste import RewardHeads
 
 COUNTS = (1, 2, 4, 8, 16)
 """Numbers of choices that s² is chosen for."""
 DEFAULT_STRENGTH = 0.3
 """s² where the run's data names nobody to choose it on: the middle of what is tried."""
+LEAST_WEIGHT = 1e-300
+"""What a head is taken to weigh at least, so that its log is finite."""
 
 
 class People:
@@ -64,7 +68,7 @@ class People:
 
     def count(self, user: str) -> int:
         """Return how many choices of a person are kept in the file."""
-        return len(self._feedback.of(user))
+        return self._feedback.count(user)
 
     def _drop(self, user: str) -> None:
         with self._lock:
@@ -77,6 +81,15 @@ class People:
             return False
         person = read_person(person_path(self._heads.run.folder / "people", user))
         return person is None or datetime.fromisoformat(person.created).timestamp() <= at
+
+
+def choice_of(found: Rewarded) -> Choice:
+    """Return the choice that the first of two scored responses was. Raises BadInput where either has no reward."""
+    first, second = found.heads
+    if first is None or second is None or found.weights is None:
+        raise BadInput(f"this choice cannot be learned from: {next(filter(None, found.reasons))}")
+    margins = tuple(a - b for a, b in zip(first, second, strict=True))
+    return Choice(margins, tuple(math.log(max(weight, LEAST_WEIGHT)) for weight in found.weights))
 
 
 def learned_of(choices: list[Choice], strength: float) -> Adapted:

@@ -210,15 +210,15 @@ class ScoringEngine:
 
 
 def _chunks(candidates: Iterable[Candidates]) -> Iterator[list[Candidates]]:
-    """Yield groups of about CHUNK_RESPONSES responses; the first are few, so that an answer is soon there."""
-    iterator, most = iter(candidates), CHUNK_RESPONSES
+    """Yield groups of about CHUNK_RESPONSES responses."""
+    iterator = iter(candidates)
     while True:
         some: list[Candidates] = []
         count = 0
         for one in iterator:
             some.append(one)
             count += len(one.responses)
-            if count >= most:
+            if count >= CHUNK_RESPONSES:
                 break
         if not some:
             return

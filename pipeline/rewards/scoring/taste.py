@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import polars as pl
 import torch
@@ -42,9 +42,14 @@ class Taste:
         if self.weights == () or not (all(math.isfinite(one) and one >= 0 for one in given) and sum(given) > 0):
             raise BadInput(f"weights is {_listed(self.weights or ())}: expected numbers of at least 0, one above it")
         if self.weights is not None or self.attribute is not None:
-            named = [name for name in ("context", "attribute", "user", "weights") if getattr(self, name) is not None]
+            named = list(self.named)
             if len(named) > 1:
                 raise BadInput(f"{named[0]} and {named[1]} are both given: expected one of them")
+
+    @property
+    def named(self) -> dict[str, str | tuple[float, ...]]:
+        """What was given, by its name."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) is not None}
 
 
 @dataclass(frozen=True)

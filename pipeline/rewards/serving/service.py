@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.rewards.people.feedback import Choice, Feedback
-from micropref.pipeline.rewards.people.personal import People, choose_variance
+from micropref.pipeline.rewards.people.feedback import Feedback
+from micropref.pipeline.rewards.people.personal import People, choice_of, choose_variance
 from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.taste import Taste
@@ -95,12 +95,7 @@ class Service:
         It is on disk when this returns. Raises BadInput where a response has no reward.
         """
         (found,) = await self.score([Candidates(prompt, responses, Taste(context), together=True)])
-        first, second = found.heads
-        if first is None or second is None or found.weights is None:
-            raise BadInput(f"this choice cannot be learned from: {next(filter(None, found.reasons))}")
-        margins = tuple(a - b for a, b in zip(first, second, strict=True))
-        choice = Choice(margins, tuple(math.log(max(weight, 1e-300)) for weight in found.weights))
-        new = await asyncio.to_thread(self.people.learn, user, choice, choice_id)
+        new = await asyncio.to_thread(self.people.learn, user, choice_of(found), choice_id)
         if new:
             self.counts.choices.inc()
         count, weights = await asyncio.to_thread(self.known, user)
