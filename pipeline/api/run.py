@@ -102,15 +102,10 @@ class Run:
 
         """
         from micropref.pipeline.api.scorer import Scorer
+        from micropref.pipeline.rewards.scoring.options import BackboneOptions
 
-        return Scorer(
-            self._folder,
-            self.id,
-            backbone=backbone,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            feedback=None if feedback is None else Path(feedback),
-        )
+        options = BackboneOptions(backbone, device, trust_remote_code)
+        return Scorer(self._folder, self.id, options, None if feedback is None else Path(feedback))
 
     def table(self, name: str) -> pl.DataFrame:
         """Return the run's rows of a view: head_accuracy, mixture_accuracy, best_head or router_weights.

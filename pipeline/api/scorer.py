@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from micropref.cache.errors import BadInput
-from micropref.pipeline.options import DeviceName, RewardHeadsOf, RewardScale
+from micropref.pipeline.options import RewardHeadsOf, RewardScale
 
 if TYPE_CHECKING:
     from micropref.cache.store import StoreFolder
     from micropref.pipeline.rewards.people.feedback import Feedback
     from micropref.pipeline.rewards.people.personal import People
     from micropref.pipeline.rewards.scoring.candidates import Rewarded
+    from micropref.pipeline.rewards.scoring.options import BackboneOptions
     from micropref.pipeline.rewards.scoring.taste import Taste
     from micropref.pipeline.sources.pairs import Text
 
@@ -36,10 +37,7 @@ class Scorer:
         self,
         store: StoreFolder,
         run: str,
-        *,
-        backbone: str | None = None,
-        device: DeviceName = "auto",
-        trust_remote_code: bool = False,
+        options: BackboneOptions,
         feedback: Path | None = None,
     ) -> None:
         """Load the backbone that the run's features were made with; `feedback` is a file of people's choices.
@@ -51,9 +49,7 @@ class Scorer:
         self._store, self._file = store, feedback
         self._feedback: Feedback | None = None
         self._people: People | None = None
-        self._engine = ScoringEngine.open(
-            store, run, backbone=backbone, device=device, trust_remote_code=trust_remote_code
-        )
+        self._engine = ScoringEngine.open(store, run, options)
         if feedback is not None:
             self._opened_people()
 

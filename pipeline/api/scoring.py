@@ -12,6 +12,7 @@ from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.run import Run
 from micropref.pipeline.api.values import run_id
 from micropref.pipeline.options import DeviceName, PassName
+from micropref.pipeline.rewards.scoring.options import BackboneOptions
 
 if TYPE_CHECKING:
     from micropref.pipeline.rewards.exporting.export import ExportReport
@@ -78,7 +79,8 @@ class Scoring(OpenedStore):
         from micropref.pipeline.show.score import show_scored
 
         taste = Taste(context, attribute, user, None if weights is None else tuple(weights))
-        options = stage.ScoreOptions(taste, best_of, backbone, device, pass_, tokens_per_batch, trust_remote_code)
+        loaded = BackboneOptions(backbone, device, trust_remote_code)
+        options = stage.ScoreOptions(taste, best_of, loaded, pass_, tokens_per_batch)
         report = stage.score(self._store, run_id(run), str(source), str(out), options, self._announce)
         return readable(report, show_scored(report))
 
@@ -136,7 +138,8 @@ class Scoring(OpenedStore):
         from micropref.pipeline.show.score import show_exported
 
         taste = Taste(context, attribute, user, None if weights is None else tuple(weights))
-        options = stage.ExportOptions(taste, all_heads, link, force, backbone, device, trust_remote_code)
+        loaded = BackboneOptions(backbone, device, trust_remote_code)
+        options = stage.ExportOptions(taste, all_heads, link, force, loaded)
         report = stage.export(self._store, run_id(run), Path(folder), options, self._announce)
         return readable(report, show_exported(report))
 
@@ -179,6 +182,6 @@ class Scoring(OpenedStore):
         from micropref.pipeline.rewards.serving.options import ServeOptions
 
         token, choices = (None if path is None else Path(path) for path in (token_file, feedback))
-        loaded = (backbone, device, trust_remote_code)
-        options = ServeOptions(host, port, token, choices, *loaded, queue=queue, timeout=timeout, body_mb=body_mb)
+        loaded = BackboneOptions(backbone, device, trust_remote_code)
+        options = ServeOptions(host, port, token, choices, loaded, queue=queue, timeout=timeout, body_mb=body_mb)
         stage.serve(self._store, run_id(run), options, self._announce)

@@ -19,7 +19,6 @@ from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
-from micropref.pipeline.options import DeviceName
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.rewards.exporting.card import write_card, write_record
 from micropref.pipeline.rewards.exporting.causal import patch_config, write_weights
@@ -27,6 +26,7 @@ from micropref.pipeline.rewards.exporting.chat import choose_pad, exported_templ
 from micropref.pipeline.rewards.exporting.check import check
 from micropref.pipeline.rewards.exporting.encoder import write_cross_encoder
 from micropref.pipeline.rewards.exporting.head import fixed_head
+from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.taste import Taste
 
@@ -46,12 +46,8 @@ class ExportOptions:
     """Whether the backbone's files are linked instead of copied."""
     force: bool = False
     """Whether a folder that is there is replaced."""
-    backbone: str | None = None
-    """Where the backbone lies; None: where it was when the run's features were embedded."""
-    device: DeviceName = "auto"
-    """Where the check computes."""
-    trust_remote_code: bool = False
-    """Whether the backbone's own Python code may run."""
+    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    """How the backbone is loaded; where it computes is where the check does."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +91,7 @@ def export(
     Raises BadInput where there is a folder of that name already, or this run or backbone cannot be exported.
     """
     _check_target(folder, force=options.force)
-    engine = ScoringEngine.open(
-        store, run_id, backbone=options.backbone, device=options.device,
-        trust_remote_code=options.trust_remote_code, announce=announce,
-    )  # fmt: skip
+    engine = ScoringEngine.open(store, run_id, options.backbone, announce=announce)
     try:
         heads, backbone = engine.heads, engine.backbone
         if heads.fitted.reading.heads_read_contexts:

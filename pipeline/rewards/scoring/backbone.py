@@ -7,24 +7,19 @@ from typing import Any
 from micropref.cache.errors import BadInput
 from micropref.cache.vectors.features import Features
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.options import PINNED_DATE, DeviceName, PoolingName
+from micropref.pipeline.options import PINNED_DATE, PoolingName
+from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.text.tokenizer import PairTokenizer, Tokenizing
 
 STORED_AS = ("store_dtype", "layout_version")
 """Settings of features that say how vectors are kept, not how they are made."""
 
 
-def load_backbone(
-    features: Features,
-    *,
-    backbone: str | None = None,
-    device: DeviceName = "auto",
-    trust_remote_code: bool = False,
-) -> tuple[Backbone, PairTokenizer]:
+def load_backbone(features: Features, options: BackboneOptions) -> tuple[Backbone, PairTokenizer]:
     """Load the backbone of some features, and the tokenizer that reads texts as theirs were read.
 
-    `backbone` says where it lies now; None: where it was when they were embedded. Raises BadInput where it is not
-    there, is another one, or where the vectors were imported and nothing here can make more of them.
+    Raises BadInput where it is not there, is another one, or where the vectors were imported and nothing here can make
+    more of them.
     """
     settings, about = features.settings, features.about()
     if features.imported is not None:
@@ -32,20 +27,20 @@ def load_backbone(
             f"features {features.id} were imported (made by {features.imported!r}): no backbone here reads new texts "
             "as theirs were read; score in the place that made them, with the run's heads"
         )
-    name = backbone or about.get("name")
+    name = options.backbone or about.get("name")
     if name is None:
         raise BadInput(f"features {features.id} do not say which backbone made them: give `backbone`")
-    if settings["trust_remote_code"] and not trust_remote_code:
+    if settings["trust_remote_code"] and not options.trust_remote_code:
         raise BadInput(f"backbone {name} runs its own Python code: allow it with `trust_remote_code`")
-    revision = about.get("revision") if backbone is None else None
+    revision = about.get("revision") if options.backbone is None else None
     loaded = Backbone.load(
         name,
         dtype=settings["dtype"],
-        device=device,
+        device=options.device,
         pooling=_pooling(settings),
         max_length=settings["max_length"],
         revision=revision,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=options.trust_remote_code,
     )
     readings = [loaded, *([loaded.read_as_first_release()] if loaded.recipe.own else [])]
     differs = []

@@ -12,9 +12,10 @@ from typing import Any
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
-from micropref.pipeline.options import DeviceName, PassName
+from micropref.pipeline.options import PassName
 from micropref.pipeline.progress import Announce, progress_bar
 from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded, without_reward
+from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.rows import AskedRow, asked_rows
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.tables import RowWriter, check_output, row_writer
@@ -33,16 +34,12 @@ class ScoreOptions:
     """By whose taste rows are scored that name nobody themselves."""
     best_of: bool = False
     """Whether only the best response to each prompt is written."""
-    backbone: str | None = None
-    """Where the backbone lies; None: where it was when the run's features were embedded."""
-    device: DeviceName = "auto"
-    """Where the backbone computes."""
+    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    """How the backbone is loaded."""
     packing: PassName = "auto"
     """How texts are put together for the backbone."""
     tokens_per_batch: int | None = None
     """Tokens of a batch, padding included; None: what is good for the device."""
-    trust_remote_code: bool = False
-    """Whether the backbone's own Python code may run."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,9 @@ def score(
     engine = ScoringEngine.open(
         store,
         run_id,
-        backbone=options.backbone,
-        device=options.device,
+        options.backbone,
         packing=options.packing,
         tokens_per_batch=options.tokens_per_batch,
-        trust_remote_code=options.trust_remote_code,
         announce=announce,
     )
     start = time.monotonic()

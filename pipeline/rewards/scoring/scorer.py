@@ -19,10 +19,11 @@ from micropref.cache.store import StoreFolder
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.forwarding.forwarder import Forwarder
-from micropref.pipeline.options import DeviceName, PassName
+from micropref.pipeline.options import PassName
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.rewards.scoring.backbone import load_backbone
 from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded, without_reward
+from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.taste import RewardHeads, Taste, Weighed
 from micropref.pipeline.rewards.scoring.texts import Chunk, GroupTexts, Wanted, read_chunk
 from micropref.pipeline.text.tokenizer import PairTokenizer
@@ -75,19 +76,15 @@ class ScoringEngine:
         cls,
         store: StoreFolder,
         run: str,
+        options: BackboneOptions,
         *,
-        backbone: str | None = None,
-        device: DeviceName = "auto",
         packing: PassName = "auto",
         tokens_per_batch: int | None = None,
-        trust_remote_code: bool = False,
         announce: Announce = lambda _: None,
     ) -> ScoringEngine:
         """Open a run and load its backbone. Raises BadInput where either cannot be used."""
         heads = RewardHeads(store, run)
-        loaded, tokenizer = load_backbone(
-            heads.fitted.features, backbone=backbone, device=device, trust_remote_code=trust_remote_code
-        )
+        loaded, tokenizer = load_backbone(heads.fitted.features, options)
         return cls(heads, loaded, tokenizer, Forwarder(loaded, packing, tokens_per_batch, announce))
 
     def close(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from micropref.cache.errors import BadInput, cannot_read
-from micropref.pipeline.options import DeviceName
+from micropref.pipeline.rewards.scoring.options import BackboneOptions
 
 SHORTEST_TOKEN = 16
 """Characters of a token at least."""
@@ -26,12 +26,8 @@ class ServeOptions:
     """File whose one line every request has to bring; needed beyond this machine."""
     feedback: Path | None = None
     """SQLite file of people's choices; None: in the run's folder."""
-    backbone: str | None = None
-    """Where the backbone lies; None: where it was when the run's features were embedded."""
-    device: DeviceName = "auto"
-    """Where it computes."""
-    trust_remote_code: bool = False
-    """Whether its own Python code may run."""
+    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    """How the backbone is loaded."""
     queue: int = 2048
     """Responses that may wait."""
     timeout: float = 60.0

@@ -45,14 +45,7 @@ class Service:
 
     def __init__(self, store: StoreFolder, run: str, feedback: Path, options: ServeOptions, announce: Announce) -> None:
         """Load a run's backbone and open the file of choices. Raises BadInput where either cannot be used."""
-        self.engine = ScoringEngine.open(
-            store,
-            run,
-            backbone=options.backbone,
-            device=options.device,
-            trust_remote_code=options.trust_remote_code,
-            announce=announce,
-        )
+        self.engine = ScoringEngine.open(store, run, options.backbone, announce=announce)
         heads = self.engine.heads
         self.run, self.k, self._options = heads.run.id, heads.k, options
         self._feedback = Feedback(feedback, self.run, self.k)

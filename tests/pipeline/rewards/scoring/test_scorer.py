@@ -16,6 +16,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.runs.records import open_run
 from micropref.pipeline.rewards.scoring import scorer as stage
 from micropref.pipeline.rewards.scoring.candidates import Candidates
+from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.taste import Taste
 
@@ -40,7 +41,7 @@ def filled(tmp_path: Path, rows: list[dict[str, Any]], tiny_backbone: Callable[.
 
 
 def engine(opened: micropref.Store, run: str) -> ScoringEngine:
-    return ScoringEngine.open(opened._store, run, device="cpu")
+    return ScoringEngine.open(opened._store, run, BackboneOptions(device="cpu"))
 
 
 def stored_scores(opened: micropref.Store, run: str) -> pl.DataFrame:
@@ -203,7 +204,7 @@ def test_what_cannot_be_scored_has_a_reason(filled: micropref.Store, routed: str
 def test_another_backbone_is_refused(filled: micropref.Store, routed: str, make_backbone: Callable[..., Path]) -> None:
     other = make_backbone("llama", rms_norm_eps=1e-3)
     with pytest.raises(BadInput, match=r"is not the one that made features .*: its checkpoint is .*; give the folder"):
-        ScoringEngine.open(filled._store, routed, backbone=str(other), device="cpu")
+        ScoringEngine.open(filled._store, routed, BackboneOptions(str(other), "cpu"))
 
 
 def test_chunks_do_not_change_rewards(filled: micropref.Store, routed: str, monkeypatch: pytest.MonkeyPatch) -> None:

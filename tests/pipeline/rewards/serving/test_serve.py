@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import micropref
 from micropref.cache.store import StoreFolder
 from micropref.cli import app
+from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.serving.app import create_app
 from micropref.pipeline.rewards.serving.options import ServeOptions
 from micropref.pipeline.rewards.serving.service import Service
@@ -71,7 +72,9 @@ class Thread:
     """A server in a thread of this process: soon there."""
 
     def __init__(self, store: Path, run: str, feedback: Path, *, most_bytes: int, token: str | None = None) -> None:
-        service = Service(StoreFolder(store), run, feedback, ServeOptions(device="cpu"), lambda _: None)
+        service = Service(
+            StoreFolder(store), run, feedback, ServeOptions(backbone=BackboneOptions(device="cpu")), lambda _: None
+        )
         app = create_app(service, most_bytes=most_bytes, token=token)
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, access_log=False, log_level="warning"))
         self._thread = threading.Thread(target=self._server.run)
