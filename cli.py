@@ -463,6 +463,7 @@ def score(call: _Call) -> Any:
 @_command(
     Store.export,
     folder=Form(metavar="DIR", kind=Path),
+    link=Form("--link/--copy"),
     weights=Form(metavar="W,W,...", kind=str, parse=_numbers("weights", float)),
 )
 def export(call: _Call) -> Any:

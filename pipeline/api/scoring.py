@@ -11,7 +11,7 @@ from micropref.pipeline.api.opened import OpenedStore
 from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.run import Run
 from micropref.pipeline.api.values import run_id
-from micropref.pipeline.options import DeviceName, PassName
+from micropref.pipeline.options import DeviceName, EmbedDtype, PassName
 from micropref.pipeline.rewards.scoring.options import BackboneOptions
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class Scoring(OpenedStore):
         user: str | None = None,
         weights: Sequence[float] | None = None,
         all_heads: bool = False,
+        dtype: EmbedDtype = "auto",
         link: bool = False,
         force: bool = False,
         backbone: str | None = None,
@@ -114,6 +115,7 @@ class Scoring(OpenedStore):
             user: person the run has weights for.
             weights: weights of the heads themselves.
             all_heads: give every head an output of its own, for people who weigh them themselves.
+            dtype: dtype of the folder's weights; auto: they stay as they are, and are read in the run's.
             link: hard links to the backbone's weights in place of copies.
             force: replace an export of that name.
             backbone: as in `score`.
@@ -139,7 +141,7 @@ class Scoring(OpenedStore):
 
         taste = Taste(context, attribute, user, None if weights is None else tuple(weights))
         loaded = BackboneOptions(backbone, device, trust_remote_code)
-        options = stage.ExportOptions(taste, all_heads, link, force, loaded)
+        options = stage.ExportOptions(taste, all_heads, dtype, link, force, loaded)
         report = stage.export(self._store, run_id(run), Path(folder), options, self._announce)
         return readable(report, show_exported(report))
 

@@ -17,14 +17,14 @@ from transformers import AutoModelForSequenceClassification
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.rewards.exporting.files import link_or_copy, read_json, write_json
+from micropref.pipeline.rewards.exporting.files import Placing, dtype_entries, read_json, write_json
 
 _LEFT_OUT = ("generation_config.json", "conversion.json", "README.md", "model.safetensors.index.json")
 HEAD = "score.weight"
 
 
-def write_weights(backbone: Backbone, folder: Path, head: torch.Tensor, *, link: bool) -> str:
-    """Copy or link a backbone's files into a folder, add a shard with the heads [L, D], and return the class's name.
+def write_weights(backbone: Backbone, folder: Path, head: torch.Tensor, placing: Placing) -> str:
+    """Put a backbone's files into a folder, add a shard with the heads [L, D], and return the class's name.
 
     Raises BadInput where transformers has no such class for this architecture.
     """
@@ -35,9 +35,9 @@ def write_weights(backbone: Backbone, folder: Path, head: torch.Tensor, *, link:
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         target = folder / f"model-{number:05d}-of-{count:05d}.safetensors"
-        weight_map |= dict.fromkeys(_place(shard, target, prefix, link=link), target.name)
+        weight_map |= dict.fromkeys(_place(shard, target, prefix, placing), target.name)
     last = folder / f"model-{count:05d}-of-{count:05d}.safetensors"
-    save_file({HEAD: head.to(backbone.dtype).contiguous()}, last, metadata={"format": "pt"})
+    save_file({HEAD: head.to(placing.dtype).contiguous()}, last, metadata={"format": "pt"})
     weight_map[HEAD] = last.name
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
@@ -45,7 +45,7 @@ def write_weights(backbone: Backbone, folder: Path, head: torch.Tensor, *, link:
     for path in source.iterdir():
         if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and path.name not in _LEFT_OUT:
             shutil.copy(path, folder / path.name)
-    _write_config(folder, name, len(head))
+    _write_config(folder, name, len(head), placing.dtype)
     return name
 
 
@@ -69,7 +69,7 @@ def _classifier(backbone: Backbone) -> tuple[str, str]:
     return chosen.__name__, f"{chosen.base_model_prefix}."
 
 
-def _place(shard: Path, target: Path, prefix: str, *, link: bool) -> list[str]:
+def _place(shard: Path, target: Path, prefix: str, placing: Placing) -> list[str]:
     """Put a shard into the folder and return the names of its weights.
 
     Those of a checkpoint of the trunk alone lack the prefix that a classifier's have: they are written under it.
@@ -78,17 +78,17 @@ def _place(shard: Path, target: Path, prefix: str, *, link: bool) -> list[str]:
         names = list(weights.keys())
         heads = ("lm_head.", "score.", "classifier.", "embed_out.")
         bare = [name for name in names if not name.startswith(prefix) and not name.startswith(heads)]
-        if not bare:
-            link_or_copy(shard, target, link=link)
-            return [name for name in names if name != HEAD]
-        renamed = {(name if name not in bare else prefix + name): weights.get_tensor(name) for name in names}
-    renamed.pop(HEAD, None)
-    save_file(renamed, target, metadata={"format": "pt"})
-    return list(renamed)
+        if bare:
+            renamed = {(name if name not in bare else prefix + name): weights.get_tensor(name) for name in names}
+            renamed.pop(HEAD, None)
+            save_file(placing.converted(renamed), target, metadata={"format": "pt"})
+            return list(renamed)
+    placing.put(shard, target)
+    return [name for name in names if name != HEAD]
 
 
-def _write_config(folder: Path, architecture: str, labels: int) -> None:
-    """Say which class reads the folder, in the words of transformers 4 and 5."""
+def _write_config(folder: Path, architecture: str, labels: int, dtype: torch.dtype) -> None:
+    """Say which class reads the folder and in which dtype, in the words of transformers 4 and 5."""
     config = read_json(folder / "config.json")
     names = {str(at): "reward" if labels == 1 else f"head_{at}" for at in range(labels)}
     changes: dict[str, Any] = {
@@ -96,9 +96,8 @@ def _write_config(folder: Path, architecture: str, labels: int) -> None:
         "id2label": names,
         "label2id": {name: int(at) for at, name in names.items()},
         "num_labels": labels,
+        **dtype_entries(dtype),
     }
-    if dtype := config.get("dtype") or config.get("torch_dtype"):
-        changes |= {"dtype": dtype, "torch_dtype": dtype}
     rope = config.get("rope_parameters")
     if isinstance(rope, dict) and "rope_theta" in rope:  # flat: one rope for all layers
         scaling = {name: value for name, value in rope.items() if name != "rope_theta"}

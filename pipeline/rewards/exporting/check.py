@@ -22,10 +22,13 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Largest difference of a reward, as a share of the largest reward where that is above 1."""
 
 
-def check(engine: ScoringEngine, folder: Path, mix: torch.Tensor, texts: list[tuple[str, str]]) -> tuple[int, float]:
+def check(
+    engine: ScoringEngine, folder: Path, mix: torch.Tensor, texts: list[tuple[str, str]], dtype: torch.dtype
+) -> tuple[int, float]:
     """Return how many texts were compared, and the largest difference of the folder's rewards to the run's.
 
-    `mix` [L, K] is what the run's heads are multiplied by. Raises Failure where the difference is beyond rounding.
+    `mix` [L, K] is what the run's heads are multiplied by, `dtype` what the folder says it is read in. Raises Failure
+    where the difference is beyond rounding.
     """
     asked = [Candidates(prompt, (response,)) for prompt, response in texts]
     heads = [None if one.trimmed[0] else one.heads[0] for one in engine.score(asked)]
@@ -36,7 +39,7 @@ def check(engine: ScoringEngine, folder: Path, mix: torch.Tensor, texts: list[tu
     read = _by_classifier if engine.backbone.causal else _by_cross_encoder
     theirs = read(engine.backbone, folder, whole).double().reshape(ours.shape)
     worst = float((ours - theirs).abs().max())
-    allowed = TOLERANCE[engine.backbone.dtype] * max(1.0, float(ours.abs().max()))
+    allowed = max(TOLERANCE[dtype], TOLERANCE[engine.backbone.dtype]) * max(1.0, float(ours.abs().max()))
     if not worst <= allowed:
         raise Failure(
             f"the exported model's rewards differ from the run's by up to {worst:.2g} on {len(whole)} stored texts, "
@@ -51,7 +54,7 @@ def _by_classifier(backbone: Backbone, folder: Path, texts: list[tuple[str, str]
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     with loading():
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=backbone.dtype).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     template = tokenizer.get_chat_template()
     written = [rendered(tokenizer, template, *text) for text in texts]
@@ -71,7 +74,7 @@ def _by_cross_encoder(backbone: Backbone, folder: Path, texts: list[tuple[str, s
     from transformers import AutoModel, AutoTokenizer
 
     with loading():
-        trunk = AutoModel.from_pretrained(folder, dtype=backbone.dtype).eval()
+        trunk = AutoModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     (dense,) = folder.glob("*_Dense/model.safetensors")
     weight = load_file(dense)["linear.weight"]
@@ -81,4 +84,4 @@ def _by_cross_encoder(backbone: Backbone, folder: Path, texts: list[tuple[str, s
         hidden = trunk(**batch).last_hidden_state[0]
         count = len(hidden)
         vectors.append(backbone.pooling(hidden, torch.arange(count), torch.tensor([count]))[0])
-    return torch.stack(vectors) @ weight.T
+    return torch.stack(vectors).float() @ weight.T

@@ -13,18 +13,22 @@ from safetensors.torch import save_file
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.rewards.exporting.files import link_or_copy, read_json, write_json
+from micropref.pipeline.rewards.exporting.files import Placing, dtype_entries, read_json, write_json
 
 _MODULES = "sentence_transformers.sentence_transformer.modules"
 _BASE = "sentence_transformers.base.modules"
 _LEFT_OUT = {"README.md", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"}
 
 
-def write_cross_encoder(backbone: Backbone, folder: Path, head: torch.Tensor, max_length: int, *, link: bool) -> None:
+def write_cross_encoder(
+    backbone: Backbone, folder: Path, head: torch.Tensor, max_length: int, placing: Placing
+) -> None:
     """Write a folder that `CrossEncoder(folder).predict([(prompt, response)])` reads as the head's reward [L, D]."""
     for file in backbone.checkpoint.folder.iterdir():
         if file.is_file() and file.name not in _LEFT_OUT and not file.name.startswith("."):
-            link_or_copy(file, folder / file.name, link=link and file.suffix == ".safetensors")
+            placing.put(file, folder / file.name)
+    config = folder / "config.json"
+    write_json(config, read_json(config) | dtype_entries(placing.dtype))
     parts = [("", f"{_BASE}.transformer.Transformer"), ("1_Pooling", f"{_MODULES}.pooling.Pooling")]
     if backbone.pooling.normalize:
         parts.append(("2_Normalize", f"{_BASE}.normalize.Normalize"))

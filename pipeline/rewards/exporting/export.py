@@ -19,12 +19,15 @@ from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
+from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.options import EmbedDtype
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.rewards.exporting.card import write_card, write_record
 from micropref.pipeline.rewards.exporting.causal import patch_config, write_weights
 from micropref.pipeline.rewards.exporting.chat import choose_pad, exported_template, rendered, write_tokenizer
 from micropref.pipeline.rewards.exporting.check import check
 from micropref.pipeline.rewards.exporting.encoder import write_cross_encoder
+from micropref.pipeline.rewards.exporting.files import Placing
 from micropref.pipeline.rewards.exporting.head import fixed_head
 from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
@@ -42,6 +45,8 @@ class ExportOptions:
     """For whom the heads are weighed."""
     all_heads: bool = False
     """Whether every head is an output of its own, for people who weigh them themselves."""
+    dtype: EmbedDtype = "auto"
+    """Dtype of the folder's weights; auto: they stay as they are and are read in the run's."""
     link: bool = False
     """Whether the backbone's files are linked instead of copied."""
     force: bool = False
@@ -103,8 +108,9 @@ def export(
         mix = torch.eye(heads.k, dtype=torch.float64) if options.all_heads else one.mix[None]
         with _new_folder(folder) as new:
             texts = _texts(store, heads.run.record["data"])
-            kind = _write(engine, new, mix @ heads.heads, texts, link=options.link)
-            checked, worst = check(engine, new, mix, texts)
+            placing = _placing(backbone, options)
+            kind = _write(engine, new, mix @ heads.heads, texts, placing)
+            checked, worst = check(engine, new, mix, texts, placing.dtype)
             write_record(new, heads.run, options.taste, one, mix, worst)
             write_card(new, heads.run, backbone, options.taste, one, len(mix))
     finally:
@@ -169,20 +175,31 @@ def _texts(store: StoreFolder, data: str) -> list[tuple[str, str]]:
     return [(prompt, each) for prompt, *both in table.head(CHECKED_PAIRS).iter_rows() for each in both]
 
 
+def _placing(backbone: Backbone, options: ExportOptions) -> Placing:
+    """Return how the backbone's files are placed. Raises BadInput where they cannot be converted or linked."""
+    if options.dtype == "auto":
+        return Placing(backbone.dtype, convert=False, link=options.link)
+    if options.link:
+        raise BadInput(f"dtype is {options.dtype} and `link` is given: files that are converted are new ones")
+    if getattr(backbone.trunk.config, "quantization_config", None) is not None:
+        raise BadInput(f"dtype is {options.dtype}: the backbone's weights are quantized; leave `dtype` out")
+    return Placing(getattr(torch, options.dtype), convert=True, link=False)
+
+
 def _write(
-    engine: ScoringEngine, folder: Path, matrix: torch.Tensor, texts: list[tuple[str, str]], *, link: bool
+    engine: ScoringEngine, folder: Path, matrix: torch.Tensor, texts: list[tuple[str, str]], placing: Placing
 ) -> str:
     """Write heads [L, D] with the backbone, and return the class that reads the folder."""
     backbone, settings = engine.backbone, engine.heads.fitted.features.settings
     if not backbone.causal:
-        write_cross_encoder(backbone, folder, matrix, settings["max_length"], link=link)
+        write_cross_encoder(backbone, folder, matrix, settings["max_length"], placing)
         return "CrossEncoder"
     if backbone.pooling.mode != "last" or backbone.pooling.normalize:
         raise BadInput(
             f"features {engine.heads.fitted.features.id}: pooled as {backbone.pooling.settings()}; a sequence "
             "classifier of transformers reads the last token as it is: embed with `pooling` last to export"
         )
-    architecture = write_weights(backbone, folder, matrix, link=link)
+    architecture = write_weights(backbone, folder, matrix, placing)
     template = exported_template(backbone.tokenizer, settings)
     pad = choose_pad(backbone.tokenizer, [rendered(backbone.tokenizer, template, *text) for text in texts], template)
     write_tokenizer(folder, pad, template, settings["max_length"])

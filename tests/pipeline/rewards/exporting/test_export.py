@@ -152,6 +152,35 @@ def test_both_generations_of_transformers_find_their_words(tmp_path: Path, make_
     assert tokenizer["pad_token"] not in ("<|end|>", "<s>")  # texts end with the first
 
 
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_weights_in_another_dtype(tmp_path: Path, tiny_backbone: Callable[..., Path], kind: str) -> None:
+    opened, run = filled(tmp_path / "store", tiny_backbone(kind))
+    folder = tmp_path / "reward"
+    report = opened.export(run, folder, dtype="bfloat16", device="cpu")
+    assert 0 < report.largest_difference <= 5e-2
+    config = json.loads((folder / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == "bfloat16"
+    backbone = next(path for path in sorted(folder.glob("model*.safetensors")))
+    assert {value.dtype for value in load_file(backbone).values() if value.is_floating_point()} == {torch.bfloat16}
+    with pytest.raises(micropref.BadInput, match="files that are converted are new ones"):
+        opened.export(run, tmp_path / "other", dtype="bfloat16", link=True, device="cpu")
+
+
+def test_a_folder_is_read_in_the_dtype_of_the_run(tmp_path: Path, make_backbone: Callable[..., Path]) -> None:
+    """Weights stored in bfloat16, embedded in float32: what loads the folder without a word computes in float32 too."""
+    backbone = make_backbone("llama")
+    weights = load_file(backbone / "model.safetensors")
+    save_file({name: one.bfloat16() for name, one in weights.items()}, backbone / "model.safetensors", {"format": "pt"})
+    config = json.loads((backbone / "config.json").read_text())
+    (backbone / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    opened, run = filled(tmp_path / "store", backbone)
+    assert opened.export(run, tmp_path / "reward", link=True, device="cpu").largest_difference <= 1e-4
+    scorer = opened.run(run).scorer(device="cpu")
+    ours = [scorer.score(*text).rewards[0] for text in TEXTS]
+    scorer.close()
+    assert classifier_rewards(tmp_path / "reward", TEXTS)[:, 0].tolist() == pytest.approx(ours, abs=1e-4)
+
+
 def test_a_folder_that_is_there_stays(tmp_path: Path, tiny_backbone: Callable[..., Path]) -> None:
     opened, run = filled(tmp_path / "store", tiny_backbone("llama"))
     folder = tmp_path / "reward"
@@ -178,7 +207,7 @@ def test_a_wrong_folder_is_never_named(
     opened, run = filled(tmp_path / "store", tiny_backbone("llama"))
     write = stage.write_weights
     monkeypatch.setattr(
-        stage, "write_weights", lambda backbone, folder, head, **options: write(backbone, folder, head + 1, **options)
+        stage, "write_weights", lambda backbone, folder, head, placing: write(backbone, folder, head + 1, placing)
     )
     with pytest.raises(micropref.Failure, match="rewards differ from the run's by up to"):
         opened.export(run, tmp_path / "reward", device="cpu")
