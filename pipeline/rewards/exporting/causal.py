@@ -1,26 +1,19 @@
-"""A causal backbone with one reward head as a `...ForSequenceClassification` folder.
-
-The backbone's files are copied, not saved anew: that costs no memory, and what transformers 5 saves transformers 4
-reads otherwise (rope).
-"""
+"""A causal backbone with one reward head as a `...ForSequenceClassification` folder."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.backbone.weight_files import INDEX
 from micropref.pipeline.rewards.exporting.files import Placing, dtype_entries, read_json, write_json
-
-_LEFT_OUT = ("generation_config.json", "conversion.json", "README.md", "model.safetensors.index.json")
-HEAD = "score.weight"
+from micropref.pipeline.rewards.exporting.trunk import HEAD, put_small_files, put_weights
 
 
 def write_weights(backbone: Backbone, folder: Path, head: torch.Tensor, placing: Placing) -> str:
@@ -28,23 +21,14 @@ def write_weights(backbone: Backbone, folder: Path, head: torch.Tensor, placing:
 
     Raises BadInput where transformers has no such class for this architecture.
     """
-    source = backbone.checkpoint.folder
     name, prefix = _classifier(backbone)
-    shards = sorted(source.glob("*.safetensors"))
-    count = len(shards) + 1
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        target = folder / f"model-{number:05d}-of-{count:05d}.safetensors"
-        weight_map |= dict.fromkeys(_place(shard, target, prefix, placing), target.name)
+    weight_map = put_weights(backbone, folder, prefix, placing)
+    count = len(set(weight_map.values())) + 1
     last = folder / f"model-{count:05d}-of-{count:05d}.safetensors"
     save_file({HEAD: head.to(placing.dtype).contiguous()}, last, metadata={"format": "pt"})
-    weight_map[HEAD] = last.name
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(folder / "model.safetensors.index.json", index)
-    for path in source.iterdir():
-        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and path.name not in _LEFT_OUT:
-            shutil.copy(path, folder / path.name)
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": {**weight_map, HEAD: last.name}})
+    put_small_files(backbone, folder)
     _write_config(folder, name, len(head), placing.dtype)
     return name
 
@@ -67,24 +51,6 @@ def _classifier(backbone: Backbone) -> tuple[str, str]:
             "score with `micropref score` instead"
         )
     return chosen.__name__, f"{chosen.base_model_prefix}."
-
-
-def _place(shard: Path, target: Path, prefix: str, placing: Placing) -> list[str]:
-    """Put a shard into the folder and return the names of its weights.
-
-    Those of a checkpoint of the trunk alone lack the prefix that a classifier's have: they are written under it.
-    """
-    with safe_open(shard, framework="pt") as weights:
-        names = list(weights.keys())
-        heads = ("lm_head.", "score.", "classifier.", "embed_out.")
-        bare = [name for name in names if not name.startswith(prefix) and not name.startswith(heads)]
-        if bare:
-            renamed = {(name if name not in bare else prefix + name): weights.get_tensor(name) for name in names}
-            renamed.pop(HEAD, None)
-            save_file(placing.converted(renamed), target, metadata={"format": "pt"})
-            return list(renamed)
-    placing.put(shard, target)
-    return [name for name in names if name != HEAD]
 
 
 def _write_config(folder: Path, architecture: str, labels: int, dtype: torch.dtype) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from micropref.cache.errors import BadInput
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.rewards.exporting.files import Placing, dtype_entries, read_json, write_json
+from micropref.pipeline.rewards.exporting.trunk import put_merged, put_small_files
 
 _MODULES = "sentence_transformers.sentence_transformer.modules"
 _BASE = "sentence_transformers.base.modules"
@@ -24,9 +25,14 @@ def write_cross_encoder(
     backbone: Backbone, folder: Path, head: torch.Tensor, max_length: int, placing: Placing
 ) -> None:
     """Write a folder that `CrossEncoder(folder).predict([(prompt, response)])` reads as the head's reward [L, D]."""
+    merged = backbone.checkpoint.adapter is not None
     for file in backbone.checkpoint.folder.iterdir():
-        if file.is_file() and file.name not in _LEFT_OUT and not file.name.startswith("."):
+        ours = file.name in _LEFT_OUT or file.name.startswith((".", "adapter_"))
+        if file.is_file() and not ours and not (merged and file.suffix == ".safetensors"):
             placing.put(file, folder / file.name)
+    if merged:
+        put_small_files(backbone, folder)
+        put_merged(backbone, folder, "model", "", placing)
     config = folder / "config.json"
     write_json(config, read_json(config) | dtype_entries(placing.dtype))
     parts = [("", f"{_BASE}.transformer.Transformer"), ("1_Pooling", f"{_MODULES}.pooling.Pooling")]

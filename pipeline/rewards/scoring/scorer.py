@@ -54,7 +54,7 @@ class ScoringEngine:
 
     def __init__(self, heads: RewardHeads, backbone: Backbone, tokenizer: PairTokenizer, forwarder: Forwarder) -> None:
         """Take a run's heads and the backbone that made its features."""
-        self.heads, self.backbone, self._tokenizer, self._forwarder = heads, backbone, tokenizer, forwarder
+        self.heads, self.backbone, self.tokenizer, self._forwarder = heads, backbone, tokenizer, forwarder
         reads = heads.fitted.reading.router_input if heads.routed else None
         self._reads = reads
         self._wanted = Wanted(
@@ -116,9 +116,9 @@ class ScoringEngine:
         )
         for at, one in enumerate(candidates):
             if one.taste.context in contexts and contexts[one.taste.context] is None:
-                refused[at] = f"the context is longer than the backbone's {self._tokenizer.options.max_length} tokens"
+                refused[at] = f"the context is longer than the backbone's {self.tokenizer.options.max_length} tokens"
         readable = [replace(one, responses=()) if at in refused else one for at, one in enumerate(candidates)]
-        chunk = read_chunk(self._tokenizer, readable, self._wanted)
+        chunk = read_chunk(self.tokenizer, readable, self._wanted)
         return _Forwarding(candidates, refused, contexts, chunk, self._device.submit(self._vectors, chunk))
 
     def _refusal(self, taste: Taste) -> str | None:
@@ -143,7 +143,7 @@ class ScoringEngine:
             return {}
         new = sorted(contexts - self._contexts.keys())
         if new:
-            read = dict(zip(new, self._tokenizer.encode_contexts(new), strict=True))
+            read = dict(zip(new, self.tokenizer.encode_contexts(new), strict=True))
             fit = {context: tokens for context, tokens in read.items() if tokens is not None}
             chunk = Chunk([], list(fit.values()), list(range(len(fit))))
             vectors = self._device.submit(self._vectors, chunk).result()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 from typer.testing import CliRunner
 
 import micropref
@@ -118,6 +119,48 @@ def test_checkpoints_in_every_form(tmp_path: Path, make_backbone: Callable[..., 
     if form == "prefixed":
         shard = tmp_path / "reward" / "model-00001-of-00002.safetensors"
         assert shard.stat().st_ino == (backbone / "model.safetensors").stat().st_ino
+
+
+def test_other_files_of_weights_are_left_out(tmp_path: Path, make_backbone: Callable[..., Path]) -> None:
+    """Some checkpoints carry the same weights twice, the second time by other names (consolidated.safetensors)."""
+    backbone = make_backbone("llama")
+    weights = load_file(backbone / "model.safetensors")
+    save_file(weights, backbone / "model-00001-of-00001.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model-00001-of-00001.safetensors")}
+    (backbone / "model.safetensors.index.json").write_text(json.dumps(index))
+    (backbone / "model.safetensors").rename(backbone / "consolidated.safetensors")
+    opened, run = filled(tmp_path / "store", backbone)
+    opened.export(run, tmp_path / "reward", device="cpu")
+    written = json.loads((tmp_path / "reward" / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(written) == len(weights) + 1
+    assert len(list((tmp_path / "reward").glob("*.safetensors"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_a_backbone_with_an_adapter_is_merged(tmp_path: Path, make_backbone: Callable[..., Path], kind: str) -> None:
+    peft = pytest.importorskip("peft")
+    base = make_backbone(kind)
+    targets = {"llama": ["q_proj", "v_proj"], "bert": ["query", "value"]}[kind]
+    model = peft.get_peft_model(AutoModel.from_pretrained(base), peft.LoraConfig(r=4, target_modules=targets))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(tmp_path / "adapter")
+    opened, run = filled(tmp_path / "store", tmp_path / "adapter")
+    assert opened.export(run, tmp_path / "reward", device="cpu").largest_difference <= 1e-4
+    assert not list((tmp_path / "reward").glob("adapter*"))
+
+
+def test_control_tokens_that_people_typed_are_not_compared(tmp_path: Path, make_backbone: Callable[..., Path]) -> None:
+    """transformers makes a control token of them, `score` does not: such texts differ by protocol, not by a fault."""
+    rows = preference_rows()
+    for row in rows[::2]:
+        row["chosen"] += " <s> was typed here"
+    opened = micropref.Store(tmp_path / "store")
+    opened.embed(rows, "mine", backbone=str(make_backbone("llama", chat_template=TEMPLATE)), device="cpu")
+    run = opened.train("mine", k=2, restarts=1, epochs=1, method="static").run
+    assert 0 < opened.export(run, tmp_path / "reward", device="cpu").checked_texts < 16
 
 
 def test_an_encoder_becomes_a_cross_encoder(tmp_path: Path, tiny_backbone: Callable[..., Path]) -> None:
