@@ -461,6 +461,27 @@ def score(call: _Call) -> Any:
 
 
 @_command(
+    Store.best_of_curve,
+    "best-of",
+    source=Form(metavar="INPUT", kind=str),
+    held_out=Form("--held-out", metavar="RUN"),
+    n=Form(metavar="N,N,...", kind=str, parse=_numbers("n", int)),
+    weights=Form(metavar="W,W,...", kind=str, parse=_numbers("weights", float)),
+    held_out_weights=Form(metavar="W,W,...", kind=str, parse=_numbers("held_out_weights", float)),
+)
+def best_of(call: _Call) -> Any:
+    """Say what choosing the best of n responses gains.
+
+    That is by the run that chooses, and by a held-out one that does not.
+
+    \b
+    Example:
+      micropref best-of mixture-1a2b3c4d candidates.jsonl --held-out mixture-5e6f7a8b
+    """
+    return call.store.best_of_curve(**call.arguments)
+
+
+@_command(
     Store.export,
     folder=Form(metavar="DIR", kind=Path),
     link=Form("--link/--copy"),

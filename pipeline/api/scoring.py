@@ -16,6 +16,7 @@ from micropref.pipeline.rewards.scoring.options import BackboneOptions
 
 if TYPE_CHECKING:
     from micropref.pipeline.rewards.exporting.export import ExportReport
+    from micropref.pipeline.rewards.scoring.best_of import BestOfReport
     from micropref.pipeline.rewards.scoring.score import ScoreReport
 
 
@@ -83,6 +84,70 @@ class Scoring(OpenedStore):
         options = stage.ScoreOptions(taste, best_of, loaded, pass_, tokens_per_batch)
         report = stage.score(self._store, run_id(run), str(source), str(out), options, self._announce)
         return readable(report, show_scored(report))
+
+    @checked
+    def best_of_curve(
+        self,
+        run: str | Run,
+        source: str | Path,
+        held_out: str | Run,
+        *,
+        n: Sequence[int] | None = None,
+        context: str | None = None,
+        attribute: str | None = None,
+        user: str | None = None,
+        weights: Sequence[float] | None = None,
+        held_out_weights: Sequence[float] | None = None,
+        backbone: str | None = None,
+        device: DeviceName = "auto",
+        trust_remote_code: bool = False,
+    ) -> BestOfReport:
+        """Say what choosing the best of n responses gains, by the run that chooses and by one that does not.
+
+        Gains are over one response, in standard deviations of a prompt's rewards, with 95 % intervals over prompts:
+        expectations over all draws of n of a prompt's responses, so that none are drawn. Where the run's own gain goes
+        on rising with n and the held-out one does not, the run's reward is over-optimised.
+
+        Args:
+            run: the run that chooses, one of its names, or its id.
+            source: file of responses as `score` reads it, many to each prompt; - is JSON Lines on standard input.
+            held_out: run that values what was chosen; the same run with other weights is another of its heads.
+            n: numbers of responses to choose from; None: 1, 2, 4, ... 64, as far as every prompt has responses.
+            context: as in `score`.
+            attribute: as in `score`.
+            user: as in `score`.
+            weights: as in `score`.
+            held_out_weights: weights of the held-out run's heads; None: the same taste as
+                of the run that chooses, as far as it can follow it.
+            backbone: as in `score`.
+            device: as in `score`.
+            trust_remote_code: as in `score`.
+
+        Returns:
+            Gains for each n, and how often both runs name the same best response.
+
+        Raises:
+            BadInput: for an unknown taste, and a file without prompts of enough responses.
+
+        Example:
+            store = Store("data")
+            chooses, judges = (store.train("mine", k=2, data_seed=seed).run for seed in (0, 1))
+            rows = [{"prompt": "Which river?", "responses": ["The Po.", "The Nile.", "A long one, my friend."]}]
+            Path("candidates.jsonl").write_text("".join(json.dumps(row) for row in rows))
+            store.best_of_curve(chooses, "candidates.jsonl", judges, n=[1, 2, 3])
+
+        """
+        from micropref.pipeline.rewards.scoring import best_of as stage
+        from micropref.pipeline.rewards.scoring.taste import Taste
+        from micropref.pipeline.show.score import show_best_of
+
+        taste = Taste(context, attribute, user, None if weights is None else tuple(weights))
+        judge = None if held_out_weights is None else Taste(weights=tuple(held_out_weights))
+        loaded = BackboneOptions(backbone, device, trust_remote_code)
+        options = stage.BestOfOptions(taste, judge, None if n is None else tuple(n), loaded)
+        ids = run_id(run), run_id(held_out)
+        report = stage.best_of_curve(self._store, *ids, str(source), options, self._announce)
+        return readable(report, show_best_of(report))
 
     @checked
     def export(

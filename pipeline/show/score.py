@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from micropref.pipeline.show.lines import paragraphs
+from micropref.pipeline.show.tables import show_rows
 
 if TYPE_CHECKING:
     from micropref.pipeline.rewards.exporting.export import ExportReport
+    from micropref.pipeline.rewards.scoring.best_of import BestOfReport
     from micropref.pipeline.rewards.scoring.score import ScoreReport
 
 
@@ -25,6 +27,32 @@ def show_scored(report: ScoreReport) -> str:
         lines.append(f"responses whose prompt was cut to fit: {report.trimmed:,}")
     lines += [f"without a reward: {count:,} ({reason})" for reason, count in report.without_reward.items()]
     return paragraphs(lines)
+
+
+def show_best_of(report: BestOfReport) -> str:
+    """Return the gains for each n as a table, and what they rest on."""
+    rows = [
+        {
+            "n": one.n,
+            "KL, nats": one.divergence,
+            "gain by the run (95 %)": _gain(one.gain, one.low, one.high),
+            "held-out gain (95 %)": _gain(one.held_out_gain, one.held_out_low, one.held_out_high),
+        }
+        for one in report.sizes
+    ]
+    lines = [
+        f"best of n by run {report.run}, valued by run {report.held_out} too: {report.prompts:,} prompts, "
+        f"{report.responses:,} responses; gains over one response, in standard deviations of a prompt's rewards",
+        f"both name the same of all responses the best in {report.agreement:.1%} of prompts",
+    ]
+    if report.too_few:
+        lines.append(f"prompts left out, for few responses or one reward for all: {report.too_few:,}")
+    lines += [f"without a reward: {count:,} ({reason})" for reason, count in report.without_reward.items()]
+    return show_rows(rows) + paragraphs(lines)
+
+
+def _gain(mean: float, low: float | None, high: float | None) -> str:
+    return f"{mean:+.3f}" if low is None or high is None else f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def show_exported(report: ExportReport) -> str:

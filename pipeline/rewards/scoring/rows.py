@@ -118,10 +118,7 @@ def _texts(row: Row, shape: RowShape) -> tuple[Text, tuple[Text, ...]]:
 
 def _with_columns(row: Row, taste: Taste) -> Taste:
     """Return what a row asks for: its own context and user, else those of the command."""
-    context, person = label(row, "context"), user(row)
-    if taste.weights is not None or taste.attribute is not None or (context is None and person is None):
-        return taste
-    return replace(taste, context=context or taste.context, user=person or taste.user)
+    return taste.of_row(label(row, "context"), user(row))
 
 
 def _named(row: Row) -> str:

@@ -6,7 +6,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any
 
 from micropref.cache.errors import BadInput
@@ -15,6 +14,7 @@ from micropref.cache.store import StoreFolder
 from micropref.pipeline.options import PassName
 from micropref.pipeline.progress import Announce, progress_bar
 from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded, without_reward
+from micropref.pipeline.rewards.scoring.grouping import candidates_of, followed, grouped, unused_warnings
 from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.rows import AskedRow, asked_rows
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
@@ -100,10 +100,8 @@ def score(
     finally:
         engine.close()
     heads, counts = engine.heads, tally.counts
-    if counts["contexts_unused"]:
-        announce(f"warning: {counts['contexts_unused']:,} rows have a context, and run {heads.run.id} reads none")
-    if counts["users_unused"]:
-        announce(f"warning: {counts['users_unused']:,} rows have a user, and run {heads.run.id} has weights for nobody")
+    for line in unused_warnings(counts, heads.run.id):
+        announce(line)
     named = {name: counts[name] for name in ("rows", "responses", "rewarded", "trimmed", "best")}
     unused = {name: counts[name] for name in ("contexts_unused", "users_unused")}
     return ScoreReport(
@@ -132,23 +130,14 @@ class _Tally:
         waiting: deque[list[AskedRow]] = deque()
 
         def candidates() -> Iterator[Candidates]:
-            for group in self._groups(asked):
+            for group in grouped(map(self._usable, asked), by_prompt=self._options.best_of):
                 waiting.append(group)
-                yield _together(group)
+                yield candidates_of(group)
 
         for found in self._engine.stream(candidates()):
             group = waiting.popleft()
             self._add(group, found if found.rewards or group[0].candidates else without_reward(1, _reason(group[0])))
             yield len(found.rewards)
-
-    def _groups(self, asked: Iterable[AskedRow]) -> Iterator[list[AskedRow]]:
-        """Yield rows that are scored together: each alone, or the neighbours that answer one prompt."""
-        read = (self._usable(row) for row in asked)
-        if not self._options.best_of:
-            yield from ([row] for row in read)
-            return
-        for _, group in groupby(read, _group_key):
-            yield list(group)
 
     def _usable(self, row: AskedRow) -> AskedRow:
         """Count a row, and leave out of its taste what the run cannot follow."""
@@ -159,15 +148,8 @@ class _Tally:
             )
         if row.candidates is None:
             return row
-        taste, heads = row.candidates.taste, self._engine.heads
-        given = self._options.taste
-        if taste.context is not None and not heads.reads_contexts:
-            self.counts["contexts_unused"] += 1
-            taste = replace(taste, context=given.context)
-        if taste.user is not None and not heads.knows_people:
-            self.counts["users_unused"] += 1
-            taste = replace(taste, user=given.user)
-        return replace(row, candidates=replace(row.candidates, taste=taste))
+        usable = followed(row.candidates, self._engine.heads, self._options.taste, self.counts)
+        return replace(row, candidates=usable)
 
     def _add(self, group: list[AskedRow], found: Rewarded) -> None:
         """Write a group's rows and count."""
@@ -191,23 +173,6 @@ class _Tally:
 
 def _reason(row: AskedRow) -> str:
     return row.reason or "cannot be read"
-
-
-def _group_key(row: AskedRow) -> Any:
-    """Return what neighbours that answer one prompt have in common; a row of several responses has nobody's."""
-    if row.candidates is None or row.shape != "response":
-        return id(row)
-    return row.candidates.prompt, row.candidates.taste
-
-
-def _together(group: list[AskedRow]) -> Candidates:
-    first = group[0].candidates
-    if first is None:
-        return Candidates("", ())
-    if len(group) == 1:
-        return first
-    responses = tuple(one for row in group if row.candidates is not None for one in row.candidates.responses)
-    return replace(first, responses=responses, together=True)
 
 
 def _added(found: Rewarded, at: int | None) -> dict[str, Any]:

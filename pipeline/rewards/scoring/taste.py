@@ -46,6 +46,12 @@ class Taste:
             if len(named) > 1:
                 raise BadInput(f"{named[0]} and {named[1]} are both given: expected one of them")
 
+    def of_row(self, context: str | None, user: str | None) -> Taste:
+        """Return the taste of a row with a context and user of its own, which go first; weights are for all rows."""
+        if self.weights is not None or self.attribute is not None:
+            return self
+        return replace(self, context=context or self.context, user=user or self.user)
+
     @property
     def named(self) -> dict[str, str | tuple[float, ...]]:
         """What was given, by its name."""
