@@ -8,7 +8,8 @@ highest wrong score, and "both" the smaller gap of a tied prompt and its referen
     Ties = .30 mean(gap > 0, tied) + .30 mean(gap > 0, reference) + .20 mean(gap > spread, tied)
          + .20 mean(both > spread) + .01 mean(tanh(both / spread − 1)),
 
-the last three over prompts of both kinds; 0 / 0 counts as 0 in the last. All subsets weigh the same in the average.
+the last three over prompts of both kinds; 0 / 0 counts as 0 in the last. (Release 0.1.4 of the package leaves prompts
+with a spread of 0 out of the last; this is its repository since.) All subsets weigh the same in the average.
 """
 
 from __future__ import annotations
