@@ -41,7 +41,8 @@ def show_benchmark(report: BenchmarkReport) -> str:
         lines.append(
             f"contexts are people's posts: {read['whole']:,} whole, {read['cut']:,} cut, {read['unread']:,} without"
         )
-    tables = [show_rows([_row(one) for one in report.subsets if one.n])]
+    counted_missing = report.rows_without_reward > 0
+    tables = [show_rows([_row(one, counted_missing) for one in report.subsets if one.n])]
     for name, figures in (("section", report.sections), ("figure", report.figures)):
         if figures:
             tables.append(show_rows([{name: each, "score": value} for each, value in figures.items()]))
@@ -50,9 +51,10 @@ def show_benchmark(report: BenchmarkReport) -> str:
     return "\n".join([paragraphs(lines), *tables, paragraphs(ending)])
 
 
-def _row(one: SubsetScore) -> dict[str, Any]:
-    shown = "none" if one.accuracy is None else with_interval(one.accuracy, one.low, one.high)
-    return {"subset": one.subset, "n": one.n, "no reward": one.without_reward, "accuracy (95 %)": shown}
+def _row(one: SubsetScore, counted_missing: bool) -> dict[str, Any]:
+    missing = {"no reward": one.without_reward} if counted_missing else {}
+    shown = "unknown" if one.accuracy is None else with_interval(one.accuracy, one.low, one.high)
+    return {"subset": one.subset, "n": one.n, **missing, "accuracy (95 %)": shown}
 
 
 def _figure(value: float | None) -> str:
