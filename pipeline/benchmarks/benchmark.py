@@ -141,11 +141,7 @@ def run_benchmark(
         subsets=scores.subsets,
         sections=scores.sections,
         figures=scores.figures,
-        missing=[
-            f"{one.subset}: {one.n:,} of {one.expected:,}"
-            for one in scores.subsets
-            if one.expected is not None and one.n != one.expected
-        ],
+        missing=_missing(scores.subsets),
         responses=scoring.counts["responses"],
         rewarded=scoring.counts["rewarded"],
         trimmed=scoring.counts["trimmed"],
@@ -201,13 +197,20 @@ class _Scoring:
         self.reasons.update(reason for reason in found.reasons if reason is not None)
 
 
+def _missing(subsets: list[SubsetScore]) -> list[str]:
+    """Return which subsets are not whole; the levels of a domain are the same rows."""
+    found = [one for one in subsets if one.expected is not None and one.n != one.expected]
+    return list(dict.fromkeys(f"{one.subset.partition(', ')[0]}: {one.n:,} of {one.expected:,}" for one in found))
+
+
 def _about_texts(benchmark: Benchmark, scoring: _Scoring) -> list[str]:
     """Return how people and missing rewards were dealt with, where there were any."""
     lines = []
     if scoring.profiles:
         lines.append(
             "its script for reward models shows them no profile; this run reads contexts, so each person's first posts "
-            "are its context, as many of the first ten as fit"
+            "are its context, as many of the first ten as fit, in the row's order (other scripts of it sort them by how "
+            "near they are to the question)"
         )
     elif any(item.profile for item, _ in scoring.scored):
         lines.append("profiles were not read, as in its script for reward models")
