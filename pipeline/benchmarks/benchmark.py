@@ -209,8 +209,8 @@ def _about_texts(benchmark: Benchmark, scoring: _Scoring) -> list[str]:
     if scoring.profiles:
         lines.append(
             "its script for reward models shows them no profile; this run reads contexts, so each person's first posts "
-            "are its context, as many of the first ten as fit, in the row's order (other scripts of it sort them by how "
-            "near they are to the question)"
+            "are its context, as many of the first ten as fit, in the row's order (other scripts of it sort them by "
+            "how near they are to the question)"
         )
     elif any(item.profile for item, _ in scoring.scored):
         lines.append("profiles were not read, as in its script for reward models")
