@@ -229,8 +229,9 @@ def _model(engine: ScoringEngine) -> ModelFacts:
 
 def _check_folder(out: Path | None) -> None:
     """Raise BadInput where no folder of results can be written."""
-    if out is not None and out.exists() and not out.is_dir():
-        raise BadInput(f"out is {str(out)!r}: found a file; expected a folder for the files of results")
+    there = None if out is None else next(path for path in (out, *out.absolute().parents) if path.exists())
+    if there is not None and not there.is_dir():
+        raise BadInput(f"out is {str(out)!r}: found a file at {str(there)!r}; expected a folder for files of results")
 
 
 def _write(benchmark: Benchmark, scored: Scored, model: ModelFacts, out: Path | None) -> list[str]:

@@ -93,6 +93,10 @@ def _of_folder(benchmark: Benchmark, folder: Path, announce: Announce) -> dict[s
             announce(f"warning: {folder}: not there: {absent}; the copy may not be whole")
         every = [file for files in listed.splits.values() for file in files]
         chosen = listed.splits.get(benchmark.split) or [file for file in every if benchmark.split in file.stem]
+        if not chosen and len(every) > 1:
+            announce(
+                f"warning: {folder}: no file is of the benchmark's split {benchmark.split}: all {len(every)} are read"
+            )
         for file in chosen or every:
             found.setdefault(config or _config_of(benchmark, file.relative_to(folder)), []).append(file)
         if chosen and (left := [file for file in every if file not in chosen]):

@@ -289,7 +289,8 @@ def test_what_cannot_be_asked_is_refused(evaluate: Evaluate, tmp_path: Path) -> 
     assert "--split: no effect with --benchmark" in refusal(evaluate("plain", *asked, "--split", "test"))
     line = refusal(evaluate("plain", "--from", source, "--context", "x"))
     assert "--from, --context: no effect without --benchmark" in line
-    assert "found a file; expected a folder" in refusal(evaluate("plain", *asked, "-o", source))
+    assert "rows.jsonl'; expected a folder" in refusal(evaluate("plain", *asked, "-o", source))
+    assert "rows.jsonl'; expected a folder" in refusal(evaluate("plain", *asked, "-o", source / "results"))
     assert "no such file or folder" in refusal(
         evaluate("plain", "--benchmark", "rewardbench", "--from", tmp_path / "x.jsonl")
     )
@@ -298,6 +299,8 @@ def test_what_cannot_be_asked_is_refused(evaluate: Evaluate, tmp_path: Path) -> 
         evaluate("plain", "--benchmark", "rewardbench", "--from", tmp_path / "broken.jsonl")
     )
     assert "rewardbench3" in refusal(evaluate("plain", "--benchmark", "rewardbench3"))
-    write(tmp_path / "twice.jsonl", made_rows("rewardbench") * 2)
-    twice = evaluate("plain", "--benchmark", "rewardbench", "--from", tmp_path / "twice.jsonl")
+    for name in ("one.jsonl", "two.jsonl"):
+        write(tmp_path / "twice" / name, made_rows("rewardbench"))
+    twice = evaluate("plain", "--benchmark", "rewardbench", "--from", tmp_path / "twice")
     assert "rows repeat an earlier one, and count again" in twice.stderr
+    assert "no file is of the benchmark's split filtered: all 2 are read" in twice.stderr
