@@ -22,7 +22,7 @@ from micropref.cache.errors import BadInput, Failure, Interrupted, MicroprefErro
 from micropref.cache.keys import finite
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.api.store import Store
-from micropref.pipeline.command_options import CommandOptions, Form, completion, with_flags
+from micropref.pipeline.command_options import CommandOptions, Form, completion, resolved_parameters, with_flags
 from micropref.pipeline.options import DEFAULT_STORE, MINILM, GroupedBy, ShotsFrom, TableFormat
 
 if TYPE_CHECKING:
@@ -146,15 +146,23 @@ class _Call:
     as_json: bool
     """Whether to print JSON."""
 
+    def only(self, method: Callable[..., Any], unused: str) -> dict[str, Any]:
+        """Return the arguments of one of the command's methods. Raises BadInput where others were typed in."""
+        taken = resolved_parameters(method)
+        if other := [f"`{name}`" for name in self.arguments if name in self.given and name not in taken]:
+            raise BadInput(f"{', '.join(other)}: no effect {unused}; leave out one or the other")
+        return {name: self.arguments[name] for name in taken}
+
 
 def _command(
-    method: Callable[..., Any], command_name: str | None = None, /, **forms: Form
+    method: Callable[..., Any], command_name: str | None = None, /, *more: Callable[..., Any], **forms: Form
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a command that has a method's arguments as options, and prints the report that it returns.
 
-    The decorated function takes the call, and by keyword the options that only the command line has.
+    A command that calls one of several methods has the arguments of all. The decorated function takes the call, and by
+    keyword the options that only the command line has.
     """
-    options = CommandOptions(method, Store, forms)
+    options = CommandOptions(method, Store, forms, more)
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
         _, *own = inspect.signature(run, eval_str=True).parameters.values()
@@ -355,15 +363,28 @@ def sweep(call: _Call) -> Any:
     return call.store.sweep(**call.arguments)
 
 
-@_command(Store.evaluate, "eval")
+@_command(
+    Store.evaluate,
+    "eval",
+    Store.benchmark,
+    benchmark=Form("--benchmark", default=None),
+    source=Form("--from", metavar="FILE|DIR|NAME", kind=str),
+    out=Form("--out", metavar="DIR", short="-o"),
+    pass_=Form("--pass"),
+    weights=Form(metavar="W,W,...", kind=str, parse=_numbers("weights", float)),
+)
 def evaluate(call: _Call) -> Any:
-    """Accuracy of heads and mixture on each attribute.
+    """Accuracy of heads and mixture, or a benchmark's score.
 
     \b
     Example:
       micropref eval mixture-1a2b3c4d --split test
+      micropref eval mixture-1a2b3c4d --benchmark rewardbench -o results
+      micropref eval mixture-1a2b3c4d --benchmark rm-bench --from total_dataset.json
     """
-    return call.store.evaluate(**call.arguments)
+    if call.arguments["benchmark"] is None:
+        return call.store.evaluate(**call.only(Store.evaluate, unused="without `benchmark`"))
+    return call.store.benchmark(**call.only(Store.benchmark, unused="with `benchmark`"))
 
 
 @_command(

@@ -55,7 +55,7 @@ class Form:
 
 @dataclass(frozen=True)
 class CommandOptions:
-    """The options of the command that calls one method of the Python API."""
+    """The options of the command that calls a method of the Python API, or one of several."""
 
     method: Callable[..., Any]
     """Such as `Store.train`."""
@@ -63,11 +63,16 @@ class CommandOptions:
     """The class whose method it is: its other methods may document an argument."""
     forms: Mapping[str, Form]
     """By argument; others are as in Python."""
+    more: tuple[Callable[..., Any], ...] = ()
+    """Further methods that the command calls instead; an argument of several is that of the first."""
 
     @cached_property
     def arguments(self) -> dict[str, inspect.Parameter]:
-        """Return the method's parameters by name."""
-        return resolved_parameters(self.method)
+        """Return the methods' parameters by name."""
+        found: dict[str, inspect.Parameter] = {}
+        for method in (self.method, *self.more):
+            found = found | {name: one for name, one in resolved_parameters(method).items() if name not in found}
+        return found
 
     @cached_property
     def flags(self) -> dict[str, str]:
@@ -119,7 +124,7 @@ class CommandOptions:
 
     def _help(self, name: str) -> str:
         """Return what the docstring says of an argument, as help of an option has it."""
-        text = documented(self.method)[name]
+        text = next(told[name] for told in map(documented, (self.method, *self.more)) if name in told)
         if other := re.fullmatch(r"as in `(\w+)`\.", text):
             text = documented(getattr(self.owner, other[1]))[name]
         text = re.sub(r"; None: (.*)\.$", r".  [default: \1]", text)

@@ -71,5 +71,7 @@ ShotsFrom = SplitName
 RewardHeadsOf = Literal["together", "separate"]
 """One reward function for a trainer, heads weighed, or one for each head."""
 RewardScale = Literal["none", "std"]
+BenchmarkName = Literal["rewardbench", "rewardbench2", "rm-bench", "personalized-rewardbench"]
+"""Published benchmarks of reward models."""
 Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer", "transfer-700k"]
 """Tables of the paper: 2 and 8, 3 and 7, 9, the lower and the upper half of 4."""

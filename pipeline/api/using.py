@@ -1,4 +1,4 @@
-"""`Store.evaluate`, `route` and `adapt`."""
+"""`Store.evaluate`, `benchmark`, `route` and `adapt`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from micropref.pipeline.api.values import run_id, several
 from micropref.pipeline.options import (
     AdaptMethod,
     Anchor,
+    BenchmarkName,
+    DeviceName,
     GroupedBy,
+    PassName,
     RewardInput,
     RouteSolver,
     ShotsFrom,
@@ -23,6 +26,7 @@ from micropref.pipeline.options import (
 )
 
 if TYPE_CHECKING:
+    from micropref.pipeline.benchmarks.benchmark import BenchmarkReport
     from micropref.pipeline.evaluation.evaluate import Evaluation
     from micropref.pipeline.people.adapt import Adaptation
     from micropref.pipeline.routing.route import Routed
@@ -57,6 +61,78 @@ class Using(OpenedStore):
 
         evaluation = stage.evaluate(self._store, run_id(run), data, split)
         return readable(evaluation, show_evaluation(evaluation, self.folder))
+
+    @checked
+    def benchmark(
+        self,
+        run: str | Run,
+        benchmark: BenchmarkName,
+        *,
+        source: str | Path | None = None,
+        out: str | Path | None = None,
+        context: str | None = None,
+        attribute: str | None = None,
+        user: str | None = None,
+        weights: Sequence[float] | None = None,
+        backbone: str | None = None,
+        device: DeviceName = "auto",
+        pass_: PassName = "auto",  # noqa: S107 - no password
+        tokens_per_batch: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> BenchmarkReport:
+        """Score a run on a published benchmark of reward models, by the benchmark's own sections, weights and ties.
+
+        A response is scored by its reward r = Σ_k π_k w_k · e, as in `score`. A response without a reward (too long,
+        refused by the chat template) makes its comparisons wrong, and is counted. Personalized RewardBench's profiles
+        are the contexts of a run that reads contexts, where no taste is given.
+
+        Args:
+            run: the run, one of its names, or its id; also what `adapt` made.
+            benchmark: published benchmark of reward models to score the run on.
+            source: its rows: a file, a folder, or owner/name[@revision]; None: its own name on the hub.
+            out: folder for files of results as the benchmark's own scripts write them.
+            context: sentence that says what is wanted.
+            attribute: attribute of the run's data, whose mean weights are taken.
+            user: person the run has weights for.
+            weights: weights of the heads themselves.
+            backbone: where the backbone lies now; None: where it was when the run's features were embedded.
+            device: where the backbone computes.
+            pass_: how texts are put together for the backbone.
+            tokens_per_batch: tokens of a batch, padding included; None: what is good for the device.
+            trust_remote_code: whether the backbone's own Python code may run.
+
+        Returns:
+            Scores of subsets with 95 % intervals over prompts, sections, the overall score, and what had no reward.
+
+        Raises:
+            BadInput: for a run without such heads, an unknown taste, and rows that are not the benchmark's.
+
+        Example:
+            import json
+            from pathlib import Path
+
+            store = Store("data")
+            trained = store.train("mine", k=5)
+            row = {"id": 1, "prompt": "2 + 2?", "chosen": "4", "rejected": "5", "subset": "math-prm"}
+            Path("filtered.jsonl").write_text(json.dumps(row))
+            store.benchmark(trained.run, "rewardbench", source="filtered.jsonl").subsets
+
+        """
+        from micropref.pipeline.benchmarks import benchmark as stage
+        from micropref.pipeline.rewards.scoring.options import BackboneOptions
+        from micropref.pipeline.rewards.scoring.taste import Taste
+        from micropref.pipeline.show.benchmark import show_benchmark
+
+        options = stage.BenchmarkOptions(
+            None if source is None else str(source),
+            None if out is None else Path(out),
+            Taste(context, attribute, user, None if weights is None else tuple(weights)),
+            BackboneOptions(backbone, device, trust_remote_code),
+            pass_,
+            tokens_per_batch,
+        )
+        report = stage.run_benchmark(self._store, run_id(run), benchmark, options, self._announce)
+        return readable(report, show_benchmark(report))
 
     @checked
     def route(

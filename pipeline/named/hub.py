@@ -69,7 +69,7 @@ def _refusal(name: HubName, error: Exception) -> str:
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/datasets/{name.repository}"
-    copy = f"or give a copy: micropref embed {name.repository} --from DIR"
+    copy = "or give a copy with --from DIR"
     if isinstance(error, errors.GatedRepoError):
         return f"{name.repository}: the hub asks for consent first: accept its terms at {page}, then `hf auth login`"
     if isinstance(error, errors.RevisionNotFoundError):

@@ -39,7 +39,7 @@ FLOORS = (
     {"pipeline.forwarding", "pipeline.people"},
     {"pipeline.forwarding.engines", "pipeline.routing"},
     {"pipeline.embedding", "pipeline.comparison", "pipeline.rewards", "pipeline.rewards.scoring"},
-    {"pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people"},
+    {"pipeline.benchmarks", "pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people"},
     {"pipeline.rewards.serving"},
     {"pipeline.show"},
     {"pipeline.api"},
@@ -166,6 +166,7 @@ def test_choices_are_written_once() -> None:
 def test_choices_are_those_that_exist() -> None:
     from micropref.heads.methods.registry import methods
     from micropref.pipeline import options
+    from micropref.pipeline.benchmarks.registry import benchmarks
     from micropref.pipeline.comparison.published import FILE
     from micropref.pipeline.sources.formats import COLUMNS, ONE_PAIR_A_ROW
 
@@ -177,6 +178,7 @@ def test_choices_are_those_that_exist() -> None:
     assert choices(options.Method) == set(methods())
     assert choices(options.SweptMethod) == choices(options.FitMethod) - {"single"}
     assert choices(options.Paper) == set(json.loads(FILE.read_text()))
+    assert choices(options.BenchmarkName) == set(benchmarks())
 
 
 def defaults(method: str) -> dict[str, Any]:

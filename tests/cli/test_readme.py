@@ -24,6 +24,7 @@ PAGES = (
     "docs/training.md",
     "docs/people.md",
     "docs/rewards.md",
+    "docs/benchmarks.md",
     "docs/comparing.md",
     "docs/store.md",
     "docs/sql.md",
@@ -57,6 +58,10 @@ def test_every_command_runs(tmp_path: Path, rows: list[dict[str, Any]], monkeypa
     vectors = [{"prompt": str(at), "chosen": f"{at}a", "rejected": f"{at}b", **made} for at in range(9)]
     pl.DataFrame(vectors).write_parquet("vectors.parquet")
     candidates = [{"prompt": "Which river?", "response": one} for one in ("The Po.", "A long one, my friend.")]
+    pairs = [
+        {"prompt": "2 + 2?", "chosen": "4", "rejected": "5", "subset": one, "id": 1} for one in ("hep-go", "math-prm")
+    ]
+    Path("rewardbench.jsonl").write_text("".join(json.dumps(item) + "\n" for item in pairs))
     Path("candidates.jsonl").write_text("".join(json.dumps(item) + "\n" for item in candidates))
     Path("answers.txt").write_text("1\n2\nq\n")
     asked = {"question": "Name a river.", "answers": ["Po.", "Wet.", "Dry."], "best": 0, "judge": "ann"}

@@ -31,8 +31,8 @@ PERSONALIZED = NamedDataset(
     size="not confirmed; three areas, each a config with a test split",
     labels="of a language model: chosen keeps to a person's rubric, rejected violates it",
     attributes="the area",
-    contexts="none: profile is a history of the person's texts, whose form is not confirmed; rubric and narrative say "
-    "the label and must not be read",
+    contexts="none: profile is a list of the person's earlier questions, which `eval --benchmark` reads as a context; "
+    "rubric and narrative say the label and must not be read",
     users="none: every row is another person",
     configs={
         area: Adapter(

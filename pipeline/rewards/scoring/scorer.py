@@ -91,6 +91,10 @@ class ScoringEngine:
         """End the thread that forwards."""
         self._device.shutdown()
 
+    def fits(self, texts: Sequence[str]) -> list[bool]:
+        """Say which texts are short enough for the backbone, each as a user's turn or a text by itself."""
+        return [tokens is not None for tokens in self.tokenizer.encode_contexts(texts)]
+
     def score(self, candidates: Sequence[Candidates]) -> list[Rewarded]:
         """Return the rewards of some groups, in order."""
         return list(self.stream(candidates))

@@ -75,7 +75,7 @@ def test_what_is_not_cached_says_what_to_do(cache: Path) -> None:
         snapshot(HubName("owner/name", None))
     assert str(refusal.value) == (
         "owner/name: no such path here, not in the hub's cache, and the hub cannot be reached: go online once (and "
-        "without HF_HUB_OFFLINE), or give a copy: micropref embed owner/name --from DIR"
+        "without HF_HUB_OFFLINE), or give a copy with --from DIR"
     )
     cached(cache, "owner/name", {"train.jsonl": []})
     with pytest.raises(BadInput, match="not in the hub's cache at revision 'v2'"):
