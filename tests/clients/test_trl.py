@@ -37,9 +37,15 @@ def test_rewards_in_training_are_the_scorers(
     made = trained(name)
     folder = made.exported(tmp_path / "reward")
     asked = {
-        "store": str(made.store.folder), "run": made.run, "folder": str(folder), "policy": str(policy(made, name)),
-        "rows": ROWS, "choices": [CHOICE] * 4, "completion_tokens": 16 if name == "tiny" else 12,
-    }  # fmt: skip
+        "store": str(made.store.folder),
+        "run": made.run,
+        "backbone": str(made.backbone),
+        "folder": str(folder),
+        "policy": str(policy(made, name)),
+        "rows": ROWS,
+        "choices": [CHOICE] * 4,
+        "completion_tokens": 16,
+    }
     found = run_program("training", "trl_train.py", asked)
     scorer = made.scorer()
     for _ in range(4):

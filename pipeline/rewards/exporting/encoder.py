@@ -27,7 +27,7 @@ def write_cross_encoder(backbone: Backbone, folder: Path, head: torch.Tensor, ma
             link_or_copy(file, folder / file.name, link=link and file.suffix == ".safetensors")
     parts = [("", f"{_BASE}.transformer.Transformer"), ("1_Pooling", f"{_MODULES}.pooling.Pooling")]
     if backbone.pooling.normalize:
-        parts.append(("2_Normalize", f"{_BASE}.normalize.Normalize"))
+        parts.append(("2_Normalize", f"{_MODULES}.normalize.Normalize"))
     dense = f"{len(parts)}_Dense"
     parts.append((dense, f"{_BASE}.dense.Dense"))
     modules = [{"idx": at, "name": str(at), "path": path, "type": kind} for at, (path, kind) in enumerate(parts)]

@@ -1,4 +1,4 @@
-"""Read folders with transformers alone. Standard input: {"folders", "chats"} as JSON; printed: logits of each folder."""
+"""Read folders with transformers alone. Standard input: {"folders", "chats"} as JSON; it prints their logits."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 import micropref
 
 asked = json.load(sys.stdin)
-"""`store`, `run`, `folder` (an export), `policy`, `rows` (prompt, context, user) and `choices` (one person's)."""
+"""`store`, `run`, `backbone`, `folder` (an export), `policy`, `rows` (prompt, context, user), `choices` of a person."""
 TRAINERS = {"GRPO": (GRPOTrainer, GRPOConfig), "RLOO": (RLOOTrainer, RLOOConfig)}
 EACH = 4
 """Completions of each prompt."""
@@ -64,7 +64,7 @@ def trained(name: str, rewards: list[Any], rows: list[dict[str, Any]], steps: in
 
 
 run = micropref.Store(asked["store"]).run(asked["run"])
-scorer = run.scorer(device="cpu")
+scorer = run.scorer(device="cpu", backbone=asked["backbone"])
 for choice in asked["choices"]:
     scorer.learn(**choice)
 functions = [scorer.trl(), scorer.trl(asynchronous=True), *scorer.trl(heads="separate", scale="std", clip=3.0)]
