@@ -15,6 +15,7 @@ from micropref.cache.errors import Failure
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.loading import loading
 from micropref.pipeline.rewards.exporting.chat import rendered
+from micropref.pipeline.rewards.exporting.encoder import TRUNK
 from micropref.pipeline.rewards.scoring.candidates import Candidates
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 
@@ -71,8 +72,8 @@ def _by_cross_encoder(backbone: Backbone, folder: Path, texts: list[tuple[str, s
     from transformers import AutoModel, AutoTokenizer
 
     with loading():
-        trunk = AutoModel.from_pretrained(folder, dtype=backbone.dtype).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+        trunk = AutoModel.from_pretrained(folder / TRUNK, dtype=backbone.dtype).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / TRUNK)
     (dense,) = folder.glob("*_Dense/model.safetensors")
     weight = load_file(dense)["linear.weight"]
     vectors = []

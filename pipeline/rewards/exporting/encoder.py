@@ -1,6 +1,8 @@
 """An encoder with one reward head as a CrossEncoder folder of sentence-transformers.
 
 Its modules: the transformer, the pooling, the scaling to length 1 where the run's features have it, and a linear map.
+The transformer lies in a folder of its own. With its config.json at the top, releases before 5.4, which know no
+modules of a CrossEncoder, would load it without a word, with a random head.
 """
 
 from __future__ import annotations
@@ -17,15 +19,19 @@ from micropref.pipeline.rewards.exporting.files import link_or_copy, read_json, 
 
 _MODULES = "sentence_transformers.sentence_transformer.modules"
 _BASE = "sentence_transformers.base.modules"
+TRUNK = "0_Transformer"
+"""Folder of the transformer."""
 _LEFT_OUT = {"README.md", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"}
 
 
 def write_cross_encoder(backbone: Backbone, folder: Path, head: torch.Tensor, max_length: int, *, link: bool) -> None:
     """Write a folder that `CrossEncoder(folder).predict([(prompt, response)])` reads as the head's reward [L, D]."""
+    trunk = folder / TRUNK
+    trunk.mkdir()
     for file in backbone.checkpoint.folder.iterdir():
         if file.is_file() and file.name not in _LEFT_OUT and not file.name.startswith("."):
-            link_or_copy(file, folder / file.name, link=link and file.suffix == ".safetensors")
-    parts = [("", f"{_BASE}.transformer.Transformer"), ("1_Pooling", f"{_MODULES}.pooling.Pooling")]
+            link_or_copy(file, trunk / file.name, link=link and file.suffix == ".safetensors")
+    parts = [(TRUNK, f"{_BASE}.transformer.Transformer"), ("1_Pooling", f"{_MODULES}.pooling.Pooling")]
     if backbone.pooling.normalize:
         parts.append(("2_Normalize", f"{_MODULES}.normalize.Normalize"))
     dense = f"{len(parts)}_Dense"
@@ -36,12 +42,12 @@ def write_cross_encoder(backbone: Backbone, folder: Path, head: torch.Tensor, ma
     write_json(folder / "modules.json", modules)
     method = {"method": "forward", "method_output_name": "last_hidden_state"}
     reads = {"transformer_task": "feature-extraction", "modality_config": {"text": method}}
-    write_json(folder / "sentence_bert_config.json", {**reads, "module_output_name": "token_embeddings"})
+    write_json(trunk / "sentence_bert_config.json", {**reads, "module_output_name": "token_embeddings"})
     write_json(folder / "1_Pooling" / "config.json", _pooling(backbone))
     if backbone.pooling.normalize:
         same = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
         write_json(folder / "2_Normalize" / "config.json", same)
-    tokenizer = folder / "tokenizer_config.json"
+    tokenizer = trunk / "tokenizer_config.json"
     named = backbone.tokenizer
     pad = named.pad_token or named.unk_token or named.sep_token  # masked, so that any will do
     write_json(tokenizer, {**read_json(tokenizer), "model_max_length": max_length, "pad_token": pad})
