@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow bench-embed bench-train bench-cache bench-wordings bench-route bench-score latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients bench-embed bench-train bench-cache bench-wordings bench-route bench-score latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,20 @@ test: setup lint ## lint, types, and the default suite, two files at a time
 
 test-slow: smollm2 ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow
+
+CLIENTS := .venv-clients
+ENVIRONMENTS := $(patsubst %.txt,%,$(notdir $(filter-out %.no-deps.txt,$(wildcard tests/clients/environments/*.txt))))
+
+.SECONDEXPANSION:
+$(CLIENTS)/%/.complete: tests/clients/environments/%.txt $$(wildcard tests/clients/environments/$$*.no-deps.txt) constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --requirement $<
+	$(if $(filter %.no-deps.txt,$^),$(@D)/bin/python -m pip install --quiet --no-deps --requirement $(filter %.no-deps.txt,$^))
+	@touch $@
+
+test-clients: smollm2 $(ENVIRONMENTS:%=$(CLIENTS)/%/.complete) ## TRL, OpenRLHF, verl, rewardbench, ... on our rewards; the first time downloads some GB
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m clients -s tests/clients
 
 tables: setup ## every compared method on the demo data, as in docs/comparing.md; ARGS='--seeds 2' changes it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/tables.py $(ARGS)

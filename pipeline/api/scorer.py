@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -181,9 +182,11 @@ class Scorer:
 
         Args:
             heads: one function, heads weighed as the run does (together), or a list of one for each head (separate).
-            scale: divide rewards by their standard deviation over the run's stored responses (std), or not (none):
-                rewards of very different sizes that are summed before they are normalised drown each other.
-            clip: largest size of a reward; None: any.
+            scale: rewards less their mean, divided by their standard deviation, both over the run's stored responses
+                (std), or rewards as they are (none): rewards of very different sizes that are summed before they are
+                normalised drown each other.
+            clip: largest size of what is returned; None: any. With `scale` std it counts deviations from the mean;
+                without, a run whose rewards all lie far from 0 would return the same number for each.
             asynchronous: coroutine functions, for trainers that go on meanwhile.
 
         Returns:
@@ -193,12 +196,20 @@ class Scorer:
             BadInput: where the run's data is gone and `scale` is std, and for a `clip` that is not above 0.
 
         """
-        from micropref.pipeline.rewards.scoring.training_rewards import AsyncRewardFunction, RewardFunction, spreads
+        from micropref.pipeline.rewards.scoring.training_rewards import (
+            AsyncRewardFunction,
+            RewardFunction,
+            SharedScore,
+            Spread,
+            spreads,
+        )
 
         if clip is not None and not clip > 0:
             raise BadInput(f"clip is {clip}: expected a number above 0")
         count = self._engine.heads.k
-        each, whole = spreads(self._store, self._engine.heads) if scale == "std" else ([1.0] * count, 1.0)
+        each, whole = [Spread()] * count, Spread()
+        if scale == "std":
+            each, whole = spreads(self._store, self._engine.heads)
 
         def score(
             prompts: Sequence[Any],
@@ -208,7 +219,8 @@ class Scorer:
         ) -> list[Rewarded]:
             return self.score_many(prompts, completions, context=contexts, user=users)
 
-        functions = [RewardFunction(score, f"head_{at}", at, each[at], clip) for at in range(count)]
+        shared = SharedScore(score)
+        functions = [RewardFunction(partial(shared, at), f"head_{at}", at, each[at], clip) for at in range(count)]
         if heads == "together":
             functions = [RewardFunction(score, f"micropref_{self._engine.heads.run.id}", None, whole, clip)]
         made = [AsyncRewardFunction(one) if asynchronous else one for one in functions]

@@ -179,11 +179,11 @@ class Backbone:
         if options.max_length > self.max_length:
             raise BadInput(f"max length {options.max_length}: this backbone was loaded for at most {self.max_length}")
         return PairTokenizer(
-            self.tokenizer, options, segments=not self.causal, recipe=self.recipe.text, ids=self._known_ids
+            self.tokenizer, options, segments=not self.causal, recipe=self.recipe.text, ids=self.known_ids
         )
 
     @property
-    def _known_ids(self) -> int | None:
+    def known_ids(self) -> int | None:
         """Return how many token ids have a row in the embedding; None where ids are not rows of one."""
         table = self.trunk.get_input_embeddings()
         return table.num_embeddings if isinstance(table, nn.Embedding) else None

@@ -64,6 +64,15 @@ class TokenIds:
         )
         return [found[at] for at in range(len(texts))]
 
+    def beginning(self, rendered: Rendered) -> str:
+        """Return the beginning-of-text token of a rendered text, "" where the tokenizer adds it by itself or none is.
+
+        Clients take it off the texts they write, because most tokenizers put it in front again.
+        """
+        token = self._tokenizer.bos_token
+        begins = token is not None and isinstance(rendered, str) and rendered.startswith(token)
+        return str(token) if begins and not self.prefix else ""
+
     def written(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of texts as they are, the strings of control tokens being these tokens."""
         return list(self._tokens_of(texts))

@@ -95,7 +95,9 @@ class PairTokenizer:
         self._ids = TokenIds(tokenizer, self._controls, segments=segments, ending=recipe.ending)
         date = datetime.date.fromisoformat(options.date)
         self._template = choose_reading(tokenizer, options.template, recipe, date=date, segments=segments)
-        self._check_one_beginning(tried(self._template))
+        prompt = tried(self._template)
+        self._check_one_beginning(prompt)
+        self._beginning = self._ids.beginning(self._template.render(prompt, "b"))
 
     @property
     def strangers(self) -> list[str]:
@@ -184,7 +186,8 @@ class PairTokenizer:
 
     def encode_written(self, texts: Sequence[str]) -> list[Tokens | None]:
         """Tokenize texts that hold template and special tokens already; None: one does not fit, or has no token."""
-        return [one if 0 < len(one) <= self.options.max_length else None for one in self._ids.written(texts)]
+        whole = [text if text.startswith(self._beginning) else self._beginning + text for text in texts]
+        return [one if 0 < len(one) <= self.options.max_length else None for one in self._ids.written(whole)]
 
     def _fit(self, pieces: dict[str, Piece], known: dict[Piece, Tokens]) -> dict[str, Tokens] | None:
         """Return the tokens of each of a pair's texts, cut where they have to be; None: the pair does not fit.

@@ -81,7 +81,10 @@ def _use(backbone: Backbone, labels: int) -> str:
     if not backbone.causal:
         return (
             "```python\nfrom sentence_transformers import CrossEncoder\n"
-            'CrossEncoder("this/folder").predict([("prompt", "response")])\n```'
+            'model = CrossEncoder("this/folder")\n'
+            'model.predict([("prompt", "response")])\n'
+            'model.rank("prompt", ["response", "another"])  # the best first\n```\n\n'
+            "It is read by sentence-transformers 5.4 or newer."
         )
     kept = "" if labels == 1 else f", num_labels={labels}"
     return (

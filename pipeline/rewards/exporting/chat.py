@@ -52,6 +52,8 @@ def exported_template(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str,
     source = tokenizer.get_chat_template()
     date = datetime.date.fromisoformat(settings["date"] or PINNED_DATE)
     pinned = _pinned(source, date)
+    if tokenizer.bos_token and not settings["special_tokens"] and "bos_token" in source:
+        pinned = "{%- set bos_token = " + json.dumps(tokenizer.bos_token, ensure_ascii=False) + " %}\n" + pinned
     ids = tokenizer(rendered(tokenizer, pinned, "a", "b"), add_special_tokens=False)["input_ids"]
     begins = ids[: len(settings["special_tokens"])] == list(settings["special_tokens"])
     return pinned if begins else _written(beginning) + pinned
@@ -71,19 +73,23 @@ def _pinned(source: str, date: datetime.date) -> str:
     """Return a chat template with today's date, where it asks for it, written inside."""
     front = ""
     if "date_string" in source:
-        front += "{%- set date_string = " + json.dumps(date.strftime("%d %b %Y")) + " -%}\n"
+        front += "{%- set date_string = " + json.dumps(date.strftime("%d %b %Y")) + " %}\n"
     if "strftime_now" in source:
         codes = {code: date.strftime(code) for code in _DATE_CODES}
-        front += "{%- set pinned_date = " + json.dumps(codes) + " -%}\n" + _PINNED_CLOCK
+        front += "{%- set pinned_date = " + json.dumps(codes) + " %}\n" + _PINNED_CLOCK
     return front + source
 
 
-def choose_pad(tokenizer: PreTrainedTokenizerBase, texts: list[str], template: str) -> str:
+def choose_pad(tokenizer: PreTrainedTokenizerBase, texts: list[str], template: str, known: int | None) -> str:
     """Return the token that texts are padded with: a special one that none of them ends with and no template writes.
+
+    It is one of the `known` ids that the backbone has a vector for (None: all): some tokenizers add a pad token that
+    the backbone never saw.
 
     Raises BadInput where there is none, for then no batch could be read rightly.
     """
     last = {tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in texts}
+    ids = tokenizer.get_vocab()
     own = [tokenizer.pad_token, tokenizer.unk_token]
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     ends = [tokenizer.eos_token]
@@ -91,7 +97,8 @@ def choose_pad(tokenizer: PreTrainedTokenizerBase, texts: list[str], template: s
         if token is None or token == tokenizer.bos_token:
             continue
         written = token in template or (token == tokenizer.eos_token and "eos_token" in template)
-        if not written and tokenizer.convert_tokens_to_ids(token) not in last:
+        number = ids[token]
+        if not written and (known is None or number < known) and number not in last:
             return str(token)
     raise BadInput(
         "the backbone's tokenizer has no special token that its texts do not end with, and one is needed for padding: "
@@ -99,23 +106,29 @@ def choose_pad(tokenizer: PreTrainedTokenizerBase, texts: list[str], template: s
     )
 
 
-def write_tokenizer(folder: Path, pad: str, template: str, max_length: int) -> None:
-    """Patch the tokenizer's files in a folder so that transformers 4 and 5 read them alike."""
+def write_tokenizer(folder: Path, pad: str, template: str, settings: Mapping[str, Any]) -> None:
+    """Patch the tokenizer's files in a folder so that transformers 4 and 5 read them alike.
+
+    A beginning-of-text token is named only where the tokenizer adds it by itself: clients such as verl's take it off
+    the front of what the template wrote, and leave it to the tokenizer to put it there again.
+    """
+    changes = {"pad_token": pad, **({} if settings["special_tokens"] else {"bos_token": None})}
     path = folder / "tokenizer_config.json"
     config = {name: value for name, value in read_json(path).items() if name not in _ONLY_HERE}
     config |= {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "attention_mask"],
-        "pad_token": pad,
+        **changes,
         "padding_side": "right",
         "truncation_side": "left",
-        "model_max_length": max_length,
+        "model_max_length": settings["max_length"],
         "chat_template": template,
     }
     write_json(path, config)
     special = folder / "special_tokens_map.json"
     if special.is_file():
-        write_json(special, {**read_json(special), "pad_token": pad})
+        named = {**read_json(special), **changes}
+        write_json(special, {name: token for name, token in named.items() if token is not None})
     for stale in (*folder.glob("chat_template.*"), *folder.glob("additional_chat_templates/*")):
         stale.unlink()
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

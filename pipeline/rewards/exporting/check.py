@@ -18,6 +18,7 @@ from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.load_trunk import load_parts
 from micropref.pipeline.backbone.loading import loading
 from micropref.pipeline.rewards.exporting.chat import rendered
+from micropref.pipeline.rewards.exporting.encoder import TRUNK
 from micropref.pipeline.rewards.scoring.candidates import HERE, Candidates
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.sources.pairs import PreferencePair
@@ -133,7 +134,7 @@ def _by_cross_encoder(
     from transformers import AutoModel
 
     with loading():
-        trunk = AutoModel.from_pretrained(folder).eval()
+        trunk = AutoModel.from_pretrained(folder / TRUNK).eval()
     (dense,) = folder.glob("*_Dense/model.safetensors")
     vectors = replace(backbone, trunk=trunk.to(backbone.device)).embed(tokens)
     return vectors @ load_file(dense)["linear.weight"].T

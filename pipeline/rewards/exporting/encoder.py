@@ -1,6 +1,8 @@
 """An encoder with one reward head as a CrossEncoder folder of sentence-transformers.
 
 Its modules: the transformer, the pooling, the scaling to length 1 where the run's features have it, and a linear map.
+The transformer lies in a folder of its own. With its config.json at the top, releases before 5.4, which know no
+modules of a CrossEncoder, would load it without a word, with a random head.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from micropref.pipeline.rewards.exporting.trunk import put_merged, put_small_fil
 
 _MODULES = "sentence_transformers.sentence_transformer.modules"
 _BASE = "sentence_transformers.base.modules"
+TRUNK = "0_Transformer"
+"""Folder of the transformer."""
 _LEFT_OUT = {"README.md", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"}
 
 
@@ -25,19 +29,19 @@ def write_cross_encoder(
     backbone: Backbone, folder: Path, head: torch.Tensor, max_length: int, placing: Placing
 ) -> None:
     """Write a folder that `CrossEncoder(folder).predict([(prompt, response)])` reads as the head's reward [L, D]."""
-    merged = backbone.checkpoint.adapter is not None
+    trunk, merged = folder / TRUNK, backbone.checkpoint.adapter is not None
+    trunk.mkdir()
     for file in backbone.checkpoint.folder.iterdir():
         ours = file.name in _LEFT_OUT or file.name.startswith((".", "adapter_"))
         if file.is_file() and not ours and not (merged and file.suffix == ".safetensors"):
-            placing.put(file, folder / file.name)
+            placing.put(file, trunk / file.name)
     if merged:
-        put_small_files(backbone, folder)
-        put_merged(backbone, folder, "model", "", placing)
-    config = folder / "config.json"
-    write_json(config, read_json(config) | dtype_entries(placing.dtype))
-    parts = [("", f"{_BASE}.transformer.Transformer"), ("1_Pooling", f"{_MODULES}.pooling.Pooling")]
+        put_small_files(backbone, trunk)
+        put_merged(backbone, trunk, "model", "", placing)
+    write_json(trunk / "config.json", read_json(trunk / "config.json") | dtype_entries(placing.dtype))
+    parts = [(TRUNK, f"{_BASE}.transformer.Transformer"), ("1_Pooling", f"{_MODULES}.pooling.Pooling")]
     if backbone.pooling.normalize:
-        parts.append(("2_Normalize", f"{_BASE}.normalize.Normalize"))
+        parts.append(("2_Normalize", f"{_MODULES}.normalize.Normalize"))
     dense = f"{len(parts)}_Dense"
     parts.append((dense, f"{_BASE}.dense.Dense"))
     modules = [{"idx": at, "name": str(at), "path": path, "type": kind} for at, (path, kind) in enumerate(parts)]
@@ -46,12 +50,12 @@ def write_cross_encoder(
     write_json(folder / "modules.json", modules)
     method = {"method": "forward", "method_output_name": "last_hidden_state"}
     reads = {"transformer_task": "feature-extraction", "modality_config": {"text": method}}
-    write_json(folder / "sentence_bert_config.json", {**reads, "module_output_name": "token_embeddings"})
+    write_json(trunk / "sentence_bert_config.json", {**reads, "module_output_name": "token_embeddings"})
     write_json(folder / "1_Pooling" / "config.json", _pooling(backbone))
     if backbone.pooling.normalize:
         same = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
         write_json(folder / "2_Normalize" / "config.json", same)
-    tokenizer = folder / "tokenizer_config.json"
+    tokenizer = trunk / "tokenizer_config.json"
     named = backbone.tokenizer
     pad = named.pad_token or named.unk_token or named.sep_token  # masked, so that any will do
     write_json(tokenizer, {**read_json(tokenizer), "model_max_length": max_length, "pad_token": pad})

@@ -201,7 +201,8 @@ def _write(
         )
     architecture = write_weights(backbone, folder, matrix, placing)
     template = exported_template(backbone.tokenizer, settings)
-    pad = choose_pad(backbone.tokenizer, [rendered(backbone.tokenizer, template, *text) for text in texts], template)
-    write_tokenizer(folder, pad, template, settings["max_length"])
+    written = [rendered(backbone.tokenizer, template, *text) for text in texts]
+    pad = choose_pad(backbone.tokenizer, written, template, backbone.known_ids)
+    write_tokenizer(folder, pad, template, settings)
     patch_config(folder, pad_token_id=backbone.tokenizer.convert_tokens_to_ids(pad))
     return architecture

@@ -75,6 +75,5 @@ def _link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError as error:
         raise BadInput(
-            f"{source}: cannot be linked into {target.parent.parent} ({error.strerror}): leave `link` out, then it is "
-            "copied"
+            f"{source}: cannot be linked into the folder ({error.strerror}): leave `link` out, then it is copied"
         ) from None

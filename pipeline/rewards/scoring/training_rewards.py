@@ -7,6 +7,7 @@ columns of the data set arrive as lists. n completions, K heads.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,34 @@ Score = Callable[[Sequence[Any], Sequence[Any], Sequence[str | None], Sequence[s
 """Rewards of completions [n], each behind its prompt [n], for contexts [n] and users [n]."""
 
 
+class SharedScore:
+    """Scores a batch once for several functions, which a trainer calls one after the other or at the same time."""
+
+    def __init__(self, score: Score) -> None:
+        self._score, self._lock = score, threading.Lock()
+        self._batch: tuple[Sequence[Any], ...] = ()
+        self._found: list[Rewarded] = []
+        self._served: set[int] = set()
+
+    def __call__(self, function: int, *batch: Sequence[Any]) -> list[Rewarded]:
+        """Return what one of the functions is given for a batch; who asks again has it scored again."""
+        with self._lock:
+            if batch != self._batch or function in self._served:
+                self._batch, self._found, self._served = batch, self._score(*batch), set()
+            self._served.add(function)
+            return self._found
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where rewards lie."""
+
+    mean: float = 0.0
+    """What is taken from a reward."""
+    deviation: float = 1.0
+    """What it is divided by then."""
+
+
 @dataclass(frozen=True)
 class RewardFunction:
     """A reward function for TRL. Columns `context` and `user` of the data set say whose taste counts."""
@@ -37,8 +66,8 @@ class RewardFunction:
     """What the trainer's log calls it."""
     head: int | None = None
     """The head whose reward it is; None: the run's, heads weighed."""
-    divisor: float = 1.0
-    """What rewards are divided by."""
+    spread: Spread = Spread()
+    """What rewards are standardized by."""
     clip: float | None = None
     """Largest size of what it returns; None: any."""
 
@@ -66,7 +95,7 @@ class RewardFunction:
         value = one.rewards[0] if self.head is None or heads is None else heads[self.head]
         if value is None:
             return None
-        value /= self.divisor
+        value = (value - self.spread.mean) / self.spread.deviation
         return value if self.clip is None else max(-self.clip, min(self.clip, value))
 
 
@@ -86,8 +115,8 @@ class AsyncRewardFunction:
         return await asyncio.to_thread(self.inner, *args, **columns)
 
 
-def spreads(store: StoreFolder, heads: RewardHeads) -> tuple[list[float], float]:
-    """Return the standard deviation of each head's rewards [K], and of the run's, over stored train responses.
+def spreads(store: StoreFolder, heads: RewardHeads) -> tuple[list[Spread], Spread]:
+    """Return where each head's rewards lie [K], and where the run's do, over stored train responses.
 
     Raises BadInput where the run's data set is gone.
     """
@@ -99,7 +128,8 @@ def spreads(store: StoreFolder, heads: RewardHeads) -> tuple[list[float], float]
     _, pairs = reading.read(located.take(np.arange(0, len(located), step)))
     rewards = torch.cat([part.double() @ heads.heads.T for part in pairs.responses()])
     weights = heads.fitted.model.scores(pairs).log_weights.double().exp().repeat(2, 1)
-    each, whole = rewards.std(0), (weights * rewards).sum(1).std()
-    if not bool((each > 0).all()) or not float(whole) > 0:
+    columns = torch.cat([rewards, (weights * rewards).sum(1, keepdim=True)], 1)
+    if not bool((columns.std(0) > 0).all()):
         raise BadInput(f"run {heads.run.id}: a head gives all stored responses one reward, so there is no spread")
-    return each.tolist(), float(whole)
+    *each, whole = map(Spread, columns.mean(0).tolist(), columns.std(0).tolist())
+    return each, whole
