@@ -223,7 +223,8 @@ class Scorer:
 
     def _opened_people(self) -> People:
         """Return who learns; choices are kept in memory where no file was named."""
-        from micropref.pipeline.rewards.people.feedback import MEMORY, Feedback
+        from micropref.pipeline.rewards.people.feedback import Feedback
+        from micropref.pipeline.rewards.people.feedback_file import MEMORY
         from micropref.pipeline.rewards.people.personal import People, choose_variance
 
         if self._people is None:

@@ -17,7 +17,8 @@ import torch
 
 import micropref
 from micropref.cache.runs.people import Answer, Person, write_person
-from micropref.pipeline.rewards.people.feedback import MEMORY, Choice, Feedback
+from micropref.pipeline.rewards.people.feedback import Choice, Feedback
+from micropref.pipeline.rewards.people.feedback_file import MEMORY
 from micropref.pipeline.rewards.people.personal import People, learned_of
 from micropref.pipeline.rewards.scoring.taste import RewardHeads
 from tests.conftest import preference_rows
@@ -117,8 +118,8 @@ def test_weights_are_those_of_adapt(trained: tuple[micropref.Store, str]) -> Non
             assert second is not None
             margins = tuple(a - b for a, b in zip(first, second, strict=True))
             choices.append(Choice(margins, tuple(map(math.log, found.weights or ()))))
-        learned = learned_of(choices, strength)
-        assert learned.log_weights[0].exp().tolist() == pytest.approx(list(person.weights), abs=1e-5)
+        learned = learned_of([choices], strength)[0]
+        assert learned.log_weights[0].exp().tolist() == pytest.approx(list(person.weights), abs=1e-6)
         assert place < 100
     assert heads.k == 2
     scorer.close()
