@@ -71,5 +71,7 @@ ShotsFrom = SplitName
 RewardHeadsOf = Literal["together", "separate"]
 """One reward function for a trainer, heads weighed, or one for each head."""
 RewardScale = Literal["none", "std"]
+PersonKeptIn = Literal["people", "feedback", "adapted", "trained"]
+"""Where a person's weights are: the run's people folder, a server's file of choices, the run itself."""
 Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer", "transfer-700k"]
 """Tables of the paper: 2 and 8, 3 and 7, 9, the lower and the upper half of 4."""

@@ -6,6 +6,7 @@ n choices of one person, K heads. The file lies on a local disk: SQLite's locks 
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import sqlite3
 import time
@@ -59,7 +60,7 @@ class Feedback:
         With `read_only` it has to be there and is not changed, and all is read as it was at this moment, whatever a
         running server adds. Until it is closed a server cannot erase what it forgets.
         """
-        self.path, self._lock, self._rewritten = path, Lock(), False
+        self.path, self._heads, self._lock, self._rewritten = path, heads, Lock(), False
         about = {"format": FORMAT, "run": run, "heads": str(heads), "key": secrets.token_hex(32)}
         self._connection, found = connect(path, about, read_only=read_only)
         if (found["run"], found["heads"]) != (run, str(heads)):
@@ -92,10 +93,7 @@ class Feedback:
             "SELECT margins, log_prior, at FROM choices WHERE user = ? AND at > ? ORDER BY number",
             (user, -1 if since is None else since),
         )
-        try:
-            return [Choice(tuple(json.loads(one)), tuple(json.loads(prior)), at) for one, prior, at in rows]
-        except (ValueError, TypeError) as error:
-            raise Damaged(f"{self.path}: a choice in it is damaged ({error}); restore the file from a copy") from error
+        return [Choice(self._numbers(margins), self._numbers(prior), at) for margins, prior, at in rows]
 
     def extent(self, user: str, since: float | None = None) -> Extent | None:
         """Return how far a person's choices go, None where there are none; `since` as in `of`."""
@@ -174,6 +172,18 @@ class Feedback:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+    def _numbers(self, text: str) -> tuple[float, ...]:
+        """Return the numbers [K] of a choice. Raises Damaged where these are none."""
+        try:
+            found = tuple(map(float, json.loads(text)))
+        except (ValueError, TypeError):
+            found = ()
+        if len(found) != self._heads or not all(map(math.isfinite, found)):
+            raise Damaged(
+                f"{self.path}: a choice has not {self._heads} numbers; restore the file from a copy, or give another"
+            )
+        return found
 
     def _forgotten_at(self, connection: sqlite3.Connection, user: str) -> float:
         """Return when a person was forgotten, inside a transaction; 0: never."""
