@@ -64,8 +64,8 @@ def _imported(done: Imported) -> list[str]:
     }
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to write"
     lines = [
-        f"{done.file}: choices of {_people(done.people)}: {told}; weights by shrunk, s² = {done.strength:g}, by "
-        f"{done.strength_from}"
+        f"{done.file}: choices of {_people(done.people)}: {told}; weights by shrunk, s² = {done.strength:g} "
+        f"({done.strength_from})"
     ]
     if done.choices_left_out:
         lines.append(f"left out: {counted(done.choices_left_out, 'choice')} from before the person was forgotten")

@@ -18,7 +18,7 @@ from micropref.pipeline.options import PersonKeptIn
 from micropref.pipeline.rewards.people.feedback import Feedback
 from micropref.pipeline.rewards.people.feedback_file import FILE
 from micropref.pipeline.rewards.people.folding import Imported, import_choices
-from micropref.pipeline.rewards.people.personal import choose_variance
+from micropref.pipeline.rewards.people.variance import choose_variance
 from micropref.pipeline.rewards.scoring.kept import made_at
 from micropref.pipeline.rewards.scoring.taste import RewardHeads
 

@@ -12,21 +12,12 @@ from threading import Lock
 
 import torch
 
-from micropref.cache.choices import TRAIN
-from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.store import StoreFolder
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_shrunk
-from micropref.pipeline.people.frozen_run import Frozen
-from micropref.pipeline.people.strength import choose_strength
 from micropref.pipeline.rewards.people.feedback import Choice, Extent, Feedback
 from micropref.pipeline.rewards.scoring.candidates import Rewarded
 from micropref.pipeline.rewards.scoring.taste import RewardHeads
 
-COUNTS = (1, 2, 4, 8, 16)
-"""Numbers of choices that s² is chosen for."""
-DEFAULT_STRENGTH = 0.3
-"""s² where the run's data names nobody to choose it on: the middle of what is tried."""
 KEPT_PEOPLE = 10_000
 """People whose weights are kept in memory; those of others are learned again when they are asked for."""
 LEAST_WEIGHT = 1e-300
@@ -117,27 +108,3 @@ def learned_of(people: list[list[Choice]], strength: float) -> list[Adapted]:
         for row, place in enumerate(places):
             found[place] = replace(learned, log_weights=learned.log_weights[[row]])
     return [found[place] for place in range(len(people))]
-
-
-def choose_variance(store: StoreFolder, heads: RewardHeads) -> tuple[float, str]:
-    """Return s² by validation people of the run's own data, and what it was chosen on.
-
-    A run that `adapt` made for users by shrunk keeps its own.
-    """
-    adapted = heads.kept.groups
-    if (
-        adapted is not None
-        and adapted.record["method"] == "adapt-shrunk"
-        and adapted.record["settings"]["by"] == "user"
-    ):
-        return float(adapted.record["settings"]["strength"]), f"run {adapted.id}"
-    frozen = Frozen(
-        replace(heads.fitted, reading=replace(heads.fitted.reading, units=None)),
-        open_dataset(store, heads.run.record["data"]),
-    )
-    try:
-        if TRAIN not in frozen.dataset.splits():
-            raise BadInput("no train split")
-        return choose_strength(frozen, "user", "shrunk", COUNTS, 0), f"validation users of {frozen.dataset.name}"
-    except BadInput:
-        return DEFAULT_STRENGTH, f"no validation users in {frozen.dataset.name}"
