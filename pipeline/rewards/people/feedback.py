@@ -68,7 +68,7 @@ class Feedback:
             raise BadInput(f"{path}: holds choices about run {found['run']}, not {run}; give another file")
         self._key, self._erasing = found["key"], "erasing" in found
         if self._erasing and not read_only:
-            self.erase()
+            self.erase(0)
 
     def add(self, user: str, choice: Choice, choice_id: str | None = None) -> bool:
         """Keep a choice on disk, and return whether it is new: one with an id that this person used already is not.
@@ -84,7 +84,7 @@ class Feedback:
                 (name, choice_id, margins, prior, round(at, 6)),
             )
         if self._erasing:
-            self.erase(wait_s=0)
+            self.erase(0)
         return done.rowcount > 0
 
     def of(self, user: str, since: float | None = None) -> list[Choice]:
@@ -129,15 +129,17 @@ class Feedback:
             connection.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", entry)
             connection.execute("INSERT OR REPLACE INTO about VALUES ('erasing', '1')")
         self._erasing, self._rewritten = True, False
-        if not self.erase():
+        if not self.erase(RETRY_S):
             raise Failure(
                 f"{self.path}: the choices are forgotten, but another program reads the file, so bytes of them may "
                 "still be in its log; forget this person again once that program has ended"
             )
         return gone
 
-    def erase(self, wait_s: float = RETRY_S) -> bool:
-        """Erase the bytes of what was forgotten; return whether all are gone. Raises Failure where the disk refuses.
+    def erase(self, wait_s: float) -> bool:
+        """Erase the bytes of what was forgotten; return whether all are gone, after so many seconds for other readers.
+
+        Raises Failure where the disk refuses.
 
         SQLite zeroes deleted rows, but moves rows within a page and leaves what they covered: the file is written anew.
         """
@@ -215,6 +217,8 @@ class Feedback:
             yield
         except sqlite3.Error as error:
             raise refused(self.path, error) from error
+        except UnicodeEncodeError:
+            raise BadInput("user is no text: it has half of a surrogate pair, which UTF-8 cannot hold") from None
 
 
 def _now() -> float:

@@ -86,7 +86,7 @@ def _listing(store: StoreFolder, heads: RewardHeads, feedback: Path, imported: I
     known = [one for one in known if forgotten.when(one.user) is None]
     known += _in_folder(run, forgotten, problems)
     waiting, forgets_more = _in_feedback(feedback, heads, forgotten, problems) if feedback.is_file() else ([], False)
-    newest = {one.user: one for one in sorted([*known, *waiting], key=lambda one: one.learned)}
+    newest = {one.user: one for one in sorted([*waiting, *known], key=lambda one: one.learned)}
     return RunPeople(
         run=run.id,
         adapted=None if adapted is None else adapted.id,

