@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow bench-embed bench-train bench-cache bench-wordings bench-route latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow bench-embed bench-train bench-cache bench-wordings bench-route bench-people latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench-wordings: setup ## groups found on wordings nobody trained on: what the ro
 
 bench-route: setup ## what a few pairs with contexts teach a router: accuracy by size of the budget; ARGS=--quick tries it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/route_budgets.py $(ARGS)
+
+bench-people: setup ## 200 people's choices through a server's file against adapt on the demo data; ARGS="--store DIR" reuses it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/served_people.py $(ARGS)
 
 latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS="--store DIR" adds real features
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/latent.py $(ARGS)
