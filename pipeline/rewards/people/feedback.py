@@ -105,13 +105,9 @@ class Feedback:
         """Return who chose, sorted."""
         return [str(name) for (name,) in self._read("SELECT DISTINCT user FROM choices ORDER BY user", ())]
 
-    def count(self, user: str | None = None) -> int:
-        """Return how many choices there are: a person's, or all."""
-        if user is None:
-            rows = self._read("SELECT count(*) FROM choices", ())
-        else:
-            rows = self._read("SELECT count(*) FROM choices WHERE user = ?", (user,))
-        return int(rows[0][0])
+    def count(self) -> int:
+        """Return how many choices there are."""
+        return int(self._read("SELECT count(*) FROM choices", ())[0][0])
 
     def forget(self, user: str) -> int:
         """Remove all that a person chose, from the file's free space and its log too; return how many choices.

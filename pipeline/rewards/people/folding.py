@@ -58,7 +58,10 @@ def import_choices(heads: RewardHeads, file: Path, strength: float, strength_fro
     with closing(Feedback(file, run.id, heads.k, read_only=True)) as opened:
         found = {user: opened.of(user) for user in opened.users()}
         forgotten = opened.forgotten()
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Failure(f"{folder}: cannot be made ({error.strerror or error}); nothing was imported") from error
     with hold_alone(folder) as others:
         if others:
             raise BadInput(f"run {run.id}: people are being imported by {', '.join(others)}; run this again after that")
@@ -109,9 +112,13 @@ def _remove_forgotten(folder: Path, forgotten: Forgotten) -> tuple[int, list[str
             continue
         at = None if person is None else forgotten.when(person.name)
         if person is not None and at is not None and person.at <= at:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+                sync_folder(folder)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise Failure(f"{path}: cannot be removed ({reason}); free the cause and import again") from error
             gone += 1
-    sync_folder(folder)
     return gone, unreadable
 
 

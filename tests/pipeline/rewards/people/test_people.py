@@ -16,12 +16,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import micropref
 from micropref.cache.errors import BadInput, Damaged, Failure
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.runs import forgotten as tombstones
 from micropref.cache.runs.people import Answer, Person, person_path, read_person, utc, write_person
 from micropref.cache.store import StoreFolder
 from micropref.cli import app
+from micropref.heads.adaptation.few_shot import GRIDS
 from micropref.pipeline.people.adapt import AdaptOptions, adapt
 from micropref.pipeline.people.ask import AskOptions, _known
 from micropref.pipeline.rewards.people.feedback import Choice, Feedback
@@ -75,7 +77,10 @@ def interviewed(heads: RewardHeads, user: str, created: str) -> Path:
     )  # fmt: skip
 
 
-def test_imported_people_have_the_servers_weights(store: StoreFolder, run: str, tmp_path: Path) -> None:
+def test_imported_people_have_the_servers_weights(
+    store: StoreFolder, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GRIDS, "shrunk", (0.1, 1.0))
     opened = feedback(tmp_path / "f.sqlite", {"ann": 8, "bob": 3, "cleo": 8, **dict.fromkeys(HOSTILE, 2)})
     heads = RewardHeads(store, run)
     strength, chosen_on = choose_variance(store, heads)
@@ -176,10 +181,15 @@ def test_no_older_data_revives_the_forgotten(
 
 
 def test_what_training_and_adapt_know_is_hidden_too(
-    store: StoreFolder, synthetic: Callable[..., str], planted_run: Callable[..., str], tmp_path: Path
+    store: StoreFolder,
+    synthetic: Callable[..., str],
+    planted_run: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     features = synthetic(store, prompts=60, users=3)
     planted_run(store, features, created="2017-01-01T00:00:00+00:00")
+    monkeypatch.setitem(GRIDS, "shrunk", (0.1, 1.0))
     adapted = adapt(store, "planted", None, AdaptOptions("user", (1,), "shrunk", shots_from="train"))
     found = people(store, adapted.run, None, None)
     assert (len(found.people), found.adapted) == (6, adapted.run)
@@ -198,6 +208,40 @@ def test_what_training_and_adapt_know_is_hidden_too(
     assert RewardHeads(store, adapted.run).kept("a1") is None
     opened.add("a1", choice(1.0, 0.0, 0.0))
     assert heads.people("a1") is not None
+    opened.close()
+
+
+def test_users_of_training_can_learn_and_be_forgotten(
+    store: StoreFolder, synthetic: Callable[..., str], tmp_path: Path
+) -> None:
+    synthetic(store, prompts=60, users=3)
+    run = micropref.Store(store.root).train("toy", method="maxmin", k=2).run
+    heads, router = RewardHeads(store, run), torch.zeros(1, 0)
+    opened = Feedback(tmp_path / "f.sqlite", run, 2)
+
+    def weights(user: str | None) -> list[float]:
+        (found,) = heads.weigh([Taste(user=user)], router)
+        return found.log_weights.exp().tolist()
+
+    assert max(weights("a1")) == pytest.approx(1.0)  # a person of training is one head's
+    assert len(people(store, run, None, None).people) == 6
+    heads.people = People(heads, opened, 0.3)
+    trained = weights("a1")
+    stranger = torch.tensor(weights(None), dtype=torch.float64).log()
+    chosen = Choice((1.0, -1.0), tuple(stranger.tolist()))
+    opened.add("a1", chosen)
+    learned = heads.people("a1")
+    assert learned is not None
+    assert weights("a1") == pytest.approx(torch.softmax(stranger + learned.log_weights[0], 0).tolist())
+    assert weights("a1") != pytest.approx(trained)
+    opened.forget("a1")
+    for now in (heads, RewardHeads(store, run)):
+        if now is not heads:
+            assert people(store, run, tmp_path / "f.sqlite", 0.3).still_named == [run]
+        with pytest.raises(BadInput, match="no weights for user 'a1'"):
+            now.check(Taste(user="a1"))
+        now.check(Taste(user="a2"))
+    assert "a1" not in known(people(store, run, None, None))
     opened.close()
 
 
