@@ -5,6 +5,7 @@ K heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,8 +48,10 @@ class Imported:
     """Files of the people folder that cannot be read and were left as they are."""
 
 
-def import_choices(heads: RewardHeads, file: Path, strength: float, strength_from: str) -> Imported:
+def import_choices(heads: RewardHeads, file: Path, choose: Callable[[], tuple[float, str]]) -> Imported:
     """Fold a file of choices into the people folder of its run; nothing in the file is changed.
+
+    `choose` returns s² of shrunk and what that was chosen on; it is called once the file is known to be good.
 
     Whom the file forgot is kept with the run first, for good: neither an older file nor an older copy of a person
     brings them back. Raises BadInput for another run's file and while another import runs, Failure on I/O.
@@ -58,6 +61,7 @@ def import_choices(heads: RewardHeads, file: Path, strength: float, strength_fro
     with closing(Feedback(file, run.id, heads.k, read_only=True)) as opened:
         found = {user: opened.of(user) for user in opened.users()}
         forgotten = opened.forgotten()
+    strength, strength_from = choose()
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -73,8 +73,11 @@ def people(store: StoreFolder, run_id: str, file: Path | None, strength: float |
     heads = RewardHeads(store, run_id)
     imported = None
     if file is not None:
-        chosen = choose_variance(store, heads) if strength is None else (strength, "as asked for")
-        imported = import_choices(heads, file, *chosen)
+
+        def chosen() -> tuple[float, str]:
+            return choose_variance(store, heads) if strength is None else (strength, "as asked for")
+
+        imported = import_choices(heads, file, chosen)
     return _listing(store, heads, find_run(store, run_id).folder / FILE, imported)
 
 
