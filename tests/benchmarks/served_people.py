@@ -1,10 +1,10 @@
 """What a server's choices are worth against `adapt`: 200 members of the demo's groups, eight choices of each.
 
-Members are users of the demo's train split; everybody chose eight times there and twice in test. The choices of each are
-scored as texts, kept in a server's file and imported with `people --import`; with the weights the run predicts the
-members' test choices, texts too. `adapt` learned from the same choices as they are stored, in 16 bits: only by that may
-weights differ. Writes build/bench/served_people.json. Run by `make bench-people`; ARGS='--store DIR' takes a
-store that has the demo's data.
+Members are users of the demo's train split; everybody chose eight times there and twice in test. The choices of each
+are scored as texts, kept in a server's file and imported with `people --import`; with the weights the run predicts the
+members' test choices, texts too. `adapt` learned from the same choices as they are stored, in 16 bits: by that alone
+weights may differ. Writes build/bench/served_people.json. Run by `make bench-people`; ARGS='--store DIR' takes a store
+that has the demo's data.
 """
 
 from __future__ import annotations

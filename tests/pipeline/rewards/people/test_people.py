@@ -91,7 +91,7 @@ def test_imported_people_have_the_servers_weights(
     assert (found.imported.written, found.imported.strength) == (13, strength)
     assert known(found) == {"ann": 8, "bob": 3, "cleo": 8, **dict.fromkeys(HOSTILE, 2)}
     later = RewardHeads(store, run)
-    for user in known(found):
+    for user in ("ann", "bob", *HOSTILE[:2]):
         learned, kept = served(user), later.kept(user)
         assert learned is not None
         assert kept is not None
