@@ -363,7 +363,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         "except Failure as error: told.append(str(error))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
         "assert kept.add('bob', choice, f'{number}')\n"
-        "print(number, kept.count('bob'), told)\n"
+        "print(number, len(kept.of('bob')), told)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "f.sqlite")], capture_output=True, text=True, check=False
