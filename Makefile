@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients bench-embed bench-train bench-cache bench-wordings bench-route bench-score latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients bench-embed bench-train bench-cache bench-wordings bench-route bench-score bench-people latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-route: setup ## what a few pairs with contexts teach a router: accuracy by
 
 bench-score: smollm2 ## scoring new texts against embed on the same texts, best-of-16 against a padded loop; ARGS=--quick tries it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_score.py $(ARGS)
+
+bench-people: setup ## 200 people's choices through a server's file against adapt on the demo data; ARGS="--store DIR" reuses it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/served_people.py $(ARGS)
 
 latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS="--store DIR" adds real features
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/latent.py $(ARGS)

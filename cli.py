@@ -537,6 +537,18 @@ def serve(call: _Call) -> Any:
     return call.store.serve(**call.arguments)
 
 
+@_command(Store.people, import_=Form("--import", metavar="FILE", kind=Path))
+def people(call: _Call) -> Any:
+    """List a run's people; import a server's choices.
+
+    \b
+    Example:
+      micropref people mixture-1a2b3c4d
+      micropref people mixture-1a2b3c4d --import choices.sqlite
+    """
+    return call.store.people(**call.arguments)
+
+
 @app.command()
 def ask(
     ctx: typer.Context,

@@ -73,5 +73,7 @@ RewardHeadsOf = Literal["together", "separate"]
 RewardScale = Literal["none", "std"]
 BenchmarkName = Literal["rewardbench", "rewardbench2", "rm-bench", "personalized-rewardbench"]
 """Published benchmarks of reward models."""
+PersonKeptIn = Literal["people", "feedback", "adapted", "trained"]
+"""Where a person's weights are: the run's people folder, a server's file of choices, the run itself."""
 Paper = Literal["helpsteer2", "rpr", "rewardbench", "transfer", "transfer-700k"]
 """Tables of the paper: 2 and 8, 3 and 7, 9, the lower and the upper half of 4."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset, Doubled, linked_keys, open_dataset
 from micropref.cache.errors import Failure
+from micropref.cache.runs.forgotten import read_forgotten
 from micropref.cache.runs.names import read_names, read_note
 from micropref.cache.runs.people import read_person
 from micropref.cache.runs.records import Run, open_run, sweep_leaderboards
@@ -172,6 +173,7 @@ def _run_problems(run: Run) -> tuple[int, list[str]]:
     try:
         run.tensors()
         read_note(run)
+        read_forgotten(run.folder)
         shards = [item for data in run.evaluated() for item in read_commits(run.eval_folder(data))]
         shards += [item for item in (run.budget(), run.contexts()) if item is not None]
     except Failure as error:

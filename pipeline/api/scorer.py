@@ -235,8 +235,10 @@ class Scorer:
 
     def _opened_people(self) -> People:
         """Return who learns; choices are kept in memory where no file was named."""
-        from micropref.pipeline.rewards.people.feedback import MEMORY, Feedback
-        from micropref.pipeline.rewards.people.personal import People, choose_variance
+        from micropref.pipeline.rewards.people.feedback import Feedback
+        from micropref.pipeline.rewards.people.feedback_file import MEMORY
+        from micropref.pipeline.rewards.people.personal import People
+        from micropref.pipeline.rewards.people.variance import choose_variance
 
         if self._people is None:
             heads = self._engine.heads

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from micropref.pipeline.benchmarks.benchmark import BenchmarkReport
     from micropref.pipeline.evaluation.evaluate import Evaluation
     from micropref.pipeline.people.adapt import Adaptation
+    from micropref.pipeline.rewards.people.people import RunPeople
     from micropref.pipeline.routing.route import Routed
 
 
@@ -241,3 +242,35 @@ class Using(OpenedStore):
         adapted = stage.adapt(self._store, run_id(run), data, options, None if out is None else Path(out))
         self._give_name(run_name, adapted.run)
         return readable(adapted, show_adaptation(adapted, self.folder))
+
+    @checked
+    def people(self, run: str | Run, *, import_: str | Path | None = None, strength: float | None = None) -> RunPeople:
+        """List who a run has weights for; with a server's file of choices, fold it into the run's people first.
+
+        A person's weights become those that the server uses; what was learned last wins. Whom the file forgot is
+        removed from the run's people folder, and neither an older file nor an older copy brings them back. The file is
+        read as it is at this moment, while a server may go on writing it, and never changed.
+
+        Args:
+            run: the run, one of its names, or its id; also what `adapt` made.
+            import_: SQLite file of choices, as `serve` and `Run.scorer` keep it.
+            strength: s² of shrunk: how far weights may move; None: chosen on validation users, as `serve` does.
+
+        Returns:
+            Each person with choices, method and time, and what the import did.
+
+        Raises:
+            BadInput: for a file of another run or none of choices, and runs whose heads reward no response by itself.
+            Failure: where a file is damaged or the disk refuses.
+
+        Example:
+            store = Store("data")
+            trained = store.train("mine", k=5)
+            store.people(trained.run).people
+
+        """
+        from micropref.pipeline.rewards.people import people as stage
+        from micropref.pipeline.show.people import show_people
+
+        found = stage.people(self._store, run_id(run), None if import_ is None else Path(import_), strength)
+        return readable(found, show_people(found, self.folder))

@@ -21,7 +21,17 @@ from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import sha256_hex
 from micropref.cache.maintenance.uses import holds
-from micropref.cache.runs.people import Answer, Person, Preferred, person_path, read_person, write_person
+from micropref.cache.runs.forgotten import read_forgotten
+from micropref.cache.runs.people import (
+    Answer,
+    Person,
+    Preferred,
+    check_person_name,
+    person_path,
+    read_person,
+    write_person,
+)
+from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.pair_features import response_columns
 from micropref.heads.adaptation.acquisition import information
@@ -56,6 +66,7 @@ class AskOptions:
     def __post_init__(self) -> None:
         if not self.user:
             raise BadInput("user is empty: expected a name to keep the answers under")
+        check_person_name(self.user)
         if self.n < 1:
             raise BadInput(f"n is {self.n}: expected at least 1")
         for name in ("threshold", "beta"):
@@ -118,7 +129,7 @@ class Interview:
         """
         self.frozen, self.options, self.beta = frozen, options, beta
         self.folder = frozen.run.folder / "people"
-        known = read_person(person_path(self.folder, options.user))
+        known = _known(frozen.run, options.user)
         self.answers: list[Answer] = [] if known is None else list(known.answers)
         self.table = self._pool()
         self._scores: Scores = frozen.score(options.split, self.table["pair_id"]).scores
@@ -203,9 +214,26 @@ class Interview:
             scale=None,
             routed=True,
             combine=self._scores.combine,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=datetime.now(UTC).isoformat(timespec="microseconds"),
         )
         return write_person(self.folder, person)
+
+
+def _known(run: Run, user: str) -> Person | None:
+    """Return a person whose answers go on; None: nobody yet, or nobody since the run was told to forget them.
+
+    Raises BadInput where choices that a server recorded would be lost, Failure where a file is damaged.
+    """
+    path = person_path(run.folder / "people", user)
+    person, forgotten_at = read_person(path), read_forgotten(run.folder).when(user)
+    if person is None or (forgotten_at is not None and person.at <= forgotten_at):
+        return None
+    if person.recorded is not None:
+        raise BadInput(
+            f"user is {user!r}: run {run.id} knows this user by {person.recorded.count} choices of "
+            f"{person.recorded.source}, which an interview would replace; give another `user`, or remove {path}"
+        )
+    return person
 
 
 @holds(run="run_id", data="pool")

@@ -6,81 +6,77 @@ K heads, n choices.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import replace
-from datetime import datetime
 from threading import Lock
 
 import torch
 
-from micropref.cache.choices import TRAIN
-from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
-from micropref.cache.runs.people import person_path, read_person
-from micropref.cache.store import StoreFolder
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_shrunk
-from micropref.pipeline.people.frozen_run import Frozen
-from micropref.pipeline.people.strength import choose_strength
-from micropref.pipeline.rewards.people.feedback import Choice, Feedback
+from micropref.pipeline.rewards.people.feedback import Choice, Extent, Feedback
 from micropref.pipeline.rewards.scoring.candidates import Rewarded
 from micropref.pipeline.rewards.scoring.taste import RewardHeads
 
-COUNTS = (1, 2, 4, 8, 16)
-"""Numbers of choices that s² is chosen for."""
-DEFAULT_STRENGTH = 0.3
-"""s² where the run's data names nobody to choose it on: the middle of what is tried."""
+KEPT_PEOPLE = 10_000
+"""People whose weights are kept in memory; those of others are learned again when they are asked for."""
 LEAST_WEIGHT = 1e-300
 """What a head is taken to weigh at least, so that its log is finite."""
 
 
 class People:
-    """Who a run has weights for: by the choices of a file, else by what the run itself keeps of them."""
+    """Who a run has weights for: by the choices of a file, or by what the run itself keeps where that is newer."""
 
     def __init__(self, heads: RewardHeads, feedback: Feedback, strength: float) -> None:
         """Take the run, the file of choices, and s² of shrunk."""
         self._heads, self._feedback, self.strength = heads, feedback, strength
-        self._learned: dict[str, Adapted] = {}
+        self._learned: OrderedDict[str, tuple[Extent, Adapted]] = OrderedDict()
         self._lock = Lock()
 
     def __call__(self, user: str) -> Adapted | None:
         """Return what was learned of a person; None: nothing."""
+        forgotten_at = self.forgotten_at(user)
+        extent = self._feedback.extent(user, forgotten_at)
+        kept = self._heads.kept.newest(user, forgotten_at)
+        if extent is None or (kept is not None and kept.at > extent.at):
+            return None if kept is None else kept.adapted
         with self._lock:
-            if user in self._learned:
-                return self._learned[user]
-        choices = self._feedback.of(user)
-        if choices:
-            learned = learned_of(choices, self.strength)
-            with self._lock:
-                self._learned[user] = learned
-            return learned
-        return None if self._hidden(user) else self._heads.kept(user)
+            known = self._learned.get(user)
+        if known is not None and known[0] == extent:
+            return known[1]
+        # Others may add or forget meanwhile: then what is learned is kept under an extent that nobody asks for again.
+        choices = self._feedback.of(user, forgotten_at)
+        if not choices:
+            return self(user)
+        learned = learned_of([choices], self.strength)[0]
+        with self._lock:
+            self._learned[user] = (extent, learned)
+            self._learned.move_to_end(user)
+            if len(self._learned) > KEPT_PEOPLE:
+                self._learned.popitem(last=False)
+        return learned
+
+    def forgotten_at(self, user: str) -> float | None:
+        """Return when a person was forgotten last, here or by the run itself, in seconds since 1970; None: never."""
+        times = (self._feedback.forgotten_at(user), self._heads.kept.forgotten_at(user))
+        return max((at for at in times if at is not None), default=None)
 
     def learn(self, user: str, choice: Choice, choice_id: str | None = None) -> bool:
         """Keep a choice and renew the person's weights; return whether it is new. Raises Failure like the file."""
-        new = self._feedback.add(user, choice, choice_id)
-        self._drop(user)
-        return new
+        return self._feedback.add(user, choice, choice_id)
 
     def forget(self, user: str) -> int:
         """Remove a person's choices and hide what the run keeps of them; return how many choices went."""
-        gone = self._feedback.forget(user)
-        self._drop(user)
-        return gone
+        try:
+            return self._feedback.forget(user)
+        finally:
+            with self._lock:
+                self._learned.pop(user, None)
 
     def count(self, user: str) -> int:
         """Return how many choices of a person are kept in the file."""
-        return self._feedback.count(user)
-
-    def _drop(self, user: str) -> None:
-        with self._lock:
-            self._learned.pop(user, None)
-
-    def _hidden(self, user: str) -> bool:
-        """Say whether a person was forgotten after the run's file of them was written."""
-        at = self._feedback.forgotten_at(user)
-        if at is None:
-            return False
-        person = read_person(person_path(self._heads.run.folder / "people", user))
-        return person is None or datetime.fromisoformat(person.created).timestamp() <= at
+        extent = self._feedback.extent(user, self.forgotten_at(user))
+        return 0 if extent is None else extent.count
 
 
 def choice_of(found: Rewarded) -> Choice:
@@ -89,25 +85,26 @@ def choice_of(found: Rewarded) -> Choice:
     if first is None or second is None or found.weights is None:
         raise BadInput(f"this choice cannot be learned from: {next(filter(None, found.reasons))}")
     margins = tuple(a - b for a, b in zip(first, second, strict=True))
+    if not any(margins):
+        raise BadInput(
+            "this choice cannot be learned from: every head rewards both responses alike, as it does a text twice"
+        )
     return Choice(margins, tuple(math.log(max(weight, LEAST_WEIGHT)) for weight in found.weights))
 
 
-def learned_of(choices: list[Choice], strength: float) -> Adapted:
-    """Return the weights that n choices of a person come to: as `adapt --method shrunk` learns them, s² = strength."""
-    margins = torch.tensor([one.margins for one in choices], dtype=torch.float64)[None]
-    prior = torch.tensor([one.log_prior for one in choices], dtype=torch.float64)[None]
-    return by_shrunk(Shots(margins, log_prior=prior), strength)
+def learned_of(people: list[list[Choice]], strength: float) -> list[Adapted]:
+    """Return the weights that each person's choices come to: as `adapt --method shrunk` learns them, s² = strength.
 
-
-def choose_variance(store: StoreFolder, heads: RewardHeads) -> tuple[float, str]:
-    """Return s² by validation people of the run's own data, and what it was chosen on."""
-    frozen = Frozen(
-        replace(heads.fitted, reading=replace(heads.fitted.reading, units=None)),
-        open_dataset(store, heads.run.record["data"]),
-    )
-    try:
-        if TRAIN not in frozen.dataset.splits():
-            raise BadInput("no train split")
-        return choose_strength(frozen, "user", "shrunk", COUNTS, 0), f"validation users of {frozen.dataset.name}"
-    except BadInput:
-        return DEFAULT_STRENGTH, f"no validation users in {frozen.dataset.name}"
+    People with as many choices are learned together; what others chose changes nothing for one of them.
+    """
+    by_count: dict[int, list[int]] = {}
+    for place, choices in enumerate(people):
+        by_count.setdefault(len(choices), []).append(place)
+    found: dict[int, Adapted] = {}
+    for places in by_count.values():
+        margins = torch.tensor([[one.margins for one in people[place]] for place in places], dtype=torch.float64)
+        prior = torch.tensor([[one.log_prior for one in people[place]] for place in places], dtype=torch.float64)
+        learned = by_shrunk(Shots(margins, log_prior=prior), strength)
+        for row, place in enumerate(places):
+            found[place] = replace(learned, log_weights=learned.log_weights[[row]])
+    return [found[place] for place in range(len(people))]

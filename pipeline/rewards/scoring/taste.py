@@ -6,7 +6,6 @@ G groups of candidates, K heads, D' width of what a router reads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import polars as pl
@@ -16,11 +15,11 @@ from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.runs.names import find_run
-from micropref.cache.runs.people import Person, person_path, read_person
 from micropref.cache.runs.records import Run, open_run
 from micropref.cache.store import StoreFolder
 from micropref.heads.adaptation.few_shot import Adapted
 from micropref.heads.methods.base import NO_UNIT, Combine, Pairs, Scores
+from micropref.pipeline.rewards.scoring.kept import KeptPeople, KnownPeople
 from micropref.pipeline.training.method_runs import FittedRun, open_fitted
 
 
@@ -79,8 +78,9 @@ class RewardHeads:
         Raises BadInput where there is none, or its heads compare two responses and reward none.
         """
         found = find_run(store, run)
-        self._store, self._groups = store, found if "groups" in found.record else None
-        self.fitted: FittedRun = open_fitted(store, open_run(store, found.record["parent"]) if self._groups else found)
+        groups = found if "groups" in found.record else None
+        self._store = store
+        self.fitted: FittedRun = open_fitted(store, open_run(store, found.record["parent"]) if groups else found)
         heads = self.fitted.model.state().get("heads")
         if heads is None or heads.ndim != 2:
             raise BadInput(
@@ -88,9 +88,10 @@ class RewardHeads:
                 "a run of method mixture, static or single"
             )
         self.heads: torch.Tensor = heads.double()
-        self.people: Callable[[str], Adapted | None] = self.kept
-        """What was learned of a person by name; None: nothing."""
-        self._people: dict[str, Adapted | None] = {}
+        self.kept = KeptPeople(self.run, groups)
+        """Whom the run itself has weights for."""
+        self.people: KnownPeople = self.kept
+        """Whom there are weights for: they go before those that training gave a person."""
         self._means: dict[str, torch.Tensor] = {}
 
     @property
@@ -118,9 +119,7 @@ class RewardHeads:
     @property
     def knows_people(self) -> bool:
         """Say whether there are weights for any person."""
-        units, folder = self.fitted.reading.units, self.run.folder / "people"
-        others = self.people != self.kept or self._groups is not None or units is not None
-        return others or (folder.is_dir() and any(folder.iterdir()))
+        return self.people is not self.kept or self.fitted.reading.units is not None or self.kept.any()
 
     def check_given(self, taste: Taste) -> None:
         """Raise BadInput where the run cannot follow what a command names for all rows; rows may name a context."""
@@ -154,7 +153,7 @@ class RewardHeads:
 
     def personal(self, taste: Taste, own: Scores) -> Scores:
         """Return the run's scores of N pairs, by the weights of a person where the taste names one."""
-        if taste.user is None or self._is_unit(taste.user):
+        if taste.user is None or self._was_trained_on(taste.user):
             return own
         rows = torch.zeros(len(own.margins), dtype=torch.long)
         return self._personal(taste.user).scores(
@@ -172,8 +171,7 @@ class RewardHeads:
         units = None
         if reading.units is not None:
             codes = {name: code for code, name in enumerate(reading.units.names)}
-            kind = reading.units.kind
-            units = torch.tensor([codes.get(getattr(taste, kind) or "", NO_UNIT) for taste in tastes])
+            units = torch.tensor([codes.get(self._unit(taste) or "", NO_UNIT) for taste in tastes])
         nothing = torch.zeros(len(tastes), self.heads.shape[1])
         pairs = Pairs(nothing, router, torch.zeros(len(tastes), dtype=torch.long), nothing, nothing, units)
         return self.fitted.model.scores(pairs)
@@ -182,24 +180,36 @@ class RewardHeads:
         if taste.weights is not None:
             given = torch.tensor(taste.weights, dtype=torch.float64)
             return Weighed((given / given.sum()).log(), "linear")
-        if taste.attribute is not None and not self._is_unit(taste.attribute):
+        if taste.attribute is not None and not self._is_unit("attribute", taste.attribute):
             return Weighed(self._mean_weights(taste.attribute).log(), own.combine)
-        if taste.user is None or self._is_unit(taste.user):
+        if taste.user is None or self._was_trained_on(taste.user):
             return Weighed(own.log_weights[0].double(), own.combine)
         adapted = self._personal(taste.user)
         scores = adapted.scores(Scores(own.margins.double(), own.log_weights.double(), own.combine), torch.tensor([0]))
         divisor = None if adapted.scale is None else adapted.scale[0].double()
         return Weighed(scores.log_weights[0], scores.combine, divisor)
 
-    def _is_unit(self, name: str) -> bool:
+    def _unit(self, taste: Taste) -> str | None:
+        """Return whose weights from training a taste asks for; None: nobody's."""
+        kind = self.fitted.reading.units.kind if self.fitted.reading.units else "user"
+        name: str | None = getattr(taste, kind)
+        return None if kind == "user" and name is not None and not self._was_trained_on(name) else name
+
+    def _is_unit(self, kind: str, name: str) -> bool:
         units = self.fitted.reading.units
-        return units is not None and name in units.names
+        return units is not None and units.kind == kind and name in units.names
+
+    def _was_trained_on(self, user: str) -> bool:
+        """Say whether a person's weights are those of training: nothing was learned since, and nobody forgot them."""
+        if not self._is_unit("user", user):
+            return False
+        return self.people.forgotten_at(user) is None and self.people(user) is None
 
     def _personal(self, user: str) -> Adapted:
         """Return what was learned of a person. Raises BadInput where nothing was."""
-        if self._is_unit(user):
-            return Adapted(torch.zeros(1, self.k, dtype=torch.float64), routed=True)
         found = self.people(user)
+        if found is None and self._was_trained_on(user):
+            return Adapted(torch.zeros(1, self.k, dtype=torch.float64), routed=True)
         if found is None:
             raise BadInput(
                 f"run {self.run.id} has no weights for user {user!r}; learn them with `micropref ask` or `micropref "
@@ -207,20 +217,11 @@ class RewardHeads:
             )
         return found
 
-    def kept(self, user: str) -> Adapted | None:
-        """Return what the run itself keeps of a person: of `adapt`, else of `ask`; None: nothing."""
-        if user not in self._people:
-            found = None if self._groups is None else _of_group(self._groups, user)
-            if found is None:
-                person = read_person(person_path(self.run.folder / "people", user))
-                found = None if person is None else _adapted(person)
-            self._people[user] = found
-        return self._people[user]
-
     def _mean_weights(self, attribute: str) -> torch.Tensor:
         """Return the run's mean weights [K] of an attribute's train pairs."""
-        adapted = self._groups if self._groups and self._groups.record["settings"]["by"] == "attribute" else None
-        if adapted is not None and (found := _of_group(adapted, attribute)) is not None:
+        groups = self.kept.groups
+        by_attribute = groups is not None and groups.record["settings"]["by"] == "attribute"
+        if by_attribute and (found := self.kept.group(attribute)) is not None:
             return found.log_weights[0].exp().double()
         if attribute not in self._means:
             dataset = open_dataset(self._store, self.run.record["data"])
@@ -235,27 +236,6 @@ class RewardHeads:
                 )
             self._means[attribute] = self.fitted.model.scores(pairs).log_weights.double().exp().mean(0)
         return self._means[attribute]
-
-
-def _of_group(run: Run, name: str) -> Adapted | None:
-    """Return the weights of one group of an adapted run; None where it has none of that name."""
-    if name not in run.record["groups"]:
-        return None
-    at = run.record["groups"].index(name)
-    tensors, settings = run.tensors(), run.record["settings"]
-    scale = tensors.get("scale")
-    return Adapted(
-        tensors["weights"][[at]].double().log(),
-        None if scale is None else scale[[at]].double(),
-        settings["routed"],
-        settings["combine"],
-    )
-
-
-def _adapted(person: Person) -> Adapted:
-    scale = None if person.scale is None else torch.tensor([person.scale], dtype=torch.float64)
-    weights = torch.tensor([person.weights], dtype=torch.float64).log()
-    return Adapted(weights, scale, person.routed, "linear" if person.combine == "linear" else "probability")
 
 
 def _listed(weights: tuple[float, ...]) -> str:

@@ -12,10 +12,8 @@ from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.names import find_run
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.progress import Announce
+from micropref.pipeline.rewards.people.feedback_file import FILE
 from micropref.pipeline.rewards.serving.options import ServeOptions
-
-FEEDBACK = "feedback.sqlite"
-"""Name of a run's file of choices in its folder."""
 
 
 @holds(run="run_id")
@@ -33,7 +31,7 @@ def serve(store: StoreFolder, run_id: str, options: ServeOptions, announce: Anno
         from micropref.pipeline.rewards.serving.service import Service
     except ImportError as error:
         raise BadInput(f"serving needs {error.name}: run `pip install 'micropref[serve]'`") from None
-    service = Service(store, run_id, options.feedback or run.folder / FEEDBACK, options, announce)
+    service = Service(store, run_id, options.feedback or run.folder / FILE, options, announce)
     config = uvicorn.Config(
         create_app(service, most_bytes=int(options.body_mb * 1e6), token=token),
         host=options.host,

@@ -16,7 +16,8 @@ from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.rewards.people.feedback import Feedback
-from micropref.pipeline.rewards.people.personal import People, choice_of, choose_variance
+from micropref.pipeline.rewards.people.personal import People, choice_of
+from micropref.pipeline.rewards.people.variance import choose_variance
 from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.taste import Taste
