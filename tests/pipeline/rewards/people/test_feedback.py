@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import random
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import micropref
 from micropref.cache.runs.people import Answer, Person, write_person
@@ -210,27 +208,6 @@ def test_a_forgotten_person_stays_forgotten(trained: tuple[micropref.Store, str]
     people.learn("ann", A_CHOICE)
     assert people("ann") is not None
     assert people.count("ann") == 1
-
-
-def test_reward_functions_for_trl(trained: tuple[micropref.Store, str]) -> None:
-    opened, run = trained
-    scorer = opened.run(run).scorer(device="cpu")
-    prompts = [[{"role": "user", "content": "p"}], [{"role": "user", "content": "q"}]]
-    completions = [[{"role": "assistant", "content": "a"}], [{"role": "assistant", "content": "x" * 999}]]
-    whole = scorer.trl()
-    rewards = whole(prompts=prompts, completions=completions, completion_ids=[[1], [2]], trainer_state=None, user=None)
-    expected = scorer.score(prompts[0], completions[0])
-    assert rewards == [pytest.approx(expected.rewards[0]), None]  # the second does not fit
-    assert whole.__name__ == f"micropref_{run}"
-    assert asyncio.run(scorer.trl(asynchronous=True)(prompts=prompts, completions=completions)) == rewards
-    first, second = scorer.trl(heads="separate", scale="std")
-    assert (first.__name__, second.__name__) == ("head_0", "head_1")
-    stored = opened.sql("SELECT prompt, unnest([chosen, rejected]) AS response FROM pairs WHERE split = 'train'")
-    scored = scorer.score_many(stored["prompt"].to_list(), stored["response"].to_list())
-    spread = torch.tensor([(one.heads[0] or (0.0,))[0] for one in scored], dtype=torch.float64).std()
-    assert first(prompts, completions)[0] == pytest.approx((expected.heads[0] or (0.0,))[0] / float(spread), rel=1e-3)
-    assert abs(scorer.trl(clip=1e-9)(prompts, completions)[0]) == pytest.approx(1e-9)
-    scorer.close()
 
 
 def unerased(folder: Path, words: set[str]) -> set[str]:
