@@ -59,7 +59,7 @@ class Service:
     def start(self) -> None:
         """Begin to score; called inside the event loop."""
         options = self._options
-        self.batcher = Batcher(self.engine.score, options.queue, options.timeout, self.counts.batches.observe)
+        self.batcher = Batcher(self.engine, options.queue, options.timeout, self.counts.batches.observe)
         self.counts.waiting.set_function(lambda: self.batcher.waiting if self.batcher else 0)
         self.batcher.start()
 
