@@ -39,7 +39,7 @@ FLOORS = (
     {"pipeline.forwarding", "pipeline.people"},
     {"pipeline.forwarding.engines", "pipeline.routing"},
     {"pipeline.embedding", "pipeline.comparison", "pipeline.rewards", "pipeline.rewards.scoring"},
-    {"pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people"},
+    {"pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people", "pipeline.rewards.serving.bodies"},
     {"pipeline.rewards.serving"},
     {"pipeline.show"},
     {"pipeline.api"},

@@ -199,7 +199,10 @@ def test_a_body_without_a_length(server: Server) -> None:
         for _ in range(100):
             yield b"x" * 10_000
 
-    assert httpx.post(server.url + "/v1/score", content=parts()).status_code == 413
+    assert (
+        httpx.post(server.url + "/v1/score", content=parts(), headers={"content-type": "application/json"}).status_code
+        == 413
+    )
 
 
 def test_many_clients_get_what_one_gets(server: Server, scorer: Any) -> None:
@@ -211,7 +214,7 @@ def test_many_clients_get_what_one_gets(server: Server, scorer: Any) -> None:
     assert found == pytest.approx(expected, abs=1e-5)
     metrics = httpx.get(server.url + "/metrics").text
     assert 'micropref_requests_total{route="/v1/score",status="200"}' in metrics
-    assert "micropref_batch_responses_count" in metrics
+    assert "micropref_turn_texts_count" in metrics
 
 
 def test_a_token_is_asked_for(trained: tuple[Path, str], tmp_path: Path) -> None:
