@@ -29,46 +29,11 @@ from harness import BUILD, at_least, at_most, report
 
 import micropref
 
-WORDS = [
-    "rinse",
-    "rice",
-    "water",
-    "pan",
-    "boil",
-    "simmer",
-    "gently",
-    "stir",
-    "salt",
-    "heat",
-    "lower",
-    "cover",
-    "minutes",
-    "rest",
-    "fluff",
-    "fork",
-    "grain",
-    "starch",
-    "pot",
-    "measure",
-    "cup",
-    "add",
-    "butter",
-    "stock",
-    "season",
-    "taste",
-    "serve",
-    "warm",
-    "bowl",
-    "spoon",
-    "timer",
-    "lid",
-    "steam",
-    "drain",
-    "cool",
-    "soak",
-    "overnight",
-    "brown",
-]
+WORDS = (
+    "rinse", "rice", "water", "pan", "boil", "simmer", "gently", "stir", "salt", "heat", "lower", "cover", "minutes",
+    "rest", "fluff", "fork", "grain", "starch", "pot", "measure", "cup", "add", "butter", "stock", "season", "taste",
+    "serve", "warm", "bowl", "spoon", "timer", "lid", "steam", "drain", "cool", "soak", "overnight", "brown",
+)  # fmt: skip
 ROUNDS = 5
 
 
