@@ -27,7 +27,7 @@ from micropref.pipeline.rewards.serving.bodies.own import (
     UserAnswer,
 )
 from micropref.pipeline.rewards.serving.bodies.vllm import PairsBody
-from micropref.pipeline.rewards.serving.client_routes import add_client_routes, answer_client
+from micropref.pipeline.rewards.serving.client_routes import UserHeader, add_client_routes, answer_client, named
 from micropref.pipeline.rewards.serving.door import Door, Rules
 from micropref.pipeline.rewards.serving.service import Service
 
@@ -66,12 +66,14 @@ def create_app(service: Service, *, most_bytes: int, token: str | None) -> Any:
 
 def _add_own_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/score", response_model=ScoreAnswer)
-    async def score(body: OWN_OR_PAIRS) -> Any:
+    async def score(body: OWN_OR_PAIRS, user: UserHeader = None) -> Any:
         """Reward responses to one prompt, for nobody, a context, an attribute, a person or given weights."""
         if isinstance(body, PairsBody):
-            return await answer_client(service, body)
+            return await answer_client(service, body, user)
         responses = tuple(text_of(one) for one in body.responses)
-        (found,) = await service.score([Candidates(text_of(body.prompt), responses, body.taste(), together=True)])
+        (found,) = await service.score(
+            [Candidates(text_of(body.prompt), responses, body.taste(named(user)), together=True)]
+        )
         return ScoreAnswer(
             model=service.run,
             rewards=list(found.rewards),

@@ -72,8 +72,13 @@ def _endpoint(service: Service, body_type: Any) -> Any:
     return answer
 
 
-async def answer_client(service: Service, body: ClientBody, user: str | None = None) -> JSONResponse:
-    """Score what a client's request asks for, and answer as the client reads it."""
-    taste = body.taste(None if user is None else unquote(user))
+async def answer_client(service: Service, body: ClientBody, user: str | None) -> JSONResponse:
+    """Score what a client's request asks for, `user` being of the header, and answer as the client reads it."""
+    taste = body.taste(named(user))
     groups = await service.score(body.asked(taste))
     return JSONResponse(body.answer(Found(service.run, groups, body.squash)))
+
+
+def named(user: str | None) -> str | None:
+    """Return the name that the header has, if it has one."""
+    return None if user is None else unquote(user)

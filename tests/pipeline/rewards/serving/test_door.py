@@ -19,6 +19,7 @@ from micropref.pipeline.rewards.serving.connections import Connection, http_conf
 from micropref.pipeline.rewards.serving.door import BODIES_HELD, GONE, Door, Rules
 
 SECRET = "Sesame-9431"
+CLIENT = httpx.Client(timeout=10)
 JSON = {"content-type": "application/json"}
 
 
@@ -154,13 +155,13 @@ def test_a_token_is_asked_for(given: bytes, path: str, status: int) -> None:
 def test_bodies_are_read_whole_and_up_to_a_size(start: Start) -> None:
     running = start()
     forwarded = {"x-forwarded-for": "10.0.0.1", "x-forwarded-proto": "https"}
-    answer = httpx.post(running.url, content=b"x" * 1000, headers=JSON | forwarded)
+    answer = CLIENT.post(running.url, content=b"x" * 1000, headers=JSON | forwarded)
     assert answer.json() == {"bytes": 1000, "client": "127.0.0.1", "scheme": "http"}
     assert "server" not in answer.headers
-    assert httpx.post(running.url, content=b"x" * 1001, headers=JSON).status_code == 413
+    assert CLIENT.post(running.url, content=b"x" * 1001, headers=JSON).status_code == 413
     parts = iter([b"x" * 400] * 3)
-    assert httpx.post(running.url, content=parts, headers=JSON).status_code == 413
-    assert httpx.get(running.url).json()["bytes"] == 0
+    assert CLIENT.post(running.url, content=parts, headers=JSON).status_code == 413
+    assert CLIENT.get(running.url).json()["bytes"] == 0
     twice = head("Content-Type: application/json", "Content-Length: 2") + b"{}"
     found = running.say(twice + twice.replace(b"Length: 2\r\n", b"Length: 2\r\nConnection: close\r\n"))
     assert found.count(b"200 OK") == 2, "pipelined requests are answered in turn"
@@ -189,7 +190,7 @@ def test_what_is_no_request_ends_and_is_not_logged(
     running = start()
     found = running.say(said, then_close=True)
     assert b" 500 " not in found
-    assert httpx.post(running.url, content=b"{}", headers=JSON).status_code == 200
+    assert CLIENT.post(running.url, content=b"{}", headers=JSON).status_code == 200
     assert SECRET not in capfd.readouterr().err
 
 
@@ -207,7 +208,7 @@ def test_slow_requests_and_silent_connections_are_closed(start: Start, said: byt
         one.sendall(said)
         with suppress(ConnectionResetError):
             assert all_of(one) == b""
-    assert httpx.post(running.url, content=b"{}", headers=JSON).status_code == 200
+    assert CLIENT.post(running.url, content=b"{}", headers=JSON).status_code == 200
 
 
 def test_connections_beyond_the_most_are_told_to_come_again(start: Start) -> None:
@@ -217,7 +218,7 @@ def test_connections_beyond_the_most_are_told_to_come_again(start: Start) -> Non
     running = start(connection=Few)
     others = [running.connect() for _ in range(2)]
     time.sleep(0.1)
-    answer = httpx.get(running.url)
+    answer = CLIENT.get(running.url)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"].startswith("busy")
     for one in others:
@@ -231,13 +232,13 @@ def test_bodies_that_wait_hold_only_so_much_memory(start: Start) -> None:
     for one in others:
         one.sendall(said)
     time.sleep(0.2)
-    answer = httpx.post(running.url, content=b"x" * 500, headers=JSON)
+    answer = CLIENT.post(running.url, content=b"x" * 500, headers=JSON)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     for one in others:
         one.sendall(b"x")
         assert b"200 OK" in one.recv(1000)
         one.close()
-    assert httpx.post(running.url, content=b"x" * 500, headers=JSON).status_code == 200
+    assert CLIENT.post(running.url, content=b"x" * 500, headers=JSON).status_code == 200
 
 
 def test_work_stops_for_a_client_that_has_gone(start: Start) -> None:
@@ -257,7 +258,7 @@ def test_an_error_of_the_program_tells_its_place_and_nothing_else(
     start: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:
     running = start()
-    answer = httpx.post(f"{running.url}/boom", content=SECRET.encode(), headers=JSON)
+    answer = CLIENT.post(f"{running.url}/boom", content=SECRET.encode(), headers=JSON)
     assert answer.status_code == 500
     assert "error of the program" in answer.json()["error"]
     told = capfd.readouterr().err
