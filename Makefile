@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow bench-embed bench-train bench-cache bench-wordings bench-route latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow bench-embed bench-train bench-cache bench-wordings bench-route bench-serve test-openapi latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,6 +36,13 @@ test: setup lint ## lint, types, and the default suite, two files at a time
 test-slow: smollm2 ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow
 
+build/schemathesis/bin/schemathesis:
+	$(PYTHON) -m venv build/schemathesis
+	build/schemathesis/bin/python -m pip install --quiet 'schemathesis>=4.32,<5'
+
+test-openapi: setup build/schemathesis/bin/schemathesis ## requests made from the server's OpenAPI file, by schemathesis in an environment of its own
+	SCHEMATHESIS=build/schemathesis/bin/schemathesis $(BIN)/python -m pytest -q -m slow tests/pipeline/rewards/serving/test_serve.py -k openapi
+
 tables: setup ## every compared method on the demo data, as in docs/comparing.md; ARGS='--seeds 2' changes it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/tables.py $(ARGS)
 
@@ -53,6 +60,9 @@ bench-wordings: setup ## groups found on wordings nobody trained on: what the ro
 
 bench-route: setup ## what a few pairs with contexts teach a router: accuracy by size of the budget; ARGS=--quick tries it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/route_budgets.py $(ARGS)
+
+bench-serve: setup ## the server under load: 200 clients for a minute, 16 with one prompt against one by one; ARGS=--quick tries it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_serve.py $(ARGS)
 
 latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS="--store DIR" adds real features
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/latent.py $(ARGS)

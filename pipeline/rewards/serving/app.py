@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Discriminator, Tag
+from starlette.exceptions import HTTPException
 
 from micropref.cache.errors import BadInput, Failure
 from micropref.pipeline.rewards.scoring.candidates import Candidates
@@ -38,6 +39,7 @@ OWN_OR_PAIRS = Annotated[
 """vLLM's older clients ask /v1/score too, with other fields."""
 User = Annotated[str, Path(description="The person's name, percent-encoded.", examples=["ann"])]
 ANSWERS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "the body is no JSON"},
     401: {"description": "the token is missing or wrong"},
     403: {"description": "without a token: the request is not from a program of this machine"},
     413: {"description": "the body is too large"},
@@ -65,7 +67,7 @@ def create_app(service: Service, *, most_bytes: int, token: str | None) -> Any:
 
 
 def _add_own_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/score", response_model=ScoreAnswer)
+    @app.post("/v1/score", response_model=ScoreAnswer | dict[str, Any])
     async def score(body: OWN_OR_PAIRS, user: UserHeader = None) -> Any:
         """Reward responses to one prompt, for nobody, a context, an attribute, a person or given weights."""
         if isinstance(body, PairsBody):
@@ -151,6 +153,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Busy)
     async def busy(_: Request, error: Busy) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": str(error.seconds)})
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:

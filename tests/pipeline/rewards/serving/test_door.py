@@ -23,6 +23,12 @@ CLIENT = httpx.Client(timeout=10)
 JSON = {"content-type": "application/json"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _close_client() -> Iterator[None]:
+    yield
+    CLIENT.close()
+
+
 class Echo:
     """An app that says what reached it, fails, or is slow, by path."""
 

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -35,6 +36,12 @@ from tests.conftest import preference_rows
 PROMPT = "What is thing 3?"
 CLIENT = httpx.Client(timeout=60)
 WARM, COLD = "Gladly! Thing 3 is lovely, my friend.", "Thing 3: see manual, page 3."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_client() -> Iterator[None]:
+    yield
+    CLIENT.close()
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +336,7 @@ def test_bad_requests(server: Server, body: Any, status: int) -> None:
 def test_bodies_that_are_no_json(server: Server, content: bytes) -> None:
     answer = CLIENT.post(server.url + "/v1/score", content=content, headers={"content-type": "application/json"})
     assert 400 <= answer.status_code < 500
+    assert answer.json()["error"]
 
 
 def test_a_body_without_a_length(server: Server) -> None:
@@ -420,3 +428,18 @@ def test_choices_survive_a_kill(trained: tuple[Path, str], tmp_path: Path) -> No
     again = Process(*trained, *options)
     assert CLIENT.get(f"{again.url}/v1/users/ann").json()["choices"] == 3
     again.stop()
+
+
+@pytest.mark.slow
+def test_the_openapi_file_holds(server: Server) -> None:
+    """Requests made from the OpenAPI file, right and wrong ones, meet no error of the server: `make test-openapi`."""
+    tool = os.environ.get("SCHEMATHESIS") or shutil.which("schemathesis")
+    if tool is None:
+        pytest.skip("schemathesis is not installed: `make test-openapi` installs it aside")
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    options = ["--checks", checks, "--seed", "1", "--max-examples", "60", "--no-color"]
+    done = subprocess.run(
+        [tool, "run", f"{server.url}/openapi.json", *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert 'status="500"' not in CLIENT.get(f"{server.url}/metrics").text
