@@ -117,7 +117,7 @@ def test_a_large_request_does_not_hold_up_a_small_one() -> None:
         engine.go.release(2)
         assert (await small)[0].rewards == (1000,)
         assert not large.done()
-        assert len(engine.passes) == 2
+        assert 1000 in engine.passes[1]
         engine.go.release(1000)
         assert (await large)[0].rewards == tuple(range(1, 301))
         assert [number for numbers in engine.passes for number in numbers if number < 1000] == list(range(1, 301))
