@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
 import os
 import random
 import signal
@@ -24,7 +25,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import httpx
 from harness import BUILD, at_least, at_most, report
 
 import micropref
@@ -79,19 +79,45 @@ def requests_of_one_prompt(seed: int, count: int, words: int) -> list[dict[str, 
     return [{"prompt": prompt, "responses": [sentence(draw, draw.randint(15, 40))]} for _ in range(count)]
 
 
-async def ask(client: httpx.AsyncClient, body: dict[str, Any], load: Load) -> None:
+class Client:
+    """A connection that is kept open. General HTTP clients would take as much of the cores as the server."""
+
+    def __init__(self, url: str) -> None:
+        self._host, _, port = url.removeprefix("http://").partition(":")
+        self._port = int(port)
+
+    async def __aenter__(self) -> Client:
+        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def post(self, path: str, value: Any) -> tuple[int, dict[str, str]]:
+        """Send JSON; return the status and the answer's headers, once its body is there."""
+        body = json.dumps(value).encode()
+        head = f"POST {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\n"
+        self._writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        json.loads(await self._reader.readexactly(int(headers["content-length"])))
+        return int(first.split()[1]), headers
+
+
+async def ask(client: Client, body: dict[str, Any], load: Load) -> None:
     """Send one request; a client that is told to come again waits as long as it is told."""
     start = time.perf_counter()
     try:
-        answer = await client.post("/v1/score", json=body)
-    except httpx.HTTPError as error:
+        async with asyncio.timeout(120):
+            status, headers = await client.post("/v1/score", body)
+    except (OSError, EOFError, TimeoutError) as error:
         load.statuses[type(error).__name__] += 1
         return
-    load.statuses[str(answer.status_code)] += 1
-    if answer.status_code == 200:
+    load.statuses[str(status)] += 1
+    if status == 200:
         load.seconds.append(time.perf_counter() - start)
-    elif answer.status_code == 503:
-        await asyncio.sleep(float(answer.headers["retry-after"]))
+    elif status == 503:
+        await asyncio.sleep(float(headers["retry-after"]))
 
 
 async def crowd(url: str, clients: int, seconds: float) -> Load:
@@ -100,7 +126,7 @@ async def crowd(url: str, clients: int, seconds: float) -> Load:
     start = time.perf_counter()
 
     async def one(number: int) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        async with Client(url) as client:
             for body in requests_of_crowd(number):
                 if time.perf_counter() - start > seconds:
                     return
@@ -117,7 +143,7 @@ async def together(url: str, clients: int, bodies: Sequence[dict[str, Any]]) -> 
     start = time.perf_counter()
 
     async def one() -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        async with Client(url) as client:
             for body in left:
                 await ask(client, body, load)
 
