@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients bench-embed bench-train bench-cache bench-wordings bench-route bench-score bench-people latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients bench-embed bench-train bench-cache bench-wordings bench-route bench-score bench-people bench-serve test-openapi latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,13 @@ $(CLIENTS)/%/.complete: tests/clients/environments/%.txt $$(wildcard tests/clien
 test-clients: smollm2 $(ENVIRONMENTS:%=$(CLIENTS)/%/.complete) ## TRL, OpenRLHF, verl, rewardbench, ... on our rewards; the first time downloads some GB
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m clients -s tests/clients
 
+build/schemathesis/bin/schemathesis:
+	$(PYTHON) -m venv build/schemathesis
+	build/schemathesis/bin/python -m pip install --quiet 'schemathesis>=4.32,<5'
+
+test-openapi: setup build/schemathesis/bin/schemathesis ## requests made from the server's OpenAPI file, by schemathesis in an environment of its own
+	SCHEMATHESIS=build/schemathesis/bin/schemathesis $(BIN)/python -m pytest -q -m slow tests/pipeline/rewards/serving/test_serve.py -k openapi
+
 tables: setup ## every compared method on the demo data, as in docs/comparing.md; ARGS='--seeds 2' changes it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/tables.py $(ARGS)
 
@@ -73,6 +80,9 @@ bench-score: smollm2 ## scoring new texts against embed on the same texts, best-
 
 bench-people: setup ## 200 people's choices through a server's file against adapt on the demo data; ARGS="--store DIR" reuses it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/served_people.py $(ARGS)
+
+bench-serve: setup ## the server under load: 200 clients for a minute, 16 with one prompt against one by one; ARGS=--quick tries it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_serve.py $(ARGS)
 
 latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS="--store DIR" adds real features
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/latent.py $(ARGS)

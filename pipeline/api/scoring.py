@@ -226,7 +226,10 @@ class Scoring(OpenedStore):
         device: DeviceName = "auto",
         trust_remote_code: bool = False,
     ) -> None:
-        """Serve a run's rewards over HTTP until it is interrupted: own routes, and those of OpenRLHF, verl and vLLM.
+        """Serve a run's rewards over HTTP until it is interrupted: own routes and those of other servers.
+
+        Clients of OpenRLHF, verl, vLLM, sglang and TEI work unchanged, by a person's taste where they name one. Without
+        a token only programs of this machine get in.
 
         Args:
             run: the run, one of its names, or its id.

@@ -40,6 +40,7 @@ FLOORS = (
     {"pipeline.forwarding.engines", "pipeline.routing"},
     {"pipeline.embedding", "pipeline.comparison", "pipeline.rewards", "pipeline.rewards.scoring"},
     {"pipeline.benchmarks", "pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people"},
+    {"pipeline.rewards.serving.bodies"},
     {"pipeline.rewards.serving"},
     {"pipeline.show"},
     {"pipeline.api"},

@@ -46,6 +46,8 @@ class Rewarded:
     """[n] whether the prompt was cut from the left for it to fit."""
     p_first: float | None = None
     """Probability that the first of two candidates is preferred, by the run's scale; None: not two, or one has none."""
+    tokens: tuple[int, ...] = ()
+    """[n] tokens of each text, prompt and template included; 0: it could not be read."""
 
     @property
     def best(self) -> int | None:
@@ -56,4 +58,4 @@ class Rewarded:
 
 def without_reward(count: int, reason: str) -> Rewarded:
     """Return what candidates are that cannot be scored at all."""
-    return Rewarded((None,) * count, (None,) * count, None, (reason,) * count, (False,) * count)
+    return Rewarded((None,) * count, (None,) * count, None, (reason,) * count, (False,) * count, tokens=(0,) * count)

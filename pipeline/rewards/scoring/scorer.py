@@ -27,6 +27,7 @@ from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.taste import RewardHeads, Taste, Weighed
 from micropref.pipeline.rewards.scoring.texts import Chunk, GroupTexts, Wanted, read_chunk
 from micropref.pipeline.text.tokenizer import PairTokenizer
+from micropref.pipeline.text.tokens import Tokens
 
 CHUNK_RESPONSES = 512
 """Responses that are tokenized and forwarded together: as many as keep a CPU's threads busy."""
@@ -36,8 +37,8 @@ NOT_FINITE = "the backbone's vector of this text is not finite"
 
 
 @dataclass(frozen=True)
-class _Forwarding:
-    """Groups of candidates whose texts are being forwarded."""
+class Asked:
+    """Groups of candidates, and the texts that have to be forwarded for them."""
 
     candidates: list[Candidates]
     refused: dict[int, str]
@@ -45,8 +46,7 @@ class _Forwarding:
     contexts: dict[str | None, torch.Tensor | None]
     """Vector [D] of each context by itself."""
     chunk: Chunk
-    vectors: Future[torch.Tensor]
-    """[n, D] of the chunk's texts."""
+    """The texts [n], and whose they are."""
 
 
 class ScoringEngine:
@@ -104,16 +104,18 @@ class ScoringEngine:
 
         A group that the run cannot score, such as for a person whom it does not know, has no rewards but a reason.
         """
-        waiting: deque[_Forwarding] = deque()
+        waiting: deque[tuple[Asked, Future[torch.Tensor]]] = deque()
         for some in _chunks(candidates):
-            waiting.append(self._begun(some))
+            asked = self.read(some)
+            waiting.append((asked, self.forward(asked.chunk.texts, asked.chunk.trees)))
             if len(waiting) > 1:
-                yield from self._rewarded(waiting.popleft())
-        for each in waiting:
-            yield from self._rewarded(each)
+                asked, vectors = waiting.popleft()
+                yield from self.rewarded(asked, vectors.result())
+        for asked, vectors in waiting:
+            yield from self.rewarded(asked, vectors.result())
 
-    def _begun(self, candidates: list[Candidates]) -> _Forwarding:
-        """Tokenize some groups and have their texts forwarded."""
+    def read(self, candidates: list[Candidates]) -> Asked:
+        """Tokenize some groups; contexts that the router reads by themselves are forwarded. One thread at a time."""
         refused = {at: reason for at, one in enumerate(candidates) if (reason := self._refusal(one.taste))}
         contexts = self._context_vectors(
             {one.taste.context for at, one in enumerate(candidates) if at not in refused and one.taste.context}
@@ -122,8 +124,11 @@ class ScoringEngine:
             if one.taste.context in contexts and contexts[one.taste.context] is None:
                 refused[at] = f"the context is longer than the backbone's {self.tokenizer.options.max_length} tokens"
         readable = [replace(one, responses=()) if at in refused else one for at, one in enumerate(candidates)]
-        chunk = read_chunk(self.tokenizer, readable, self._wanted)
-        return _Forwarding(candidates, refused, contexts, chunk, self._device.submit(self._vectors, chunk))
+        return Asked(candidates, refused, contexts, read_chunk(self.tokenizer, readable, self._wanted))
+
+    def forward(self, texts: Sequence[Tokens], trees: Sequence[int]) -> Future[torch.Tensor]:
+        """Begin to forward n texts, those of one prompt side by side with equal `trees`; [n, D] once it is done."""
+        return self._device.submit(self._vectors, texts, trees)
 
     def _refusal(self, taste: Taste) -> str | None:
         try:
@@ -132,9 +137,8 @@ class ScoringEngine:
             return str(error)
         return None
 
-    def _vectors(self, chunk: Chunk) -> torch.Tensor:
-        """Return the vectors [n, D] of a chunk's texts."""
-        found, forwarded = self._forwarder.vectors(chunk.texts, chunk.trees)
+    def _vectors(self, texts: Sequence[Tokens], trees: Sequence[int]) -> torch.Tensor:
+        found, forwarded = self._forwarder.vectors(texts, trees)
         self.forwarded_tokens += forwarded
         return found
 
@@ -149,17 +153,15 @@ class ScoringEngine:
         if new:
             read = dict(zip(new, self.tokenizer.encode_contexts(new), strict=True))
             fit = {context: tokens for context, tokens in read.items() if tokens is not None}
-            chunk = Chunk([], list(fit.values()), list(range(len(fit))))
-            vectors = self._device.submit(self._vectors, chunk).result()
+            vectors = self.forward(list(fit.values()), list(range(len(fit)))).result()
             self._contexts |= dict.fromkeys(new) | dict(zip(fit, vectors, strict=True))
         found: dict[str | None, torch.Tensor | None] = {context: self._contexts[context] for context in contexts}
         while len(self._contexts) > KEPT_CONTEXTS:
             self._contexts.popitem(last=False)
         return found
 
-    def _rewarded(self, done: _Forwarding) -> Iterator[Rewarded]:
-        """Yield the rewards of groups whose texts were forwarded."""
-        vectors = done.vectors.result()
+    def rewarded(self, done: Asked, vectors: torch.Tensor) -> Iterator[Rewarded]:
+        """Yield the rewards of groups in order, from the vectors [n, D] of their texts."""
         finite, rewards = vectors.isfinite().all(1), vectors.double() @ self.heads.heads.T
         groups = done.chunk.groups
         inputs = {
@@ -174,9 +176,10 @@ class ScoringEngine:
             if at in done.refused:
                 yield without_reward(len(one.responses), done.refused[at])
             else:
-                yield self._of_group(group, rewards, finite, by_group.get(at))
+                found = self._of_group(group, rewards, finite, by_group.get(at))
+                yield replace(found, tokens=tuple(done.chunk.tokens(group)))
 
-    def _router_input(self, done: _Forwarding, at: int, vectors: torch.Tensor) -> torch.Tensor:
+    def _router_input(self, done: Asked, at: int, vectors: torch.Tensor) -> torch.Tensor:
         """Return what the router reads of a group [D']."""
         group, taste = done.chunk.groups[at], done.candidates[at].taste
         prompt, joint = (None if place is None else vectors[place] for place in (group.prompt, group.joint))

@@ -57,6 +57,22 @@ class Chunk:
     """What the backbone reads [n]."""
     trees: list[int] = field(default_factory=list)
     """Number of each text's prompt [n]."""
+    numbers: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
+    """Where each text is, by its content: groups that ask for the same one share it."""
+
+    def tokens(self, group: GroupTexts) -> list[int]:
+        """Return how many tokens each candidate of a group has, 0 where it has no text."""
+        return [0 if at is None else len(self.texts[at]) for at in group.responses]
+
+    def number(self, tokens: Tokens | None, tree: int) -> int | None:
+        """Return where a text is, which stands with those of a prompt if it is new; None for none."""
+        if tokens is None:
+            return None
+        at = self.numbers.setdefault(tokens.content, len(self.texts))
+        if at == len(self.texts):
+            self.texts.append(tokens)
+            self.trees.append(tree)
+        return at
 
 
 def read_chunk(tokenizer: PairTokenizer, candidates: Sequence[Candidates], wanted: Wanted) -> Chunk:
@@ -176,25 +192,14 @@ class _Tokenized:
 
 
 def _add(chunk: Chunk, tree: int, rows: Sequence[_Row]) -> None:
-    """Put a group's distinct texts next to each other at the end of a chunk."""
-    numbers: dict[tuple[bytes, bytes], int] = {}
-
-    def number(tokens: Tokens | None) -> int | None:
-        if tokens is None:
-            return None
-        at = numbers.setdefault(tokens.content, len(chunk.texts))
-        if at == len(chunk.texts):
-            chunk.texts.append(tokens)
-            chunk.trees.append(tree)
-        return at
-
+    """Put a group's texts next to each other at the end of a chunk; those that are there already are not put again."""
     whole = next((row for row in rows if row.reason is None), _Row({}))
     chunk.groups.append(
         GroupTexts(
-            [number(row.texts.get("response")) for row in rows],
+            [chunk.number(row.texts.get("response"), tree) for row in rows],
             [row.reason for row in rows],
             [row.trimmed for row in rows],
-            number(whole.texts.get("prompt")),
-            number(whole.texts.get("joint")),
+            chunk.number(whole.texts.get("prompt"), tree),
+            chunk.number(whole.texts.get("joint"), tree),
         )
     )

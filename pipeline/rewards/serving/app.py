@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Discriminator, Tag
+from starlette.exceptions import HTTPException
 
 from micropref.cache.errors import BadInput, Failure
-from micropref.pipeline.rewards.scoring.taste import Taste
+from micropref.pipeline.rewards.scoring.candidates import Candidates
 from micropref.pipeline.rewards.serving.batching import Busy
-from micropref.pipeline.rewards.serving.bodies import (
-    Chat,
-    ChatMessage,
+from micropref.pipeline.rewards.serving.bodies.fields import text_of
+from micropref.pipeline.rewards.serving.bodies.own import (
     FeedbackAnswer,
     FeedbackBody,
     ForgottenAnswer,
     ScoreAnswer,
     ScoreBody,
     UserAnswer,
-    WithTaste,
 )
-from micropref.pipeline.rewards.serving.client_routes import add_client_routes
-from micropref.pipeline.rewards.serving.limits import Limited
-from micropref.pipeline.rewards.serving.service import Service, candidates_of
-from micropref.pipeline.sources.pairs import Message, Text
+from micropref.pipeline.rewards.serving.bodies.vllm import PairsBody
+from micropref.pipeline.rewards.serving.client_routes import UserHeader, add_client_routes, answer_client, named
+from micropref.pipeline.rewards.serving.door import Door, Rules
+from micropref.pipeline.rewards.serving.service import Service
 
+OWN_OR_PAIRS = Annotated[
+    Annotated[ScoreBody, Tag("own")] | Annotated[PairsBody, Tag("pairs")],
+    Discriminator(lambda body: "own" if isinstance(body, dict) and body.keys() & {"prompt", "responses"} else "pairs"),
+]
+"""vLLM's older clients ask /v1/score too, with other fields."""
+User = Annotated[str, Path(description="The person's name, percent-encoded.", examples=["ann"])]
 ANSWERS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "the body is no JSON"},
     401: {"description": "the token is missing or wrong"},
+    403: {"description": "without a token: the request is not from a program of this machine"},
     413: {"description": "the body is too large"},
+    415: {"description": "the body is not JSON, or is compressed"},
     422: {"description": "the request is malformed, or names a taste that the run does not know"},
     503: {"description": "too much waits: ask again after Retry-After seconds"},
 }
@@ -52,20 +60,22 @@ def create_app(service: Service, *, most_bytes: int, token: str | None) -> Any:
         await service.stop()
 
     app = FastAPI(title="micropref", version=version("micropref"), lifespan=life, responses=ANSWERS)
-    _count_requests(app, service)
     _answer_errors(app)
     _add_own_routes(app, service)
     add_client_routes(app, service)
-    return Limited(app, most_bytes, token)
+    return Door(app, Rules(most_bytes, token), service.counts.request)
 
 
 def _add_own_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/score")
-    async def score(body: ScoreBody) -> ScoreAnswer:
+    @app.post("/v1/score", response_model=ScoreAnswer | dict[str, Any])
+    async def score(body: OWN_OR_PAIRS, user: UserHeader = None) -> Any:
         """Reward responses to one prompt, for nobody, a context, an attribute, a person or given weights."""
-        taste = taste_of(body)
-        responses = [text_of(one) for one in body.responses]
-        (found,) = await service.score([candidates_of(text_of(body.prompt), responses, taste)])
+        if isinstance(body, PairsBody):
+            return await answer_client(service, body, user)
+        responses = tuple(text_of(one) for one in body.responses)
+        (found,) = await service.score(
+            [Candidates(text_of(body.prompt), responses, body.taste(named(user)), together=True)]
+        )
         return ScoreAnswer(
             model=service.run,
             rewards=list(found.rewards),
@@ -84,7 +94,7 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         return FeedbackAnswer(recorded=new, choices=count, weights=list(weights))
 
     @app.get("/v1/users/{user:path}", responses={404: {"description": "nothing is known of this person"}})
-    async def known(user: str) -> UserAnswer:
+    async def known(user: User) -> UserAnswer:
         """Say what is known of a person."""
         try:
             count, weights = await asyncio.to_thread(service.known, user)
@@ -93,37 +103,40 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         return UserAnswer(user=user, choices=count, weights=list(weights))
 
     @app.delete("/v1/users/{user:path}")
-    async def forget(user: str) -> ForgottenAnswer:
+    async def forget(user: User) -> ForgottenAnswer:
         """Remove all that a person chose, and hide what the run itself knows of the person."""
         return ForgottenAnswer(user=user, removed=await asyncio.to_thread(service.forget, user))
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=example({"object": "list", "data": [{"id": "mixture-1a2b3c4d"}]}))
     async def models() -> dict[str, Any]:
         """Name the run."""
         return {"object": "list", "data": [{"id": service.run, "object": "model", "owned_by": "micropref"}]}
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        """Say that the server is up."""
-        return {"status": "ok"}
+    @app.get("/info", responses=example({"model_id": "mixture-1a2b3c4d", "max_input_length": 512}))
+    async def info() -> dict[str, Any]:
+        """Describe the server, as TEI does."""
+        return service.info()
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/health", responses=example({"status": "ok"}))
+    async def health() -> JSONResponse:
+        """Say whether texts are scored: 503 with the reason where they are not."""
+        trouble = service.trouble
+        return JSONResponse(
+            {"status": "ok"} if trouble is None else {"status": "failing", "error": trouble},
+            200 if trouble is None else 503,
+        )
+
+    @app.get(
+        "/metrics", response_class=PlainTextResponse, responses=example("micropref_choices_total 3.0\n", "text/plain")
+    )
     async def metrics() -> PlainTextResponse:
         """Return counts and times for Prometheus."""
         return PlainTextResponse(generate_latest(service.counts.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def text_of(value: str | Chat) -> Text:
-    """Return a text or a conversation as the rest of micropref has it."""
-    if isinstance(value, str):
-        return value
-    return tuple(Message(one.role, one.content) for one in value if isinstance(one, ChatMessage))
-
-
-def taste_of(body: WithTaste) -> Taste:
-    """Return by whose taste a request wants rewards. Raises BadInput where it names two that exclude each other."""
-    weights = None if body.weights is None else tuple(body.weights)
-    return Taste(body.context, body.attribute, body.user, weights)
+def example(value: Any, kind: str = "application/json") -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI file says of a right answer."""
+    return {200: {"content": {kind: {"example": value}}}}
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -141,23 +154,11 @@ def _answer_errors(app: FastAPI) -> None:
     async def busy(_: Request, error: Busy) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": str(error.seconds)})
 
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         found = [{"field": ".".join(map(str, one["loc"])), "expected": one["msg"]} for one in error.errors()]
         return JSONResponse({"error": "malformed request", "fields": found[:20]}, 422)
-
-
-def _count_requests(app: FastAPI, service: Service) -> None:
-    @app.middleware("http")
-    async def count(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        start = time.monotonic()
-        status = 500
-        try:
-            answer = await call(request)
-            status = answer.status_code
-            return answer
-        finally:
-            route = request.scope.get("route")
-            name = getattr(route, "path", "other")
-            service.counts.requests.labels(name, str(status)).inc()
-            service.counts.seconds.labels(name).observe(time.monotonic() - start)

@@ -50,7 +50,7 @@ class ServeOptions:
     def token(self) -> str | None:
         """Return the token; None: none is needed. Raises BadInput where one is, or the file holds none."""
         if self.token_file is None:
-            if not _is_loopback(self.host):
+            if not is_loopback(self.host):
                 raise BadInput(
                     f"host is {self.host}: whoever reaches this machine could read and change people's weights; give "
                     "a `token_file`, or listen at 127.0.0.1"
@@ -70,7 +70,8 @@ class ServeOptions:
         return token
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a name or address is this machine's own, which no other reaches."""
     if host == "localhost":
         return True
     try:

@@ -28,19 +28,13 @@ def serve(store: StoreFolder, run_id: str, options: ServeOptions, announce: Anno
         import uvicorn
 
         from micropref.pipeline.rewards.serving.app import create_app
+        from micropref.pipeline.rewards.serving.connections import http_config
         from micropref.pipeline.rewards.serving.service import Service
     except ImportError as error:
         raise BadInput(f"serving needs {error.name}: run `pip install 'micropref[serve]'`") from None
     service = Service(store, run_id, options.feedback or run.folder / FILE, options, announce)
-    config = uvicorn.Config(
-        create_app(service, most_bytes=int(options.body_mb * 1e6), token=token),
-        host=options.host,
-        port=options.port,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=options.stop_s,
-    )
+    app = create_app(service, most_bytes=int(options.body_mb * 1e6), token=token)
+    config = http_config(app, host=options.host, port=options.port, timeout_graceful_shutdown=options.stop_s)
     server = uvicorn.Server(config)
     _tell(server, announce, service.run)
     # uvicorn answers what it took, then raises the signal that stopped it once more: being told to stop is no failure.

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
+from micropref.pipeline.forwarding.batching import good_batch
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.rewards.people.feedback import Feedback
 from micropref.pipeline.rewards.people.personal import People, choice_of
@@ -22,6 +24,7 @@ from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.taste import Taste
 from micropref.pipeline.rewards.serving.batching import Batcher
+from micropref.pipeline.rewards.serving.bodies.fields import MOST_TEXTS
 from micropref.pipeline.rewards.serving.options import ServeOptions
 from micropref.pipeline.sources.pairs import Text
 
@@ -34,11 +37,16 @@ class Counts:
         self.requests = Counter("micropref_requests", "requests", ["route", "status"], registry=self.registry)
         self.seconds = Histogram("micropref_request_seconds", "seconds of a request", ["route"], registry=self.registry)
         sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256, math.inf)
-        self.batches = Histogram(
-            "micropref_batch_responses", "responses scored together", buckets=sizes, registry=self.registry
+        self.turns = Histogram(
+            "micropref_turn_texts", "texts forwarded together", buckets=sizes, registry=self.registry
         )
         self.waiting = Gauge("micropref_waiting_responses", "responses that wait", registry=self.registry)
         self.choices = Counter("micropref_choices", "choices that were new", registry=self.registry)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
 
 
 class Service:
@@ -60,7 +68,7 @@ class Service:
     def start(self) -> None:
         """Begin to score; called inside the event loop."""
         options = self._options
-        self.batcher = Batcher(self.engine.score, options.queue, options.timeout, self.counts.batches.observe)
+        self.batcher = Batcher(self.engine, options.queue, options.timeout, self.counts.turns.observe)
         self.counts.waiting.set_function(lambda: self.batcher.waiting if self.batcher else 0)
         self.batcher.start()
 
@@ -71,10 +79,39 @@ class Service:
         self.engine.close()
         self._feedback.close()
 
+    @property
+    def trouble(self) -> str | None:
+        """Say why nothing is scored; None: all is well."""
+        return "not started" if self.batcher is None else self.batcher.trouble
+
+    def info(self) -> dict[str, Any]:
+        """Return what clients of TEI ask about a model and its server."""
+        features, classes = self.engine.heads.fitted.features, {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+        return {
+            "model_id": self.run,
+            "model_sha": None,
+            "model_dtype": features.settings["dtype"],
+            "model_type": {"reranker": classes},
+            "max_concurrent_requests": self._options.queue,
+            "max_input_length": features.settings["max_length"],
+            "max_batch_tokens": good_batch(self.engine.backbone.device),
+            "max_batch_requests": None,
+            "max_client_batch_size": MOST_TEXTS,
+            "auto_truncate": False,
+            "tokenization_workers": 1,
+            "version": version("micropref"),
+            "sha": None,
+            "docker_label": None,
+        }
+
     async def score(self, candidates: list[Candidates]) -> list[Rewarded]:
         """Return the rewards of groups. Raises BadInput for an unknown taste, Busy where too many wait."""
         assert self.batcher is not None
-        await asyncio.to_thread(self._check, {one.taste for one in candidates})
+        tastes = {one.taste for one in candidates}
+        if any(taste != Taste() for taste in tastes):  # may have to read files
+            await asyncio.to_thread(self._check, tastes)
+        else:
+            self._check(tastes)
         return await self.batcher.score(candidates)
 
     def _check(self, tastes: set[Taste]) -> None:
@@ -108,8 +145,3 @@ class Service:
     def forget(self, user: str) -> int:
         """Remove what a person chose, and return how many choices that were."""
         return self.people.forget(user)
-
-
-def candidates_of(prompt: Text, responses: Sequence[Text], taste: Taste) -> Candidates:
-    """Return what is to be scored of one prompt."""
-    return Candidates(prompt, tuple(responses), taste, together=len(responses) > 1)

@@ -215,3 +215,19 @@ def test_chunks_do_not_change_rewards(filled: micropref.Store, routed: str, monk
     parts = engine(filled, routed).score(asked)
     for one, other in zip(whole, parts, strict=True):
         assert one.rewards == pytest.approx(other.rewards, abs=1e-5)
+
+
+def test_what_several_groups_ask_for_is_forwarded_once(filled: micropref.Store) -> None:
+    scoring = engine(filled, filled.train("mine", k=2, restarts=1, epochs=2, router_input="prompt").run)
+    asked = scoring.read([Candidates("One?", ("a", "b")), Candidates("One?", ("b", "c")), Candidates("Two?", ("a",))])
+    texts = asked.chunk.texts
+    assert len({text.content for text in texts}) == len(texts)
+    first, second, third = asked.chunk.groups
+    assert first.responses[1] == second.responses[0]
+    assert first.prompt == second.prompt != third.prompt
+    assert first.responses[0] != third.responses[0]
+    found = list(scoring.rewarded(asked, scoring.forward(texts, asked.chunk.trees).result()))
+    alone = scoring.score([Candidates("One?", ("b",))])
+    assert found[0].rewards[1] == found[1].rewards[0] == pytest.approx(alone[0].rewards[0], abs=1e-5)
+    assert found[0].tokens[0] == len(texts[first.responses[0] or 0])
+    scoring.close()
