@@ -154,6 +154,9 @@ class Door:
             if not work.done() and not visit.complete:
                 raise _Gone
             await work
+        except asyncio.CancelledError:  # told to stop, and the time for that is over
+            if not visit.started:
+                await _answer(visit.send, Refusal(503, "the server stops: ask again", ((b"retry-after", b"10"),)))
         except Exception as error:
             if isinstance(error, _Gone):
                 raise

@@ -34,8 +34,6 @@ class ServeOptions:
     """Seconds that a request may take."""
     body_mb: float = 16.0
     """Size of a request's body at most, in MB."""
-    stop_s: int = 30
-    """Seconds that running requests have once the server is told to stop."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from contextlib import suppress
@@ -34,7 +35,9 @@ def serve(store: StoreFolder, run_id: str, options: ServeOptions, announce: Anno
         raise BadInput(f"serving needs {error.name}: run `pip install 'micropref[serve]'`") from None
     service = Service(store, run_id, options.feedback or run.folder / FILE, options, announce)
     app = create_app(service, most_bytes=int(options.body_mb * 1e6), token=token)
-    config = http_config(app, host=options.host, port=options.port, timeout_graceful_shutdown=options.stop_s)
+    # Told to stop it waits until every request has its answer, or has taken as long as one may.
+    stop_s = math.ceil(options.timeout) + 1
+    config = http_config(app, host=options.host, port=options.port, timeout_graceful_shutdown=stop_s)
     server = uvicorn.Server(config)
     _tell(server, announce, service.run)
     # uvicorn answers what it took, then raises the signal that stopped it once more: being told to stop is no failure.

@@ -76,7 +76,7 @@ class Process:
 
     def stop(self, with_signal: int = signal.SIGTERM) -> str:
         self.process.send_signal(with_signal)
-        _, told = self.process.communicate(timeout=60)
+        _, told = self.process.communicate(timeout=120)
         return "".join(self.lines) + told
 
 
@@ -397,8 +397,8 @@ def test_the_command_answers_what_it_took_and_tells_nothing(trained: tuple[Path,
     assert post(running, "/v1/feedback", choice, headers=headers).json()["recorded"]
     post(running, "/v1/score", {"prompt": 5, "responses": [SECRET], "user": SECRET}, headers=headers)
     CLIENT.get(f"{running.url}/{SECRET}", headers=headers)
-    bodies = [{"prompt": f"{SECRET} {at}", "responses": [f"{at} {turn}" for turn in range(64)]} for at in range(12)]
-    with ThreadPoolExecutor(12) as pool:
+    bodies = [{"prompt": f"{SECRET} {at}", "responses": [f"{at} {turn}" for turn in range(24)]} for at in range(8)]
+    with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(post, running, "/v1/score", body, headers=headers) for body in bodies]
         while 'requests_total{route="/v1/score",status="200"} 1' not in metrics_of(running, headers):
             time.sleep(0.005)
