@@ -173,7 +173,8 @@ def _run_problems(run: Run) -> tuple[int, list[str]]:
         run.tensors()
         read_note(run)
         shards = [item for data in run.evaluated() for item in read_commits(run.eval_folder(data))]
-        shards += [item for item in (run.budget(), run.contexts()) if item is not None]
+        shards += [item for item in (None if run.lacks_budget else run.budget(), run.contexts()) if item is not None]
+        run.origin()
     except Failure as error:
         return 1, [str(error)]
     for item in shards:

@@ -40,7 +40,7 @@ FLOORS = (
     {"pipeline.forwarding.engines", "pipeline.routing"},
     {"pipeline.embedding", "pipeline.comparison", "pipeline.rewards", "pipeline.rewards.scoring"},
     {"pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people"},
-    {"pipeline.rewards.serving"},
+    {"pipeline.rewards.serving", "pipeline.sharing"},
     {"pipeline.show"},
     {"pipeline.api"},
     {"cli"},
