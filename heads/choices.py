@@ -41,7 +41,7 @@ RouteSolver = Literal["ridge", "adam"]
 Anchor = Literal["previous", "stage1"]
 """Where soft labels start: from the router so far, or from the run's."""
 PER_UNIT = frozenset({"known", "cluster"})
-"""Tensors of a method's `state` with a row for each unit of its data: they stay where a run is shared without people."""
+"""Tensors of a method's `state` with a row for each unit of its data; they stay where a run leaves without people."""
 SHARED_TENSORS = frozenset(
     (
         *("heads", "static", "no_context", "shares", "unknown", "prototypes", "penalties", "scale", "weights"),

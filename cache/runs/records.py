@@ -13,7 +13,7 @@ from micropref.cache.choices import OldJoint, RouterInput
 from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_table
 from micropref.cache.errors import BadInput, Damaged, Failure, MicroprefError, cannot_read
 from micropref.cache.keys import digest_file, finite, sha256_hex
-from micropref.cache.store import NAME, StoreFolder, check_name
+from micropref.cache.store import NAME, ORIGIN, StoreFolder, check_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 HEADS = "heads.safetensors"
 BUDGET = "budget"
 CONTEXTS = "contexts"
-ORIGIN = "origin"
 TABLES = ("head_accuracy", "mixture_accuracy", "best_head", "router_weights")
 
 

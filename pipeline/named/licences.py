@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import MicroprefError
+from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.named.hub import HUB_NAME
 from micropref.pipeline.named.registry import named_datasets
@@ -36,6 +37,10 @@ class Licences:
         """Return of what the licence is not known: data, backbone."""
         return [name for name in ("data", "backbone") if getattr(self, name) is None]
 
+    def filled(self, told: Mapping[str, str | None]) -> Licences:
+        """Return the same with what is told of data and backbone where nothing is known."""
+        return replace(self, data=self.data or told.get("data"), backbone=self.backbone or told.get("backbone"))
+
     @property
     def front(self) -> str | None:
         """Return what a card's field `license` says: `other` where several differ, None where nothing is known."""
@@ -55,6 +60,12 @@ class Licences:
 def licences_of(store: StoreFolder, data: Iterable[str], about: dict[str, Any], own: str | None = None) -> Licences:
     """Return the licences of data sets of the store and of the backbone that `about` describes."""
     return Licences(own, _of_data(store, data), _of_backbone(about))
+
+
+def run_licences(store: StoreFolder, run: Run, about: dict[str, Any], own: str | None = None) -> Licences:
+    """Return the licences of a run's data and backbone; what is not known here is as it was told where it came from."""
+    found = licences_of(store, [run.record["data"]], about, own)
+    return found.filled((run.origin() or {}).get("licences", {}))
 
 
 def sources_on_hub(store: StoreFolder, data: str) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micropref.cache.commits import Commit, commit, write_table
-from micropref.cache.datasets import Dataset, open_dataset, read_table
+from micropref.cache.datasets import Dataset, linked_keys, open_dataset, read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.schemas import CONTEXT_SCHEMA, LINK_SCHEMA, PAIR_SCHEMA, RATING_SCHEMA
 from micropref.cache.store import StoreFolder
@@ -40,6 +40,19 @@ TABLES: tuple[Role, ...] = ("pairs", "links", "ratings")
 def linked_datasets(store: StoreFolder, features: Features) -> list[str]:
     """Return the data sets of whose texts there are vectors among these, sorted."""
     return [name for name in store.names("datasets") if features.id in open_dataset(store, name).linked_features()]
+
+
+def unlinked(store: StoreFolder, features: Features, names: list[str]) -> int:
+    """Return how many vectors no data set of the store links to: of one that was removed, or that were pulled."""
+    needed: set[bytes] = set()
+    for name in names:
+        dataset = open_dataset(store, name)
+        for part in dataset.parts:
+            if (links := dataset.links(part, features.id)) is not None:
+                needed.update(linked_keys(links))
+    contexts = context_keys(features)
+    needed.update(contexts.filter(pl.col("context").is_in(list(needed_contexts(store, features.id))))["key"])
+    return len(set(features.keys().to_pylist()) - needed)
 
 
 def shared_datasets(
@@ -98,14 +111,21 @@ def _wide(field: pa.Field) -> pa.Field:
 def check_free(store: StoreFolder, manifest: Manifest) -> None:
     """Raise BadInput where a data set of the same name is there with other pairs."""
     for name in manifest.owners("pairs"):
-        if name not in store.names("datasets"):
-            continue
-        there = {part.stem for part in open_dataset(store, name).parts}
-        if there != {_stem(member) for member in manifest.of("pairs", name)}:
+        there = {part.stem for part in open_dataset(store, name).parts} if name in store.names("datasets") else set()
+        if not there <= {_stem(member) for member in manifest.of("pairs", name)}:
             raise BadInput(
                 f"data set {name!r}: store {store.root} has one of that name with other pairs; pull into another "
                 "store, or remove it with `micropref rm`"
             )
+
+
+def is_whole(store: StoreFolder, features: Features, manifest: Manifest, name: str) -> bool:
+    """Say whether a data set is there with all its parts and their links: what a stopped `pull` left is not."""
+    if name not in store.names("datasets"):
+        return False
+    dataset = open_dataset(store, name)
+    linked = {part.stem for part in dataset.parts if dataset.links(part, features.id) is not None}
+    return {_stem(member) for member in manifest.of("pairs", name)} <= linked
 
 
 def _stem(member: Member) -> str:

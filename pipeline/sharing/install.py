@@ -13,13 +13,13 @@ import pyarrow as pa
 from micropref.cache.commits import commit
 from micropref.cache.errors import BadInput, MicroprefError
 from micropref.cache.runs.people import write_person
-from micropref.cache.runs.records import ORIGIN, open_run, write_run
-from micropref.cache.store import StoreFolder
+from micropref.cache.runs.records import open_run, write_run
+from micropref.cache.store import ORIGIN, StoreFolder
 from micropref.cache.vectors.features import Features, shard_stem
 from micropref.cache.vectors.opening import planned_features
 from micropref.cache.vectors.parquet_layout import vector_schema
 from micropref.pipeline.progress import Announce
-from micropref.pipeline.sharing.datasets import SCHEMAS, TABLES, check_free, install_contexts, install_dataset
+from micropref.pipeline.sharing.datasets import SCHEMAS, TABLES, check_free, install_contexts, install_dataset, is_whole
 from micropref.pipeline.sharing.incoming import (
     Incoming,
     IncomingFeatures,
@@ -178,7 +178,7 @@ def _features(
     features.create(one.about, one.reward_head)
     features = planned_features(store, one.settings)
     commit(features.folder, ORIGIN, {}, {**told, "at": datetime.now(UTC).isoformat(timespec="seconds")})
-    new = [name for name in manifest.owners("pairs") if name not in store.names("datasets")]
+    new = [name for name in manifest.owners("pairs") if not is_whole(store, features, manifest, name)]
     for name in new:
         tables = [(member, read_table(source, member, SCHEMAS[member.role])) for role in TABLES
                   for member in manifest.of(role, name)]  # fmt: skip

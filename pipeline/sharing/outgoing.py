@@ -16,9 +16,9 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import ROLE, Features
 from micropref.cache.vectors.opening import only_features, open_features
 from micropref.heads.choices import PER_UNIT, SHARED_TENSORS
-from micropref.pipeline.named.licences import licences_of
+from micropref.pipeline.named.licences import licences_of, run_licences
 from micropref.pipeline.sharing.bundle import Bundle, Content, of_bytes, of_file, of_json
-from micropref.pipeline.sharing.datasets import linked_datasets, shared_datasets
+from micropref.pipeline.sharing.datasets import linked_datasets, shared_datasets, unlinked
 from micropref.pipeline.sharing.people import shared_people, shared_units
 from micropref.pipeline.sharing.records import check_settings, shared_about, shared_run
 
@@ -79,7 +79,7 @@ def bundle_run(store: StoreFolder, word: str, options: SharingOptions) -> Bundle
         left += stays
         named.setdefault("context template", []).append(str(features.settings.get("context_template")))
     about = open_features(store, run.record["features"]).about()
-    licences = licences_of(store, named["data"], about, options.licence)
+    licences = run_licences(store, run, about, options.licence)
     return Bundle.of("run", run.id, contents, named, left, licences, people)
 
 
@@ -154,6 +154,8 @@ def bundle_features(store: StoreFolder, name: str | None, options: SharingOption
         raise BadInput(f"features {features.id}: no vectors in store {store.root}; embed or pull them first")
     data = linked_datasets(store, features)
     named = {"vectors of data": data, "context template": [str(features.settings.get("context_template"))]}
+    if spare := unlinked(store, features, data):
+        named["vectors that no data set here links to"] = [f"{spare:,}"]
     if options.with_texts:
         more, names = shared_datasets(store, features, data)
         contents += more
@@ -162,6 +164,8 @@ def bundle_features(store: StoreFolder, name: str | None, options: SharingOption
     else:
         left += ["texts and pairs", "users", "source paths", "contexts"]
     licences = licences_of(store, data, features.about(), options.licence)
+    if not data:
+        licences = licences.filled((features.origin() or {}).get("licences", {}))
     return Bundle.of("features", features.id, contents, named, left, licences)
 
 

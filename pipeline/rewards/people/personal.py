@@ -15,6 +15,7 @@ import torch
 from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
+from micropref.cache.runs.data import data_is_elsewhere
 from micropref.cache.runs.people import person_path, read_person
 from micropref.cache.store import StoreFolder
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_shrunk
@@ -101,6 +102,8 @@ def learned_of(choices: list[Choice], strength: float) -> Adapted:
 
 def choose_variance(store: StoreFolder, heads: RewardHeads) -> tuple[float, str]:
     """Return s² by validation people of the run's own data, and what it was chosen on."""
+    if data_is_elsewhere(store, heads.run):
+        return DEFAULT_STRENGTH, f"no data: run {heads.run.id} came without it"
     frozen = Frozen(
         replace(heads.fitted, reading=replace(heads.fitted.reading, units=None)),
         open_dataset(store, heads.run.record["data"]),
