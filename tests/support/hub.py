@@ -1,4 +1,4 @@
-"""A model hub on this machine: what huggingface_hub's own client asks for when it makes a repository, commits, downloads.
+"""A model hub on this machine: it answers what huggingface_hub's own client asks when it commits and downloads.
 
 Files are kept in memory, one dict a commit; all are sent inside the commit, as small files are on the real one.
 """
@@ -48,93 +48,105 @@ class Hub:
     refuse_commits: bool = False
 
 
-def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Server(ThreadingHTTPServer):
+    """A server that knows its hub."""
 
-        def log_message(self, format: str, *args: Any) -> None:
-            hub.asked.append(f"{self.command} {self.path}")
+    hub: Hub
 
-        def answer(self, status: int, value: Any = None, headers: dict[str, str] | None = None) -> None:
-            data = value if isinstance(value, bytes) else json.dumps(value or {}).encode()
-            self.send_response(status)
-            for name, text in {"Content-Length": str(len(data)), **(headers or {})}.items():
-                self.send_header(name, text)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if self.path == "/api/validate-yaml":
-                return self.answer(200, {"errors": [], "warnings": []})
-            if self.path == "/api/repos/create":
-                return self.create(json.loads(body))
-            found = re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit)/([^?]+).*", self.path)
-            assert found, self.path
-            kind, name, what, _ = found.groups()
-            if what == "preupload":
-                files = json.loads(body)["files"]
-                modes = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in files]
-                return self.answer(200, {"files": modes})
-            if hub.refuse_commits:
-                return self.answer(403, {"error": "no rights"}, {"X-Error-Message": "no rights"})
-            lines = [json.loads(line) for line in body.splitlines()]
-            added = {
-                one["value"]["path"]: base64.b64decode(one["value"]["content"]) for one in lines if one["key"] == "file"
-            }
-            sha = hub.repositories[kind, name].add(added)
-            return self.answer(200, {"commitUrl": f"{self.url(kind, name)}/commit/{sha}", "commitOid": sha})
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
 
-        def create(self, asked: dict[str, Any]) -> None:
-            kind = asked.get("type", "model")
-            name = f"{asked['organization']}/{asked['name']}"
-            private = asked.get("private", asked.get("visibility") == "private")
-            if (kind, name) in hub.repositories:
-                return self.answer(409, {"error": "there already", "url": self.url(kind, name)})
-            hub.repositories[kind, name] = Repository(bool(private))
-            hub.repositories[kind, name].add({".gitattributes": b""})
-            return self.answer(200, {"url": self.url(kind, name)})
+    protocol_version = "HTTP/1.1"
+    server: _Server
 
-        def url(self, kind: str, name: str) -> str:
-            return f"http://{self.headers['Host']}/{'datasets/' if kind == 'dataset' else ''}{name}"
+    def log_message(self, *_: Any) -> None:
+        self.server.hub.asked.append(f"{self.command} {self.path}")
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/api/validate-yaml":
+            self._answer(200, {"errors": [], "warnings": []})
+        elif self.path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif found := re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit)/([^?]+).*", self.path):
+            (self._preupload if found[3] == "preupload" else self._commit)(found[1], found[2], body)
+        else:
+            self._missing("NotFound")
 
-        def do_GET(self) -> None:
-            found = re.fullmatch(r"/api/(model|dataset)s/([^/?]+/[^/?]+)(?:/revision/([^?]+))?(?:\?.*)?", self.path)
-            if found:
-                repository = hub.repositories.get((found[1], found[2]))
-                if repository is None:
-                    return self.missing("RepoNotFound")
-                sha = repository.commits[-1][0]
-                return self.answer(200, {"id": found[2], "sha": sha, "private": repository.private, "siblings": []})
-            found = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
-            if found is None:
-                return self.missing("NotFound")
-            repository = hub.repositories.get(("dataset" if found[1] else "model", found[2]))
-            if repository is None:
-                return self.missing("RepoNotFound")
-            at = repository.at(found[3])
-            if at is None:
-                return self.missing("RevisionNotFound")
-            if found[4] not in at[1]:
-                return self.missing("EntryNotFound", {"X-Repo-Commit": at[0]})
-            data = at[1][found[4]]
-            etag = hashlib.sha1(data).hexdigest()
-            return self.answer(200, data or b"", {"X-Repo-Commit": at[0], "ETag": f'"{etag}"'})
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
-        def missing(self, code: str, headers: dict[str, str] | None = None) -> None:
-            self.answer(404, {"error": code}, {"X-Error-Code": code, **(headers or {})})
+    def do_GET(self) -> None:
+        if found := re.fullmatch(r"/api/(model|dataset)s/([^/?]+/[^/?]+)(?:/revision/([^?]+))?(?:\?.*)?", self.path):
+            self._describe(found[1], found[2])
+        elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path):
+            self._file("dataset" if found[1] else "model", found[2], found[3], found[4])
+        else:
+            self._missing("NotFound")
 
-    return Handler
+    def _create(self, asked: dict[str, Any]) -> None:
+        kind, name = asked.get("type", "model"), f"{asked['organization']}/{asked['name']}"
+        if (kind, name) in self.server.hub.repositories:
+            return self._answer(409, {"error": "there already", "url": self._url(kind, name)})
+        private = bool(asked.get("private", asked.get("visibility") == "private"))
+        self.server.hub.repositories[kind, name] = Repository(private)
+        self.server.hub.repositories[kind, name].add({".gitattributes": b""})
+        return self._answer(200, {"url": self._url(kind, name)})
+
+    def _preupload(self, kind: str, name: str, body: bytes) -> None:
+        files = json.loads(body)["files"]
+        modes = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in files]
+        self._answer(200, {"files": modes})
+
+    def _commit(self, kind: str, name: str, body: bytes) -> None:
+        if self.server.hub.refuse_commits:
+            return self._answer(403, {"error": "no rights"}, {"X-Error-Message": "no rights"})
+        values = [line["value"] for line in map(json.loads, body.splitlines()) if line["key"] == "file"]
+        added = {one["path"]: base64.b64decode(one["content"]) for one in values}
+        sha = self.server.hub.repositories[kind, name].add(added)
+        return self._answer(200, {"commitUrl": f"{self._url(kind, name)}/commit/{sha}", "commitOid": sha})
+
+    def _describe(self, kind: str, name: str) -> None:
+        found = self.server.hub.repositories.get((kind, name))
+        if found is None:
+            return self._missing("RepoNotFound")
+        told = {"id": name, "sha": found.commits[-1][0], "private": found.private, "siblings": []}
+        return self._answer(200, told)
+
+    def _file(self, kind: str, name: str, revision: str, path: str) -> None:
+        repository = self.server.hub.repositories.get((kind, name))
+        if repository is None:
+            return self._missing("RepoNotFound")
+        at = repository.at(revision)
+        if at is None:
+            return self._missing("RevisionNotFound")
+        if path not in at[1]:
+            return self._missing("EntryNotFound", {"X-Repo-Commit": at[0]})
+        etag = hashlib.sha1(at[1][path]).hexdigest()
+        return self._answer(200, at[1][path], {"X-Repo-Commit": at[0], "ETag": f'"{etag}"'})
+
+    def _url(self, kind: str, name: str) -> str:
+        return f"http://{self.headers['Host']}/{'datasets/' if kind == 'dataset' else ''}{name}"
+
+    def _missing(self, code: str, headers: dict[str, str] | None = None) -> None:
+        self._answer(404, {"error": code}, {"X-Error-Code": code, **(headers or {})})
+
+    def _answer(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, text)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
 
 @contextmanager
 def served(hub: Hub) -> Iterator[str]:
     """Serve a hub on a free port of the loopback."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.hub = hub
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
