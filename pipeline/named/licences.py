@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ class Licences:
         return [name for name in ("data", "backbone") if getattr(self, name) is None]
 
     def filled(self, told: Mapping[str, str | None]) -> Licences:
-        """Return the same with what is told of data and backbone where nothing is known."""
-        return replace(self, data=self.data or told.get("data"), backbone=self.backbone or told.get("backbone"))
+        """Return the same with what is told where nothing is known."""
+        return Licences(**{name: mine or told.get(name) for name, mine in vars(self).items()})
 
     @property
     def front(self) -> str | None:

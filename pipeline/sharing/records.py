@@ -73,7 +73,11 @@ def shared_run(record: dict[str, Any]) -> Shared:
         raise BadInput(f"run {record.get('run')}: its {', '.join(lacking)} cannot be shared; it is no plain word")
     kept |= {name: None for name in LISTED if name not in kept}
     apart = {"units", "groups"}
-    left = [name for name in record if name not in kept and name not in apart]
+    left = [
+        name
+        for name, value in record.items()
+        if name not in apart and (name not in kept or (name != "settings" and kept[name] != value))
+    ]
     left += [f"settings.{name}" for name in settings if name not in kept["settings"]]
     return Shared(kept, tuple(sorted(left)))
 

@@ -22,6 +22,7 @@ import torch
 from safetensors.numpy import load, save
 
 import micropref
+from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.keys import canonical_json, sha256_hex
 from micropref.cache.maintenance.gc import collect
@@ -49,6 +50,17 @@ def other(tmp_path: Path) -> micropref.Store:
 
 def folder_of(store: micropref.Store) -> Any:
     return store._store
+
+
+def texts_of(store: micropref.Store) -> set[str]:
+    """Return every prompt, response, context and user of a store."""
+    columns = ["prompt", "chosen", "rejected", "context", "user"]
+    tables = [
+        read_table(part, "pairs", columns)
+        for name in folder_of(store).names("datasets")
+        for part in open_dataset(folder_of(store), name).parts
+    ]
+    return {text for table in tables for column in columns for text in table[column].drop_nulls()}
 
 
 def members(pack: Path) -> dict[str, bytes]:
@@ -109,10 +121,10 @@ def test_every_kind_of_run_goes_and_comes_back(opened: micropref.Store, other: m
         open_run(folder_of(other), ROUTED).budget()
 
 
-def test_what_is_unpacked_scores_exports_and_is_listed(
+def test_what_is_unpacked_scores(
     tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]], tmp_path: Path, other: micropref.Store
 ) -> None:
-    backbone = str(tiny_backbone("bert"))
+    backbone = str(tiny_backbone("llama", chat=True))
     opened = micropref.Store(tmp_path / "store", announce=lambda _: None)
     opened.embed(rows[:60], "mine", split_by_prompt=0.3, backbone=backbone, device="cpu", dtype="float32")
     run = opened.train("mine", k=2, restarts=1, epochs=2).run
@@ -128,6 +140,18 @@ def test_what_is_unpacked_scores_exports_and_is_listed(
     assert scores[0] == scores[1]
     with pytest.raises(BadInput, match="came from a pack, without its data"):
         other.export(run, tmp_path / "x", attribute="warm", backbone=backbone, device="cpu")
+
+
+@pytest.mark.slow
+def test_what_is_unpacked_exports(
+    tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]], tmp_path: Path, other: micropref.Store
+) -> None:
+    backbone = str(tiny_backbone("llama", chat=True))
+    opened = micropref.Store(tmp_path / "store", announce=lambda _: None)
+    opened.embed(rows[:60], "mine", split_by_prompt=0.3, backbone=backbone, device="cpu", dtype="float32")
+    run = opened.train("mine", k=2, restarts=1, epochs=2).run
+    opened.pack(run, tmp_path / "a.run")
+    other.unpack(tmp_path / "a.run")
     report = other.export(run, tmp_path / "x", context="Prefer the dry answer.", backbone=backbone, device="cpu")
     assert (report.checked_texts, report.exported_accuracy) == (16, None)
     assert "licence of backbone: not known" in (tmp_path / "x" / "README.md").read_text()
@@ -144,12 +168,10 @@ def test_nothing_private_leaves(opened: micropref.Store, tmp_path: Path) -> None
     about.write_text(
         json.dumps(json.loads(about.read_text()) | {"name": "/home/ann/models/own", "host": platform.node()})
     )
-    opened.sql("SELECT 1 AS one")
     report = opened.pack(MIXTURE, tmp_path / "a.run")
     data = (tmp_path / "a.run").read_bytes()
-    pairs = opened.sql('SELECT prompt, chosen, rejected, context, "user" FROM pairs')
-    texts = {str(text) for column in pairs.columns for text in pairs[column].drop_nulls()}
-    private = {platform.node(), getpass.getuser() + "/", str(Path.home()), str(opened.folder), "ann", "jsonl", *texts}
+    private = {platform.node(), getpass.getuser() + "/", str(Path.home()), str(opened.folder), "/ann", "jsonl"}
+    private |= texts_of(opened)
     assert [text for text in private if text.encode() in data] == []
     left = " ".join(report.left_out)
     for what in ("machine", "source", "settings.cache", "settings.device", "about.host", "about.name", "created"):
@@ -330,10 +352,12 @@ def test_a_flipped_byte_anywhere_is_seen(opened: micropref.Store, other: micropr
     assert accepted < 60
 
 
+@pytest.mark.slow
 def test_making_a_pack_loads_no_torch(opened: micropref.Store, tmp_path: Path) -> None:
     code = (
         "import sys; from micropref.cli import app\n"
-        f"try: app(['pack', {LORE!r}, {str(tmp_path / 'a.run')!r}, '--with-people', '--store', {str(opened.folder)!r}])\n"
+        f"words = ['pack', {LORE!r}, {str(tmp_path / 'a.run')!r}, '--with-people', '--store', {str(opened.folder)!r}]\n"
+        "try: app(words)\n"
         "except SystemExit: pass\n"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
