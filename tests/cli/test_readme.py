@@ -24,6 +24,7 @@ PAGES = (
     "docs/training.md",
     "docs/people.md",
     "docs/rewards.md",
+    "docs/sharing.md",
     "docs/comparing.md",
     "docs/store.md",
     "docs/sql.md",

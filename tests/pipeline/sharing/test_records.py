@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.routing_budget import RouteSetting
-from micropref.heads.choices import PER_UNIT, SHARED_TENSORS
 from micropref.heads.fitting.settings import FitPlan, FitSetting
-from micropref.heads.methods import armo, dpl, lore, pal
 from micropref.heads.methods.base import MethodOptions
-from micropref.heads.methods.registry import methods
 from micropref.pipeline.people.adapt import AdaptOptions
 from micropref.pipeline.sharing.records import FIELDS, SETTINGS, check_settings, is_plain, shared_about, shared_run
-from tests.heads.methods.test_registry import USERS, training
 from tests.support.stores import first_release_store
 
 
@@ -26,20 +22,6 @@ def test_every_setting_of_a_run_is_known() -> None:
     made |= dict.fromkeys(field.name for kind in (MethodOptions, AdaptOptions) for field in fields(kind))
     assert set(made) - SETTINGS == {"method"} - SETTINGS
     assert is_plain(made)
-
-
-def test_every_tensor_is_known_and_those_of_units_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method that keeps a row for each person must not bring it into a pack by another name."""
-    for module in (armo, dpl, lore, pal):
-        monkeypatch.setattr(module, "RECIPE", replace(module.RECIPE, steps=2))
-    data = training(120)
-    for method in methods().values():
-        state = method.fit(data, MethodOptions(k=3), [0])[0].state()
-        assert state.keys() <= SHARED_TENSORS | PER_UNIT, method.name
-        rows = {
-            name for name, tensor in state.items() if tensor.ndim and len(tensor) == USERS and "units" in method.needs
-        }
-        assert rows == PER_UNIT & state.keys(), method.name
 
 
 def test_records_of_the_first_release_leave_whole(tmp_path: Path) -> None:
