@@ -43,7 +43,7 @@ def verify(store: StoreFolder) -> Verification:
     for name in store.names("features"):
         try:
             features = open_features(store, name)
-            commits = features.commits
+            commits, _ = features.commits, features.origin()
         except Failure as error:
             problems.append(str(error))
             continue

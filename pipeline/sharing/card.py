@@ -30,7 +30,8 @@ def write_card(store: StoreFolder, bundle: Bundle, url: str) -> bytes:
         front["base_model"] = name
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
     lines += [CARD_MARK, "", f"# {_title(bundle)}", "", _said(bundle, name), ""]
-    lines += ["```", f"micropref pull {url}", *_use(bundle, name), "```", ""]
+    address = "ADDRESS" if url.startswith("file:") else url  # a path of this machine is nobody's business
+    lines += ["```", f"micropref pull {address}", *_use(bundle, name), "```", ""]
     lines += ["## Licences", "", *(f"- {line}" for line in manifest.licences.lines()), ""]
     lines += ["## Left out", "", f"{', '.join(manifest.left_out)}.", ""]
     return "\n".join(lines).encode()

@@ -21,6 +21,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, sha256_hex, short_id
 from micropref.cache.vectors.parquet_layout import LAYOUT_VERSION
 from micropref.pipeline.sharing.manifest import Manifest, Member, Role
+from micropref.pipeline.sharing.people import PERSON
 from micropref.pipeline.sharing.records import check_settings, shared_about, shared_run
 
 MOST_MEMORY = 4 << 30
@@ -123,6 +124,9 @@ def _check_names(record: dict[str, Any]) -> None:
     names = [*(groups or []), *((units or {}).get("names", []))]
     if not all(isinstance(name, str) and len(name) <= 1 << 16 for name in names):
         raise ValueError("names that are no texts")
+    kind = record["settings"].get("by") if units is None else units["kind"]
+    if kind == "user" and not all(PERSON.fullmatch(name) for name in names):
+        raise ValueError("people by their names")
     if units is not None and (set(units) != {"kind", "names"} or units["kind"] not in ("user", "attribute")):
         raise ValueError("units of no known kind")
 

@@ -125,6 +125,8 @@ def read_manifest(data: bytes, where: str) -> Manifest:
         digest = value.pop("digest")
         members = tuple(_member(entry) for entry in value.pop("members"))
         licences = Licences(**{name: _text(text) for name, text in value.pop("licences").items()})
+        if not all(text is None or (text.isprintable() and len(text) <= 500) for text in vars(licences).values()):
+            raise ValueError("licences that are no names")
         left_out = tuple(str(_text(text)) for text in value.pop("left_out"))
         found = Manifest(**value, members=members, left_out=left_out, licences=licences)
         _check(found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from micropref.pipeline.rewards.people.feedback import Feedback
 from micropref.pipeline.sharing.records import PEOPLE
 
 KEY_FILE = "sharing.key"
+PERSON = re.compile(r"person-[0-9a-f]{32}")
+"""What people are called in what is shared; no other name is taken from elsewhere."""
 _KEY_BYTES = 32
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -144,7 +147,7 @@ def _is_hidden(run: Run, name: str, at: float | None) -> bool:
 def person_of(row: dict[str, Any], run: dict[str, Any]) -> Person:
     """Return a person as it is kept with a run that came from elsewhere. Raises ValueError for anything odd."""
     name, weights, scale = row["name"], row["weights"], row["scale"]
-    if set(row) != PEOPLE or not (isinstance(name, str) and len(name) < 80):
+    if set(row) != PEOPLE or not PERSON.fullmatch(name):
         raise ValueError("people with other entries")
     for numbers in (weights, *([] if scale is None else [scale])):
         if len(numbers) != run["k"] or not all(isinstance(one, int | float) for one in numbers):

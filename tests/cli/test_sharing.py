@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from micropref.cli import app
 from tests.support.stores import first_release_store
@@ -29,7 +28,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 def test_a_run_goes_elsewhere(invoke: Invoke) -> None:
     planned = invoke("pack", RUN, "a.run", "--plan")
     assert planned.exit_code == 0, planned.output
-    assert "nothing was sent" in planned.stdout
+    assert "20,776 bytes would leave" in planned.stdout
     assert "leaves the store: data: 'mine'" in planned.stderr
     assert not Path("a.run").exists()
     packed = json.loads(invoke("pack", RUN, "a.run", "--license", "mit", "--json").stdout)

@@ -91,8 +91,16 @@ def test_nothing_private_leaves(
     first, _ = embedded(folder, tiny_backbone("llama", chat=True))
     shared = tmp_path / "shared"
     first.push("features", str(shared), license="cc0-1.0", with_texts=with_texts)
-    data = b"".join(path.read_bytes() for path in shared.rglob("*") if path.is_file() and path.name != "README.md")
-    private = [platform.node(), f"/{getpass.getuser()}", str(Path.home()), "store-of-ann", *PEOPLE.values()]
+    data = b"".join(path.read_bytes() for path in shared.rglob("*") if path.is_file())
+    assert b"micropref pull ADDRESS" in data
+    private = [
+        platform.node(),
+        str(tmp_path),
+        f"/{getpass.getuser()}",
+        str(Path.home()),
+        "store-of-ann",
+        *PEOPLE.values(),
+    ]
     texts = [row[name] for row in private_rows() for name in ("prompt", "chosen", "rejected", "context")]
     for text in [*private, *([] if with_texts else texts)]:
         assert text.encode() not in data, text
