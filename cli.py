@@ -823,6 +823,57 @@ def note(
     _print(noted, show_noted(noted), as_json=as_json)
 
 
+@_command(Store.pack)
+def pack(call: _Call) -> Any:
+    """Write a run as one file for others.
+
+    Its record and heads, and the record of its features; no vectors, texts, users, people or paths.
+
+    \b
+    Example:
+      micropref pack mixture-1a2b3c4d mine.run
+      micropref pack mixture-1a2b3c4d mine.run --plan
+    """
+    return call.store.pack(**call.arguments)
+
+
+@_command(Store.unpack)
+def unpack(call: _Call) -> Any:
+    """Write the run of a pack into the store.
+
+    \b
+    Example:
+      micropref unpack mine.run
+    """
+    return call.store.unpack(**call.arguments)
+
+
+@_command(Store.push, url=Form(metavar="URL", help="Folder, URL such as s3://bucket/folder, or owner/name of the hub."))
+def push(call: _Call) -> Any:
+    """Send a run or vectors where others read them.
+
+    WHAT is a run, or features:ID for vectors. Repositories of the hub are made private.
+
+    \b
+    Example:
+      micropref push mixture-1a2b3c4d me/brief-or-long --plan
+      micropref push features:d2f468910a5c s3://bucket/helpsteer2 --license cc-by-4.0
+    """
+    return call.store.push(**call.arguments)
+
+
+@_command(Store.pull, url=Form(metavar="URL", help="Where it was pushed to; owner/name@revision on the hub."))
+def pull(call: _Call) -> Any:
+    """Write what was pushed into the store.
+
+    \b
+    Example:
+      micropref pull me/brief-or-long
+      micropref pull s3://bucket/helpsteer2
+    """
+    return call.store.pull(**call.arguments)
+
+
 def _can_answer() -> bool:
     return sys.stdin.isatty()
 

@@ -11,6 +11,8 @@ from micropref.cache.errors import BadInput
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MARKS = {"features": "features.json", "runs": "run.json"}
 """The file written last: a folder without it is a command at work, or one that was stopped."""
+ORIGIN = "origin"
+"""Commit that says where a run, or vectors, came from: `unpack` and `pull` write it."""
 
 
 def check_name(kind: str, name: str) -> str:

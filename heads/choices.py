@@ -40,3 +40,13 @@ RouteSolver = Literal["ridge", "adam"]
 """How a router is re-fitted: a linear correction of it with a ridge, or a descent on all its weights."""
 Anchor = Literal["previous", "stage1"]
 """Where soft labels start: from the router so far, or from the run's."""
+PER_UNIT = frozenset({"known", "cluster"})
+"""Tensors of a method's `state` with a row for each unit of its data; they stay where a run leaves without people."""
+SHARED_TENSORS = frozenset(
+    (
+        *("heads", "static", "no_context", "shares", "unknown", "prototypes", "penalties", "scale", "weights"),
+        *("router.v1", "router.b1", "router.v2", "router.b2"),
+        *(f"{network}{part}{layer}" for network in ("", "f.", "g.") for part in "vb" for layer in range(4)),
+    )
+)
+"""The other tensors of methods and of `adapt`; only those that are named here leave a store."""

@@ -45,6 +45,8 @@ DEFAULT_STORE = Path("data")
 """Folder of a store where neither an argument nor $MICROPREF_STORE names one."""
 MINILM = "minilm"
 """Default backbone: all-MiniLM-L6-v2 from a package, no download."""
+SMOLLM2 = "smollm2"
+"""SmolLM2-135M-Instruct, a small causal chat model, as packaged for offline use."""
 CONTEXT_TEMPLATE = "{context}\n\n{prompt}"
 PINNED_DATE = "2024-07-26"
 """Date that chat templates are given, so that vectors do not change from one day to the next."""

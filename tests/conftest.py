@@ -11,10 +11,19 @@ import pytest
 
 from micropref.cache.store import StoreFolder
 from tests.support.backbones import make_backbone, tiny_backbone
+from tests.support.hub import local_hub
 from tests.support.populations import planted, planted_people
 from tests.support.stores import planted_run, synthetic
 
-__all__ = ["make_backbone", "planted", "planted_people", "planted_run", "synthetic", "tiny_backbone"]  # fixtures
+__all__ = [
+    "local_hub",
+    "make_backbone",
+    "planted",
+    "planted_people",
+    "planted_run",
+    "synthetic",
+    "tiny_backbone",
+]  # fixtures
 
 
 @pytest.fixture

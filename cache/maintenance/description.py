@@ -91,7 +91,7 @@ def _describe(store: StoreFolder, run: Run) -> RunDescription:
             "features": _features(store, record["features"]),
             "chosen on": chosen | figures | restarts,
             "evaluations": _evaluations(run),
-            "made with": {"created": record["created"], **record.get("versions", {})},
+            "made with": {"created": record["created"], **record.get("versions", {}), **_origin(run)},
         },
     )
 
@@ -99,9 +99,17 @@ def _describe(store: StoreFolder, run: Run) -> RunDescription:
 def _data(store: StoreFolder, run: Run) -> dict[str, Any]:
     name = run.record["data"]
     there = Dataset(name, store.dataset(name)) if name in store.names("datasets") else None
-    state = "gone" if there is None else "changed since" if data_changed(run, there) else "as it was"
+    gone = "elsewhere" if run.origin() is not None else "gone"
+    state = gone if there is None else "changed since" if data_changed(run, there) else "as it was"
     split = run.record.get("data_split", TRAIN)
     return {"data": name, "split": split, "digest": run.record["data_digest"], "now": state}
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    """Return where a run came from, and under which licences; nothing where it was fitted here."""
+    found = run.origin() or {}
+    licences = {f"licence of {name}": text for name, text in found.get("licences", {}).items() if text}
+    return {name.replace("_", " "): found[name] for name in ("came_from", "revision") if found.get(name)} | licences
 
 
 def _features(store: StoreFolder, features_id: str) -> dict[str, Any]:

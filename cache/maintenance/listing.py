@@ -24,7 +24,8 @@ class Listing:
     datasets: list[dict[str, Any]]
     """Source, split, pairs and the features ids that have them, one row for each source of a split."""
     runs: list[dict[str, Any]]
-    """Names, method, data, K, λ, validation figures, whether the training data changed since, and the note."""
+    """Names, method, data, K, λ, validation figures, whether the training data changed since, where it came from (null:
+    fitted here), and the note."""
     damaged_names: list[str]
     """One line for each name's file that cannot be read."""
 
@@ -78,13 +79,13 @@ def _run(store: StoreFolder, name: str, datasets: dict[str, Dataset], names: Run
     keys = ("run", "method", "data", "features", "k", "lam", "validation_nll", "validation_accuracy", "created")
     try:
         run = open_run(store, name)
-        note = read_note(run)
+        note, origin = read_note(run), run.origin() or {}
     except Failure as error:
-        unknown = dict.fromkeys(keys) | {"run": name, "data_changed": None, "note": None, "damage": str(error)}
+        unknown = dict.fromkeys((*keys, "data_changed", "came_from", "note")) | {"run": name, "damage": str(error)}
         return {"run": name, "names": names.of(name), **unknown}
     changed = data_changed(run, datasets.get(run.record["data"]))
-    known = {key: run.record[key] for key in keys}
-    return {"run": name, "names": names.of(name), **known, "data_changed": changed, "note": note, "damage": None}
+    known = {key: run.record[key] for key in keys} | {"data_changed": changed, "came_from": origin.get("came_from")}
+    return {"run": name, "names": names.of(name), **known, "note": note, "damage": None}
 
 
 def data_changed(run: Run, dataset: Dataset | None) -> bool:

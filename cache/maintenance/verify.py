@@ -44,7 +44,7 @@ def verify(store: StoreFolder) -> Verification:
     for name in store.names("features"):
         try:
             features = open_features(store, name)
-            commits = features.commits
+            commits, _ = features.commits, features.origin()
         except Failure as error:
             problems.append(str(error))
             continue
@@ -175,7 +175,8 @@ def _run_problems(run: Run) -> tuple[int, list[str]]:
         read_note(run)
         read_forgotten(run.folder)
         shards = [item for data in run.evaluated() for item in read_commits(run.eval_folder(data))]
-        shards += [item for item in (run.budget(), run.contexts()) if item is not None]
+        shards += [item for item in (None if run.lacks_budget else run.budget(), run.contexts()) if item is not None]
+        run.origin()
     except Failure as error:
         return 1, [str(error)]
     for item in shards:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from micropref.cache.atomic import publish, staged_file, write_bytes
 from micropref.cache.choices import OldJoint, RouterInput
 from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_table
-from micropref.cache.errors import Damaged, Failure, MicroprefError, cannot_read
+from micropref.cache.errors import BadInput, Damaged, Failure, MicroprefError, cannot_read
 from micropref.cache.keys import digest_file, finite, sha256_hex
-from micropref.cache.store import NAME, StoreFolder, check_name
+from micropref.cache.store import NAME, ORIGIN, StoreFolder, check_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +47,10 @@ class Run:
         """Return the saved weights. Raises Damaged where their digest is not the recorded one."""
         from safetensors.torch import load
 
+        return load(self.heads())
+
+    def heads(self) -> bytes:
+        """Return the file of the saved weights. Raises Damaged where its digest is not the recorded one."""
         path = self.folder / HEADS
         try:
             data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
@@ -54,7 +58,7 @@ class Run:
             raise cannot_read(path, error) from error
         if sha256_hex(data) != self.record["heads_digest"]:
             raise Damaged(f"{path}: missing or changed since it was saved; train the run again")
-        return load(data)
+        return data
 
     def eval_folder(self, data: str) -> Path:
         """Return the folder of this run's scores and tables on one data set."""
@@ -71,12 +75,29 @@ class Run:
         found = [item for item in read_commits(self.eval_folder(data)) if "scores" in item.files]
         return [item for item in found if split in (None, item.record["split"])]
 
+    def origin(self) -> dict[str, Any] | None:
+        """Return what is known of where a run came from, as `unpack` and `pull` note it; None: it was fitted here."""
+        found = read_commit(self.folder / f"{ORIGIN}.json")
+        return None if found is None else found.record
+
+    @property
+    def lacks_budget(self) -> bool:
+        """Say whether the run came without the pairs that its router was re-fitted on: packs leave them out."""
+        here = (self.folder / f"{BUDGET}.json").is_file()
+        return not here and "budgets" in self.record.get("settings", {}) and self.origin() is not None
+
     def budget(self) -> Commit | None:
         """Return the committed table (role `budget`) of the pairs a router was re-fitted on, None where it was not.
 
-        Raises Failure where the table is gone: without it those pairs would be scored.
+        Raises Failure where the table is gone, BadInput where the run came without it: without it those pairs would be
+        scored.
         """
         path = self.folder / f"{BUDGET}.json"
+        if self.lacks_budget:
+            raise BadInput(
+                f"run {self.id} came from a pack, without the pairs that its router was re-fitted on, so what it may "
+                "be scored on is not known; ask where it was made, or route another run here"
+            )
         found = read_commit(path)
         if found is None and "budgets" in self.record.get("settings", {}):
             raise Failure(f"{path}: missing, so what this run may be scored on is not known; route its parent again")
@@ -106,9 +127,14 @@ def save_run(store: StoreFolder, run_id: str, record: dict[str, Any], tensors: d
     """Write a run: the weights first, then run.json, which makes it exist."""
     from safetensors.torch import save
 
+    return write_run(store, run_id, record, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def write_run(store: StoreFolder, run_id: str, record: dict[str, Any], heads: bytes) -> Run:
+    """Write a run whose weights are safetensors already, in the same order."""
     folder = store.run(run_id)
     with staged_file(folder) as (file, temp):
-        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        file.write(heads)
         file.flush()
         digest = digest_file(temp)
     publish(temp, folder / HEADS)

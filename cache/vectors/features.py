@@ -24,6 +24,7 @@ from micropref.cache.commits import Commit, commit, commit_paths, read_commit, w
 from micropref.cache.errors import Damaged, Failure, cannot_read
 from micropref.cache.keys import canonical_json, sha256_hex
 from micropref.cache.schemas import KEY_TYPE
+from micropref.cache.store import ORIGIN
 from micropref.cache.vectors.parquet_layout import (
     Rows,
     VectorFile,
@@ -236,6 +237,11 @@ class Features:
         if not isinstance(about, dict):
             raise Damaged(f"{path}: damaged; {REWRITTEN}")
         return about
+
+    def origin(self) -> dict[str, Any] | None:
+        """Return what is known of where vectors were pulled from; None: they were made here."""
+        found = read_commit(self.folder / f"{ORIGIN}.json")
+        return None if found is None else found.record
 
     def create(self, about: dict[str, Any], reward_head: npt.NDArray[np.float32] | None) -> None:
         """Make the features' folder exist; `reward_head` [1, D] is the checkpoint's own, kept next to the vectors."""

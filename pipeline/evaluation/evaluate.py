@@ -16,9 +16,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.commits import commit, write_table
-from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
+from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.names import find_run, holds_heads
 from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
@@ -77,7 +77,7 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     """
     run = find_run(store, run_id, holds_heads)
     fitted = open_fitted(store, run)
-    dataset = open_dataset(store, data or run.record["data"])
+    dataset = open_run_data(store, run, data)
     dataset.of_split(split)
     scored, missing = score_missing(fitted, dataset, split, None)
     if split != TRAIN and TRAIN in dataset.splits():

@@ -17,10 +17,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.choices import TEST
-from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import sha256_hex
 from micropref.cache.maintenance.uses import holds
+from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.forgotten import read_forgotten
 from micropref.cache.runs.people import (
     Answer,
@@ -245,7 +245,7 @@ def ask(
     Raises BadInput where the run has nothing to weigh, or earlier answers are of another pool.
     """
     frozen = open_frozen(store, run_id, pool)
-    own = replace(frozen, dataset=open_dataset(store, frozen.run.record["data"]))
+    own = replace(frozen, dataset=open_run_data(store, frozen.run))
     counted = count_answers(own, "user", options.n, options.seed, options.beta)
     interview = Interview(frozen, options, counted.beta)
     resumed = len(interview.answers)

@@ -12,9 +12,10 @@ import polars as pl
 import torch
 
 from micropref.cache.choices import TEST
-from micropref.cache.datasets import Dataset, open_dataset
+from micropref.cache.datasets import Dataset
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import short_id
+from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.names import find_run, holds_heads
 from micropref.cache.runs.records import Run, save_run
 from micropref.cache.store import StoreFolder
@@ -169,4 +170,4 @@ def open_frozen(store: StoreFolder, run_id: str, data: str | None) -> Frozen:
             f"run {run.id} has one head, so there is nothing to weigh; take a run of several heads, such as one of "
             "method mixture or maxmin with `k` 2 or more"
         )
-    return Frozen(fitted, open_dataset(store, data or run.record["data"]))
+    return Frozen(fitted, open_run_data(store, run, data))

@@ -12,8 +12,9 @@ import polars as pl
 import torch
 
 from micropref.cache.choices import TEST, TRAIN, OldJoint, RewardInput, RouterInput
-from micropref.cache.datasets import Dataset, open_dataset
+from micropref.cache.datasets import Dataset
 from micropref.cache.errors import BadInput
+from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.names import find_run, holds_heads
 from micropref.cache.runs.records import ROUTER_READING, Run
 from micropref.cache.store import StoreFolder
@@ -83,7 +84,7 @@ def open_route_data(
     all there is. Raises BadInput where the run cannot be routed, or the data set has too few pairs with contexts.
     """
     fitted, mixture = _routable(store, run_id)
-    dataset = open_dataset(store, data or fitted.run.record["data"])
+    dataset = open_run_data(store, fitted.run, data)
     _check_features(fitted, dataset)
     dataset.of_split(TEST)
     split = TRAIN if TRAIN in dataset.splits() else TEST

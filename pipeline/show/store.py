@@ -27,7 +27,10 @@ def show_listing(listing: Listing, store: Path | None = None) -> str:
     )
     blocks = [f"{title}\n{show_rows(rows, keys)}" if rows else f"{title}: none yet\n" for title, rows, keys in tables]
     there = {row["data"] for row in listing.datasets}
-    gone = [row["run"] for row in listing.runs if row["data_changed"] and row["data"] not in there]
+    lacking = [row for row in listing.runs if row["data_changed"] and row["data"] not in there]
+    gone = [row["run"] for row in lacking if row["came_from"] is None]
+    if came := [row["run"] for row in lacking if row["came_from"] is not None]:
+        blocks.append(paragraphs([f"these came from elsewhere, without their data: {', '.join(came)}"]))
     if gone:
         blocks.append(paragraphs([f"their data set is gone: {', '.join(gone)}; embed its sources again to use them"]))
     changed = [row["run"] for row in listing.runs if row["data_changed"] and row["data"] in there]

@@ -41,7 +41,7 @@ FLOORS = (
     {"pipeline.embedding", "pipeline.comparison", "pipeline.rewards", "pipeline.rewards.scoring"},
     {"pipeline.benchmarks", "pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people"},
     {"pipeline.rewards.serving.bodies"},
-    {"pipeline.rewards.serving"},
+    {"pipeline.rewards.serving", "pipeline.sharing"},
     {"pipeline.show"},
     {"pipeline.api"},
     {"cli"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from micropref.cli import app
+from tests.support.stores import FIRST_RELEASE, first_release_store
 
-ARCHIVE = Path(__file__).parents[1] / "data" / "store-0.1.0.tar.gz"
-"""Pairs with contexts and users, ratings, three trained runs, a sweep, a routed and an adapted run, a person."""
 RUN = "mixture-0bf27c74"
 
 
 @pytest.fixture(scope="module")
 def first_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("first-release")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "s"
+    return first_release_store(tmp_path_factory.mktemp("first-release"))
 
 
 @pytest.fixture
@@ -40,7 +35,7 @@ def micropref(first_release: Path, tmp_path: Path) -> Any:
 
 
 def test_its_size_is_small() -> None:
-    assert ARCHIVE.stat().st_size < 300_000
+    assert FIRST_RELEASE.stat().st_size < 300_000
 
 
 def test_it_is_whole_and_listed(micropref: Any) -> None:

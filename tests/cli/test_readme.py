@@ -25,6 +25,7 @@ PAGES = (
     "docs/people.md",
     "docs/rewards.md",
     "docs/benchmarks.md",
+    "docs/sharing.md",
     "docs/comparing.md",
     "docs/store.md",
     "docs/sql.md",

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from micropref import cli
-from tests.cli.test_first_release import ARCHIVE
+from tests.support.stores import FIRST_RELEASE
 
 Invoke = Callable[..., Result]
 LORE, FIRST, SECOND, ROUTED = "lore-d45ecc72", "mixture-00e03508", "mixture-0bf27c74", "route-daffe662"
@@ -23,7 +23,7 @@ ADAPTED = "adapt-hedge-8303f41b"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(FIRST_RELEASE) as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "s"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import tarfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from micropref.cache.vectors.context_keys import add_context_keys
 from micropref.cache.vectors.opening import planned_features
 from micropref.pipeline.sources.splits import part_of
 
+FIRST_RELEASE = Path(__file__).parents[1] / "data" / "store-0.1.0.tar.gz"
+"""Pairs with contexts and users, ratings, three trained runs, a sweep, a routed and an adapted run."""
 WIDTH = 16
 GROUPS = ("a", "b", None)
 
@@ -142,3 +146,10 @@ def make_planted_run(store: StoreFolder, features: str, k: int = 3, **changes: A
 def planted_run() -> Callable[..., str]:
     """Return `planted_run(store, features, ...)`, which saves the run `planted` and returns its id."""
     return make_planted_run
+
+
+def first_release_store(folder: Path) -> Path:
+    """Lay out the store that the first release wrote, and return its folder."""
+    with tarfile.open(FIRST_RELEASE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "s"

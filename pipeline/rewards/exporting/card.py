@@ -11,6 +11,7 @@ import torch
 
 from micropref.cache.runs.records import Run
 from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.named.licences import Licences
 from micropref.pipeline.rewards.exporting.files import write_json
 from micropref.pipeline.rewards.exporting.head import FixedHead
 from micropref.pipeline.rewards.scoring.taste import Taste
@@ -38,18 +39,30 @@ def write_record(folder: Path, run: Run, taste: Taste, head: FixedHead, mix: tor
     write_json(folder / "micropref.json", record)
 
 
-def write_card(folder: Path, run: Run, backbone: Backbone, taste: Taste, head: FixedHead, outputs: int) -> None:
-    """Write README.md with the front matter that model hubs read."""
+def write_card(
+    folder: Path,
+    run: Run,
+    backbone: Backbone,
+    taste: Taste,
+    head: FixedHead,
+    outputs: int,
+    licences: Licences,
+    data: list[str],
+) -> None:
+    """Write README.md with the front matter that model hubs read; `data` are the run's data sets on the hub."""
     name = backbone.checkpoint.name
     front = {
         "library_name": "transformers" if backbone.causal else "sentence-transformers",
         "pipeline_tag": "text-classification" if backbone.causal else "text-ranking",
         "tags": ["reward-model", "micropref"],
         **({"base_model": name} if "/" in name and not Path(name).exists() else {}),
+        **({} if licences.front is None else {"license": licences.front}),
+        **({"datasets": data} if data else {}),
     }
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
     lines += [f"# Reward model of micropref run {run.id}", "", _described(run, taste, head, outputs), ""]
     lines += [_accuracies(head), "", "## Use", "", _use(backbone, outputs), ""]
+    lines += ["## Licences", "", *(f"- {line}" for line in licences.lines()), ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -67,7 +80,7 @@ def _described(run: Run, taste: Taste, head: FixedHead, outputs: int) -> str:
 
 def _accuracies(head: FixedHead) -> str:
     if not head.pairs:
-        return "Its accuracy is not known: the run's data has no validation pair of this taste."
+        return "Its accuracy is not known: there is no validation pair of this taste where it was exported."
     rows = [
         ("the run, weighing its heads for each prompt", head.routed_accuracy),
         ("the run with these weights for every prompt", head.averaged_accuracy),

@@ -18,8 +18,11 @@ from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.uses import holds
+from micropref.cache.runs.data import data_is_elsewhere
+from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.backbone.backbone import Backbone
+from micropref.pipeline.named.licences import run_licences, sources_on_hub
 from micropref.pipeline.options import EmbedDtype
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.rewards.exporting.card import write_card, write_record
@@ -35,6 +38,12 @@ from micropref.pipeline.rewards.scoring.taste import Taste
 
 CHECKED_PAIRS = 8
 """Stored pairs whose rewards are computed from the folder again."""
+OWN_PROMPTS = (
+    *("Hi", "Name a river in Italy.", "How do I cook rice?", "What is 7 times 8?"),
+    *("Write a line about the sea.", "Why is the sky blue?", "Fix this: print(1", "Say good night in French."),
+)
+OWN_RESPONSES = ("Yes.", "That depends on what you need; here is how I would go about it, step by step.")
+"""What is scored in the place of stored pairs where a run came without its data."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +116,14 @@ def export(
         one = fixed_head(store, engine, options.taste)
         mix = torch.eye(heads.k, dtype=torch.float64) if options.all_heads else one.mix[None]
         with _new_folder(folder) as new:
-            texts = _texts(store, heads.run.record["data"])
+            texts = _texts(store, heads.run)
             placing = _placing(backbone, options)
             kind = _write(engine, new, mix @ heads.heads, texts, placing)
             checked = check(engine, new, mix, texts, placing.dtype)
             write_record(new, heads.run, options.taste, one, mix, checked.difference)
-            write_card(new, heads.run, backbone, options.taste, one, len(mix))
+            about = {"name": backbone.checkpoint.name, "revision": backbone.checkpoint.revision}
+            licences, data = run_licences(store, heads.run, about), sources_on_hub(store, heads.run.record["data"])
+            write_card(new, heads.run, backbone, options.taste, one, len(mix), licences, data)
     finally:
         engine.close()
     return ExportReport(
@@ -167,9 +178,11 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _texts(store: StoreFolder, data: str) -> list[tuple[str, str]]:
-    """Return prompt and response of a few stored pairs."""
-    dataset = open_dataset(store, data)
+def _texts(store: StoreFolder, run: Run) -> list[tuple[str, str]]:
+    """Return prompt and response of a few stored pairs; of texts of our own where the run came without its data."""
+    if data_is_elsewhere(store, run):
+        return [(prompt, response) for prompt in OWN_PROMPTS for response in OWN_RESPONSES]
+    dataset = open_dataset(store, run.record["data"])
     part = dataset.of_split(TRAIN if TRAIN in dataset.splits() else None)[0]
     table = read_table(part, "pairs", ["prompt", "chosen", "rejected"]).unique("prompt", maintain_order=True)
     return [(prompt, each) for prompt, *both in table.head(CHECKED_PAIRS).iter_rows() for each in both]

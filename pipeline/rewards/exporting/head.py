@@ -12,6 +12,7 @@ import torch
 
 from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import Dataset, open_dataset, read_table
+from micropref.cache.runs.data import data_is_elsewhere
 from micropref.cache.store import StoreFolder
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.rewards.scoring.candidates import Candidates
@@ -48,7 +49,8 @@ def fixed_head(store: StoreFolder, engine: ScoringEngine, taste: Taste) -> Fixed
     """Return the head that stands for a run and one taste. Raises BadInput for a taste that the run does not know."""
     heads = engine.heads
     heads.check(taste)
-    dataset = open_dataset(store, heads.run.record["data"])
+    elsewhere = data_is_elsewhere(store, heads.run)
+    dataset = None if elsewhere else open_dataset(store, heads.run.record["data"])
     known = _validation(dataset, taste)
     weights, divisor, averaged_over = _weights(engine, known, taste)
     mix = weights if divisor is None else weights / divisor
@@ -56,9 +58,9 @@ def fixed_head(store: StoreFolder, engine: ScoringEngine, taste: Taste) -> Fixed
     return FixedHead(mix, tuple(weights.tolist()), averaged_over, min(known.height, MOST_PAIRS), *accuracies)
 
 
-def _validation(dataset: Dataset, taste: Taste) -> pl.DataFrame:
+def _validation(dataset: Dataset | None, taste: Taste) -> pl.DataFrame:
     """Return the pairs that a taste is about which no head was fitted on."""
-    if TRAIN not in dataset.splits():
+    if dataset is None or TRAIN not in dataset.splits():
         return pl.DataFrame(schema={"pair_id": pl.String, "prompt": pl.String})
     columns = ["pair_id", "prompt_id", "prompt", "part", "attribute", "context", "user"]
     table = pl.concat([read_table(part, "pairs", columns) for part in dataset.of_split(TRAIN)])
@@ -82,14 +84,14 @@ def _weights(engine: ScoringEngine, known: pl.DataFrame, taste: Taste) -> tuple[
 
 def _accuracies(
     engine: ScoringEngine,
-    dataset: Dataset,
+    dataset: Dataset | None,
     known: pl.DataFrame,
     taste: Taste,
     weights: torch.Tensor,
     mix: torch.Tensor,
 ) -> tuple[float | None, float | None, float | None]:
     """Return the accuracy of the run, of the run with fixed weights, and of one head, on validation pairs."""
-    if known.is_empty():
+    if dataset is None or known.is_empty():
         return None, None, None
     fitted = engine.heads.fitted
     wanted = pl.col("pair_id").is_in(known["pair_id"].implode())

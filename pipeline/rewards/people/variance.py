@@ -12,6 +12,7 @@ from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.runs.data import data_is_elsewhere
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.people.frozen_run import Frozen
 from micropref.pipeline.people.strength import choose_strength
@@ -37,6 +38,8 @@ def choose_variance(store: StoreFolder, heads: RewardHeads) -> tuple[float, str]
         and adapted.record["settings"]["by"] == "user"
     ):
         return float(adapted.record["settings"]["strength"]), f"run {adapted.id}"
+    if data_is_elsewhere(store, heads.run):
+        return DEFAULT_STRENGTH, f"default: run {heads.run.id} came without its data"
     dataset = open_dataset(store, heads.run.record["data"])
     if TRAIN not in dataset.splits():
         return _default(dataset)

@@ -12,8 +12,8 @@ import polars as pl
 import torch
 
 from micropref.cache.choices import TRAIN
-from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
+from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.names import find_run
 from micropref.cache.runs.records import Run, open_run
 from micropref.cache.store import StoreFolder
@@ -224,7 +224,7 @@ class RewardHeads:
         if by_attribute and (found := self.kept.group(attribute)) is not None:
             return found.log_weights[0].exp().double()
         if attribute not in self._means:
-            dataset = open_dataset(self._store, self.run.record["data"])
+            dataset = open_run_data(self._store, self.run)
             split = TRAIN if TRAIN in dataset.splits() else dataset.splits()[0]
             _, pairs = replace(self.fitted.reading, units=None).pairs(
                 dataset, self.fitted.features, split, pl.col("attribute") == attribute

@@ -17,8 +17,8 @@ import polars as pl
 import torch
 
 from micropref.cache.choices import TRAIN
-from micropref.cache.datasets import open_dataset
 from micropref.cache.errors import BadInput
+from micropref.cache.runs.data import open_run_data
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.rewards.scoring.candidates import Rewarded
 from micropref.pipeline.rewards.scoring.taste import RewardHeads
@@ -120,7 +120,7 @@ def spreads(store: StoreFolder, heads: RewardHeads) -> tuple[list[Spread], Sprea
 
     Raises BadInput where the run's data set is gone.
     """
-    dataset = open_dataset(store, heads.run.record["data"])
+    dataset = open_run_data(store, heads.run)
     split = TRAIN if TRAIN in dataset.splits() else dataset.splits()[0]
     reading = replace(heads.fitted.reading, needs=heads.fitted.reading.needs | {"responses"}, units=None)
     located = reading.locate(dataset, heads.fitted.features, split, pl.lit(True))

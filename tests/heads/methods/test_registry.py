@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 from micropref.cache.errors import BadInput
+from micropref.heads.choices import PER_UNIT, SHARED_TENSORS
 from micropref.heads.evaluation.metrics import accuracy, nll
 from micropref.heads.methods import armo, dpl, lore, pal
 from micropref.heads.methods.base import NO_UNIT, MethodOptions, Pairs, RatedResponses, Scores, TrainingData
@@ -76,6 +77,9 @@ def test_every_method_is_the_same_after_a_round_trip(name: str) -> None:
         assert again.combine == scores.combine
         assert torch.equal(again.margins, scores.margins)
         assert torch.equal(again.log_weights, scores.log_weights)
+        assert state.keys() <= SHARED_TENSORS | PER_UNIT  # no row of a person is shared under another name
+        if "units" in method.needs:
+            assert {key for key, tensor in state.items() if tensor.shape[0] == USERS} == PER_UNIT & state.keys()
     with pytest.raises(ValueError, match="found"):
         method.restore({"nonsense": torch.zeros(2)})
 

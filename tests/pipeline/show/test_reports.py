@@ -388,7 +388,7 @@ def test_what_a_store_holds_fits() -> None:
     source |= {"limit": None, "features": ["d2f468910a5c", "e2f468910a5c"]}
     run = {"run": RUN, "method": "single", "data": DATA, "features": "d2f468910a5c", "k": 1, "lam": 0.1}
     run |= {"validation_nll": 0.4321, "validation_accuracy": 0.8765, "created": "2026-11-28T18:06:41+00:00"}
-    run |= {"data_changed": True, "damage": None}
+    run |= {"data_changed": True, "came_from": None, "damage": None}
     run |= {"names": ["best-of-the-first-week", "kept"], "note": "three heads, few epochs, tried on Monday"}
     text = show_listing(Listing([features, features], [source], [run], []))
     assert [line for line in text.splitlines() if len(line) > 80 and "/data/of" not in line] == []  # a path stays whole

@@ -1,0 +1,172 @@
+"""People in what is shared: nobody, or weights under keyed hashes whose key never leaves the store.
+
+G groups or units, K heads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from micropref.cache.atomic import publish_new, staged_file
+from micropref.cache.errors import BadInput, Damaged, cannot_read
+from micropref.cache.runs.people import Person, person_path, read_person
+from micropref.cache.runs.records import Run
+from micropref.cache.store import StoreFolder
+from micropref.heads.choices import PER_UNIT
+from micropref.pipeline.rewards.people.feedback import Feedback
+from micropref.pipeline.sharing.records import PEOPLE
+
+KEY_FILE = "sharing.key"
+PERSON = re.compile(r"person-[0-9a-f]{32}")
+"""What people are called in what is shared; no other name is taken from elsewhere."""
+_KEY_BYTES = 32
+Tensors = dict[str, npt.NDArray[Any]]
+
+
+def keyed_hash(store: StoreFolder, text: str) -> str:
+    """Return the hash of a text that only who has the store's key can compute, 32 hex digits.
+
+    The key is made at the first use. Raises Damaged where its file is not one.
+    """
+    path = store.root / KEY_FILE
+    if not path.exists():
+        with staged_file(store.root) as (file, temp):
+            temp.chmod(0o600)
+            file.write(secrets.token_hex(_KEY_BYTES).encode())
+        publish_new(temp, path)
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise Damaged(f"{path}: damaged; restore it from a copy, or remove it: people get other hashes then")
+    return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+
+
+def person_hash(store: StoreFolder, name: str) -> str:
+    """Return what a person is called in what this store shares."""
+    return f"person-{keyed_hash(store, f'person {name}')}"
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units or groups of a run as they leave, and its tensors with their rows."""
+
+    record: dict[str, Any]
+    """`units` or `groups` of run.json, where the run has either."""
+    tensors: Tensors
+    named: dict[str, list[str]]
+    """attribute or context -> the names that go out."""
+    people: int
+    """People whose weights go out."""
+    left_out: tuple[str, ...]
+
+
+def shared_units(store: StoreFolder, run: Run, tensors: Tensors, *, with_people: bool) -> Units:
+    """Return the rows of units and groups that leave: those of attributes and contexts, of people only with consent.
+
+    People are called by their keyed hash and sorted by it, for the order of names says something of them too.
+    Raises BadInput where a run is about people alone and they stay.
+    """
+    record = run.record
+    groups, units = record.get("groups") or [], record.get("units")
+    if "groups" not in record and units is None:
+        return Units({} if "units" not in record else {"units": None}, tensors, {}, 0, ())
+    kind = str(units["kind"] if units is not None else record["settings"]["by"])
+    names = [str(name) for name in (groups if units is None else units["names"])]
+    per_row = set(tensors) if units is None else PER_UNIT & tensors.keys()
+    for name in per_row:
+        if len(tensors[name]) not in (len(names), 0):
+            raise BadInput(f"run {run.id}: tensor {name} has {len(tensors[name])} rows for {len(names)} {kind}s")
+    if kind != "user":
+        return Units(_record(units, kind, names), tensors, {kind: names}, 0, ())
+    if not with_people:
+        if units is None:
+            raise BadInput(
+                f"run {run.id}: holds nothing but the weights of {len(names)} people over run {record['parent']}: "
+                "share that one, or add `with_people`"
+            )
+        empty = {name: tensors[name][:0] for name in per_row}
+        return Units(_record(units, kind, []), {**tensors, **empty}, {}, 0, (f"weights of {len(names)} people",))
+    hidden = forgotten(run, names)
+    kept = sorted((person_hash(store, name), at) for at, name in enumerate(names) if name not in hidden)
+    rows = np.array([at for _, at in kept], dtype=np.int64)
+    moved = {name: tensors[name][rows] if len(tensors[name]) else tensors[name] for name in per_row}
+    gone = (f"weights of {len(hidden)} people who were forgotten",) if hidden else ()
+    return Units(_record(units, kind, [name for name, _ in kept]), {**tensors, **moved}, {}, len(kept), gone)
+
+
+def _record(units: dict[str, Any] | None, kind: str, names: list[str]) -> dict[str, Any]:
+    return {"groups": names} if units is None else {"units": {"kind": kind, "names": names}}
+
+
+def shared_people(store: StoreFolder, run: Run) -> list[dict[str, Any]]:
+    """Return the people whose weights a run keeps, by keyed hash and without what they answered."""
+    paths = sorted((run.folder / "people").glob("*.json"))
+    found = [person for path in paths if (person := read_person(path)) is not None]
+    hidden = forgotten(run, [one.name for one in found])
+    rows = [
+        {**{name: getattr(one, name) for name in PEOPLE}, "name": person_hash(store, one.name)}
+        for one in found
+        if one.grouped_by == "user" and one.name not in hidden
+    ]
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def forgotten(run: Run, names: Sequence[str]) -> set[str]:
+    """Return who asked to be forgotten, by the file of choices in the run's folder, and was not learned of again."""
+    path = run.folder / "feedback.sqlite"
+    if not path.is_file():
+        return set()
+    feedback = Feedback(path, run.id, int(run.record["k"]))
+    try:
+        return {name for name in names if _is_hidden(run, name, feedback.forgotten_at(name))}
+    finally:
+        feedback.close()
+
+
+def _is_hidden(run: Run, name: str, at: float | None) -> bool:
+    if at is None:
+        return False
+    person = read_person(person_path(run.folder / "people", name))
+    return person is None or datetime.fromisoformat(person.created).timestamp() <= at
+
+
+def person_of(row: dict[str, Any], run: dict[str, Any]) -> Person:
+    """Return a person as it is kept with a run that came from elsewhere. Raises ValueError for anything odd."""
+    name, weights, scale = row["name"], row["weights"], row["scale"]
+    if set(row) != PEOPLE or not PERSON.fullmatch(name):
+        raise ValueError("people with other entries")
+    for numbers in (weights, *([] if scale is None else [scale])):
+        if len(numbers) != run["k"] or not all(isinstance(one, int | float) for one in numbers):
+            raise ValueError("people with other weights")
+    datetime.fromisoformat(row["created"])
+    return Person(
+        name=name,
+        grouped_by="user",
+        run=run["run"],
+        features=run["features"],
+        data=run["data"],
+        split="",
+        data_digest="",
+        method=str(row["method"]),
+        strength=float(row["strength"]),
+        answers=(),
+        weights=tuple(weights),
+        scale=None if scale is None else tuple(scale),
+        routed=bool(row["routed"]),
+        combine="linear" if row["combine"] == "linear" else "probability",
+        created=row["created"],
+    )
