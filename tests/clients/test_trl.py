@@ -73,13 +73,18 @@ def rewards(scorer: Any, batch: dict[str, Any], **taste: Any) -> list[float]:
 
 
 def worst_difference(scorer: Any, batch: dict[str, Any], spread: tuple[torch.Tensor, torch.Tensor]) -> float:
-    """Return the largest difference of a batch's rewards: folder, function, coroutine, and each head."""
+    """Return the largest difference of a batch's rewards: folder, function, coroutine, and each head.
+
+    Heads' are standardized: their differences are counted before the division by a deviation, which may be small.
+    """
     whole = rewards(scorer, batch)
     found = scorer.score_many(batch["prompts"], batch["completions"], context=batch["context"], user=batch["user"])
     heads = torch.tensor([one.heads[0] for one in found], dtype=torch.float64)
     columns = [rewards(scorer, batch, context=CONTEXT), whole, whole]
     ours = torch.cat([torch.tensor(columns, dtype=torch.float64).T, ((heads - spread[0]) / spread[1]).clamp(-3, 3)], 1)
-    return float((ours - torch.tensor(batch["rewards"], dtype=torch.float64)).abs().max())
+    difference = (ours - torch.tensor(batch["rewards"], dtype=torch.float64)).abs()
+    difference[:, 3:] *= spread[1]
+    return float(difference.max())
 
 
 def largest(batches: list[dict[str, Any]]) -> float:
