@@ -132,9 +132,7 @@ class Scoring(OpenedStore):
         Example:
             store = Store("data")
             chooses, judges = (store.train("mine", k=2, data_seed=seed).run for seed in (0, 1))
-            rows = [{"prompt": "Which river?", "responses": ["The Po.", "The Nile.", "A long one, my friend."]}]
-            Path("candidates.jsonl").write_text("".join(json.dumps(row) for row in rows))
-            store.best_of_curve(chooses, "candidates.jsonl", judges, n=[1, 2, 3])
+            store.best_of_curve(chooses, "pairs.jsonl", judges, n=[1, 2])
 
         """
         from micropref.pipeline.rewards.scoring import best_of as stage

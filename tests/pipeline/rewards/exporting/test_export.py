@@ -149,7 +149,7 @@ def test_a_backbone_with_an_adapter_is_merged(tmp_path: Path, make_backbone: Cal
     model.save_pretrained(tmp_path / "adapter")
     opened, run = filled(tmp_path / "store", tmp_path / "adapter")
     assert opened.export(run, tmp_path / "reward", device="cpu").largest_difference <= 1e-4
-    assert not list((tmp_path / "reward").glob("adapter*"))
+    assert not list((tmp_path / "reward").rglob("adapter*"))
 
 
 def test_control_tokens_that_people_typed_are_not_compared(tmp_path: Path, make_backbone: Callable[..., Path]) -> None:
