@@ -31,7 +31,7 @@ demo-causal: smollm2 ## the same on a causal chat model: some minutes, the first
 	$(BIN)/micropref demo --backbone smollm2
 
 test: setup lint ## lint, types, and the default suite, two files at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: smollm2 ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow

@@ -57,6 +57,7 @@ def test_sweep_plot(tmp_path: Path) -> None:
     assert len(picture) > 20_000  # not an empty canvas
 
 
+@pytest.mark.slow
 def test_person_in_eight_choices(tmp_path: Path) -> None:
     said = run("person_in_eight_choices.py", tmp_path, "--people", "30")
     before, after = cells(said)

@@ -27,12 +27,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def minilm_pairs(tmp_path_factory: pytest.TempPathFactory) -> PairFeatures:
-    """Return real embeddings of 1,200 demo pairs, computed in float32."""
+    """Return real embeddings of 600 demo pairs, computed in float32."""
     root = tmp_path_factory.mktemp("minilm")
     train, _ = write(generate(), root / "rows")
     store = StoreFolder(root / "store")
     options = EmbedOptions(dtype="float32")
-    report = embed(store, [train], "demo", SourceOptions(limit=1200), options)
+    report = embed(store, [train], "demo", SourceOptions(limit=600), options)
     features = open_features(store, report.features)
     return load_pairs(open_dataset(store, "demo"), features, "train", router_input="prompt")
 

@@ -78,6 +78,7 @@ def test_people_of_one_taste_are_not_worth_knowing(store: StoreFolder, synthetic
     assert abs(one.over_stranger.mean) < 0.02
 
 
+@pytest.mark.slow
 def test_shuffled_people_are_not_worth_knowing(store: StoreFolder, synthetic: Synthetic) -> None:
     parts = parts_of(store, synthetic, prompts=200)
     assert found(parts).worth_it == "yes"

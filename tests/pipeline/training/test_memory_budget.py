@@ -33,7 +33,13 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pair_stream, "WINDOW_BYTES", 160 * 3 * 64)
 
 
-@pytest.mark.parametrize("options", [TrainOptions(restarts=4), TrainOptions(restarts=4, projection=12, prune=0.95)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        TrainOptions(restarts=4, projection=12, prune=0.95),
+        pytest.param(TrainOptions(restarts=4), marks=pytest.mark.slow),
+    ],
+)
 def test_streamed_and_in_memory_agree(
     store: StoreFolder, synthetic: Synthetic, request: pytest.FixtureRequest, options: TrainOptions
 ) -> None:

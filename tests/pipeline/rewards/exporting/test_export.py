@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -50,8 +51,16 @@ def classifier_rewards(folder: Path, texts: list[tuple[str, str]]) -> torch.Tens
 TEXTS = [("What is thing 3?", "Gladly!"), ("What is thing 3?", "See the manual, page 3, and so on."), ("Hi", "")]
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
-@pytest.mark.parametrize("chat", ["plain", "chat", "dated"])
+FAST = (("llama", "plain"), ("llama", "dated"), ("qwen2", "chat"), ("gpt2", "plain"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "chat"),
+    [
+        pytest.param(*one, marks=() if one in FAST else pytest.mark.slow)
+        for one in itertools.product(("llama", "qwen2", "gpt2"), ("plain", "chat", "dated"))
+    ],
+)
 def test_a_causal_folder_gives_the_rewards(
     tmp_path: Path, make_backbone: Callable[..., Path], kind: str, chat: str
 ) -> None:
