@@ -88,6 +88,7 @@ class Run:
         device: DeviceName = "auto",
         trust_remote_code: bool = False,
         feedback: str | Path | None = None,
+        strength: float | None = None,
     ) -> Scorer:
         """Load the run's backbone to score new texts.
 
@@ -96,6 +97,7 @@ class Run:
             device: where it computes.
             trust_remote_code: whether its own Python code may run.
             feedback: SQLite file of people's choices, which `learn` adds to; None: they are kept in memory.
+            strength: s² of shrunk: how far choices may move a person's weights; None: chosen on validation users.
 
         Raises:
             BadInput: where it is not there or another one, or the run's heads reward no response by itself.
@@ -105,7 +107,7 @@ class Run:
         from micropref.pipeline.rewards.scoring.options import BackboneOptions
 
         options = BackboneOptions(backbone, device, trust_remote_code)
-        return Scorer(self._folder, self.id, options, None if feedback is None else Path(feedback))
+        return Scorer(self._folder, self.id, options, None if feedback is None else Path(feedback), strength)
 
     def table(self, name: str) -> pl.DataFrame:
         """Return the run's rows of a view: head_accuracy, mixture_accuracy, best_head or router_weights.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from micropref.cache.errors import BadInput
+from micropref.pipeline.api.texts import candidates_of
 from micropref.pipeline.options import RewardHeadsOf, RewardScale
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from micropref.pipeline.rewards.scoring.candidates import Rewarded
     from micropref.pipeline.rewards.scoring.options import BackboneOptions
     from micropref.pipeline.rewards.scoring.taste import Taste
-    from micropref.pipeline.sources.pairs import Text
 
 Asked: TypeAlias = "str | Sequence[Mapping[str, Any]]"
 """A text, or a conversation as a list of {"role", "content"}."""
@@ -40,14 +41,17 @@ class Scorer:
         run: str,
         options: BackboneOptions,
         feedback: Path | None = None,
+        strength: float | None = None,
     ) -> None:
         """Load the backbone that the run's features were made with; `feedback` is a file of people's choices.
 
         Raises BadInput where it is another one, or the run's heads give no reward to a response by itself.
         """
+        from micropref.pipeline.rewards.people.variance import check_strength
         from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 
-        self._store, self._file = store, feedback
+        check_strength(strength)
+        self._store, self._file, self._strength = store, feedback, strength
         self._feedback: Feedback | None = None
         self._people: People | None = None
         self._engine = ScoringEngine.open(store, run, options)
@@ -106,15 +110,9 @@ class Scorer:
         `context` and `user` are one for all or one for each prompt; `together` cuts the prompt of responses that do not
         fit to one text for all of them. Raises like `score`.
         """
-        from micropref.pipeline.rewards.scoring.candidates import Candidates
-
-        if len(prompts) != len(responses):
-            raise BadInput(f"{len(prompts)} prompts and {len(responses)} lists of responses: expected as many")
         contexts, users = self._each("context", context, len(prompts)), self._each("user", user, len(prompts))
-        asked = [
-            Candidates(_text("prompt", prompt), _texts(some), self._taste(one, attribute, who, weights), together)
-            for prompt, some, one, who in zip(prompts, responses, contexts, users, strict=True)
-        ]
+        tastes = [self._taste(one, attribute, who, weights) for one, who in zip(contexts, users, strict=True)]
+        asked = candidates_of(prompts, responses, tastes, together=together)
         return self._engine.score(asked)
 
     def best_of(
@@ -217,7 +215,7 @@ class Scorer:
             contexts: Sequence[str | None],
             users: Sequence[str | None],
         ) -> list[Rewarded]:
-            return self.score_many(prompts, completions, context=contexts, user=users)
+            return self._as_far_as_followed(prompts, completions, contexts, users)
 
         shared = SharedScore(score)
         functions = [RewardFunction(partial(shared, at), f"head_{at}", at, each[at], clip) for at in range(count)]
@@ -225,6 +223,31 @@ class Scorer:
             functions = [RewardFunction(score, f"micropref_{self._engine.heads.run.id}", None, whole, clip)]
         made = [AsyncRewardFunction(one) if asynchronous else one for one in functions]
         return made if heads == "separate" else made[0]
+
+    def _as_far_as_followed(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        contexts: Sequence[str | None],
+        users: Sequence[str | None],
+    ) -> list[Rewarded]:
+        """Return rewards as `score` gives them for a file's rows: one that cannot be scored has a reason, no error.
+
+        Contexts and users that the run cannot follow at all are passed over.
+        """
+        from micropref.pipeline.rewards.scoring.grouping import followed
+        from micropref.pipeline.rewards.scoring.taste import Taste
+
+        named = zip(self._each("context", contexts, len(prompts)), self._each("user", users, len(prompts)), strict=True)
+        asked = candidates_of(prompts, completions, [Taste(context, None, user) for context, user in named])
+        heads = self._engine.heads
+        return self._engine.score([followed(one, heads, Taste(), Counter()) for one in asked])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the thread that forwards, and close the file of choices."""
@@ -243,7 +266,8 @@ class Scorer:
         if self._people is None:
             heads = self._engine.heads
             self._feedback = Feedback(self._file or MEMORY, heads.run.id, heads.k)
-            self._people = People(heads, self._feedback, choose_variance(self._store, heads)[0])
+            strength, _ = choose_variance(self._store, heads, self._strength)
+            self._people = People(heads, self._feedback, strength)
             heads.people = self._people
         return self._people
 
@@ -265,25 +289,3 @@ class Scorer:
                 f"{name} has {len(given)} entries for {count} prompts: expected one for each, or one for all"
             )
         return given
-
-
-def _text(name: str, value: Any) -> Text:
-    """Return a text or a conversation as rows of a file have it. Raises BadInput for anything else."""
-    from micropref.pipeline.rewards.scoring.candidates import HERE
-    from micropref.pipeline.sources.field_parsing import response
-    from micropref.pipeline.sources.rows import Row, RowError
-
-    try:
-        return response(Row({name: value}, HERE, textual=False, pool={}), name)
-    except RowError as error:
-        raise BadInput(str(error)) from None
-
-
-def _texts(given: Any) -> tuple[Text, ...]:
-    """Return one or several responses: a text, a conversation, or a list of these."""
-    if isinstance(given, str):
-        return (given,)
-    several = list(given)
-    if several and all(isinstance(one, dict) for one in several):
-        return (_text("response", several),)
-    return tuple(_text(f"responses[{at}]", one) for at, one in enumerate(several))

@@ -217,6 +217,7 @@ class Scoring(OpenedStore):
         port: int = 8000,
         token_file: str | Path | None = None,
         feedback: str | Path | None = None,
+        strength: float | None = None,
         queue: int = 2048,
         timeout: float = 60.0,
         body_mb: float = 16.0,
@@ -235,6 +236,7 @@ class Scoring(OpenedStore):
             port: port to listen at; 0: one that is free.
             token_file: file whose one line every request has to bring as `Authorization: Bearer ...`.
             feedback: SQLite file of people's choices, on a local disk; None: feedback.sqlite in the run's folder.
+            strength: s² of shrunk: how far choices may move a person's weights; None: chosen on validation users.
             queue: responses that may wait; beyond that the answer is 503.
             timeout: seconds that a request may take.
             body_mb: size of a request at most, in MB.
@@ -251,5 +253,7 @@ class Scoring(OpenedStore):
 
         token, choices = (None if path is None else Path(path) for path in (token_file, feedback))
         loaded = BackboneOptions(backbone, device, trust_remote_code)
-        options = ServeOptions(host, port, token, choices, loaded, queue=queue, timeout=timeout, body_mb=body_mb)
+        options = ServeOptions(
+            host, port, token, choices, strength, loaded, queue=queue, timeout=timeout, body_mb=body_mb
+        )
         stage.serve(self._store, run_id(run), options, self._announce)

@@ -88,7 +88,7 @@ class Sharing(OpenedStore):
         from micropref.pipeline.show.sharing import show_installed
 
         report = stage.unpack(self._store, Path(file), self._announce)
-        return readable(report, show_installed(report))
+        return readable(report, show_installed(report, self.folder))
 
     @checked
     def push(
@@ -161,7 +161,7 @@ class Sharing(OpenedStore):
         from micropref.pipeline.show.sharing import show_installed
 
         report = stage.pull(self._store, url, revision, self._announce)
-        return readable(report, show_installed(report))
+        return readable(report, show_installed(report, self.folder))
 
     def shared_name(self, person: str) -> str:
         """Return what a person is called in what this store shares with people: a hash by the store's own key."""

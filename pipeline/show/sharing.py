@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micropref.pipeline.show.lines import paragraphs
+from micropref.pipeline.show.lines import next_step, paragraphs
 
 if TYPE_CHECKING:
     from micropref.pipeline.sharing.install import Installed
@@ -38,7 +39,7 @@ def show_shared(report: SharedReport) -> str:
     return paragraphs(lines)
 
 
-def show_installed(report: Installed) -> str:
+def show_installed(report: Installed, store: Path | None = None) -> str:
     """Return what is new in the store, and the command that uses it."""
     new = [*report.runs, *(f"features {name}" for name in report.features), *(f"data {one}" for one in report.datasets)]
     at = f" at revision {report.revision}" if report.revision else ""
@@ -49,15 +50,15 @@ def show_installed(report: Installed) -> str:
     if report.people:
         lines.append(f"people, under keyed hashes: {report.people:,}")
     lines.append(_licences(report.licences))
-    option = "" if report.backbone else " --backbone FOLDER"
+    option = ("--backbone", report.backbone or "FOLDER")
     if report.kind == "run":
-        lines.append(f"next: micropref score {report.id} candidates.jsonl{option}")
+        words = ["score", report.id, "candidates.jsonl", *(() if report.backbone else option)]
     elif report.datasets:
-        lines.append(f"next: micropref train {report.datasets[0]}")
+        words = ["train", report.datasets[0]]
     else:
-        backbone = f" --backbone {report.backbone}" if report.backbone else option
-        lines.append(f"next: micropref embed SOURCE --name NAME{backbone}, which reuses the vectors of the same texts")
-    return paragraphs(lines)
+        lines.append("vectors of the same texts are reused")
+        words = ["embed", "SOURCE", "--name", "NAME", *option]
+    return paragraphs(lines) + next_step(*words, store=store)
 
 
 def _licences(licences: dict[str, str | None]) -> str:

@@ -31,11 +31,13 @@ from micropref.pipeline.rewards.exporting.chat import choose_pad, exported_templ
 from micropref.pipeline.rewards.exporting.check import check
 from micropref.pipeline.rewards.exporting.encoder import write_cross_encoder
 from micropref.pipeline.rewards.exporting.files import Placing
-from micropref.pipeline.rewards.exporting.head import fixed_head
+from micropref.pipeline.rewards.exporting.head import FixedHead, fixed_head
 from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.taste import Taste
 
+CLEARLY_LESS = 0.02
+"""Accuracy that fixed weights may cost before that is a warning."""
 CHECKED_PAIRS = 8
 """Stored pairs whose rewards are computed from the folder again."""
 OWN_PROMPTS = (
@@ -126,6 +128,8 @@ def export(
             write_card(new, heads.run, backbone, options.taste, one, len(mix), licences, data)
     finally:
         engine.close()
+    for line in _warnings(one):
+        announce(line)
     return ExportReport(
         run=heads.run.id,
         folder=str(folder),
@@ -141,6 +145,19 @@ def export(
         largest_difference=checked.difference,
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
+
+
+def _warnings(one: FixedHead) -> list[str]:
+    """Return a warning where the same weights for every prompt cost accuracy clearly."""
+    if one.routed_accuracy is None or one.averaged_accuracy is None:
+        return []
+    if one.routed_accuracy - one.averaged_accuracy <= CLEARLY_LESS:
+        return []
+    return [
+        f"warning: weights that are the same for every prompt cost accuracy on {one.pairs:,} validation pairs: "
+        f"{one.routed_accuracy:.3f} -> {one.averaged_accuracy:.3f}; name a context, an attribute or a person that the "
+        "folder is for"
+    ]
 
 
 def _check_target(folder: Path, *, force: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from micropref.pipeline.options import PersonKeptIn
 from micropref.pipeline.rewards.people.feedback import Feedback
 from micropref.pipeline.rewards.people.feedback_file import FILE
 from micropref.pipeline.rewards.people.folding import Imported, import_choices
-from micropref.pipeline.rewards.people.variance import choose_variance
+from micropref.pipeline.rewards.people.variance import check_strength, choose_variance
 from micropref.pipeline.rewards.scoring.kept import made_at
 from micropref.pipeline.rewards.scoring.taste import RewardHeads
 
@@ -68,14 +67,13 @@ def people(store: StoreFolder, run_id: str, file: Path | None, strength: float |
     """
     if strength is not None and file is None:
         raise BadInput(f"strength is {strength}: it is for choices that are imported; give a file to `import_` too")
-    if strength is not None and not (math.isfinite(strength) and strength > 0):
-        raise BadInput(f"strength is {strength}: expected a number above 0")
+    check_strength(strength)
     heads = RewardHeads(store, run_id)
     imported = None
     if file is not None:
 
         def chosen() -> tuple[float, str]:
-            return choose_variance(store, heads) if strength is None else (strength, "as asked for")
+            return choose_variance(store, heads, strength)
 
         imported = import_choices(heads, file, chosen)
     return _listing(store, heads, find_run(store, run_id).folder / FILE, imported)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
 
 import torch
 
-from micropref.cache.errors import BadInput
+from micropref.cache.errors import BadInput, Failure
+from micropref.cache.maintenance.uses import hold_alone
+from micropref.cache.runs.forgotten import Forgotten, read_forgotten, write_forgotten
+from micropref.cache.runs.records import Run
 from micropref.heads.adaptation.few_shot import Adapted, Shots, by_shrunk
 from micropref.pipeline.rewards.people.feedback import Choice, Extent, Feedback
 from micropref.pipeline.rewards.scoring.candidates import Rewarded
@@ -66,17 +70,31 @@ class People:
         return self._feedback.add(user, choice, choice_id)
 
     def forget(self, user: str) -> int:
-        """Remove a person's choices and hide what the run keeps of them; return how many choices went."""
+        """Remove a person's choices and hide what the run keeps of them; return how many choices went.
+
+        The run is told too, so that commands hide the person at once, not only where this file is read.
+        """
         try:
             return self._feedback.forget(user)
         finally:
             with self._lock:
                 self._learned.pop(user, None)
+            with suppress(Failure):  # a store that is read-only: then the file of choices alone hides them
+                hide(self._heads.run, self._feedback.forgotten())
 
     def count(self, user: str) -> int:
         """Return how many choices of a person are kept in the file."""
         extent = self._feedback.extent(user, self.forgotten_at(user))
         return 0 if extent is None else extent.count
+
+
+def hide(run: Run, forgotten: Forgotten) -> None:
+    """Have a run hide people; while an import runs that is left to it. Raises Failure where the disk refuses."""
+    with hold_alone(run.folder / "people") as others:
+        known = read_forgotten(run.folder)
+        joined = known.joined(forgotten)
+        if not others and joined != known:
+            write_forgotten(run.folder, joined)
 
 
 def choice_of(found: Rewarded) -> Choice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +27,36 @@ DEFAULT_STRENGTH = 0.3
 """s² where the run's data names nobody to choose it on: the middle of what is tried."""
 
 
-def choose_variance(store: StoreFolder, heads: RewardHeads) -> tuple[float, str]:
-    """Return s² by validation people of the run's own data, and what it was chosen on.
+HARDLY = 0.03
+"""s² up to which a dozen choices hardly move weights."""
 
-    A run that `adapt` made for users by shrunk keeps its own.
+
+def check_strength(strength: float | None) -> None:
+    """Raise BadInput unless s² is a number above 0, or not given."""
+    if strength is not None and not (math.isfinite(strength) and strength > 0):
+        raise BadInput(f"strength is {strength}: expected a number above 0")
+
+
+def variance_told(strength: float, chosen_on: str) -> list[str]:
+    """Return what to say of s², with a warning where choices will change next to nothing."""
+    lines = [f"a person's weights: shrunk, s² = {strength:g}, {chosen_on}"]
+    if strength <= HARDLY:
+        lines.append(
+            "warning: with so small an s² a person's choices hardly move the weights: there, choices added next to "
+            "nothing to what the router knew, as where contexts say whose taste it is; a run of `train --latent user` "
+            "learns more from choices, and `strength` sets s²"
+        )
+    return lines
+
+
+def choose_variance(store: StoreFolder, heads: RewardHeads, strength: float | None = None) -> tuple[float, str]:
+    """Return s² as given, else by validation people of the run's own data; and what it was chosen on.
+
+    A run that `adapt` made for users by shrunk keeps its own. Raises BadInput for one that is not above 0.
     """
+    check_strength(strength)
+    if strength is not None:
+        return strength, "as asked for"
     adapted = heads.kept.groups
     if (
         adapted is not None

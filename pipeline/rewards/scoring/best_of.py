@@ -144,6 +144,11 @@ class _Both:
         self._engines, self._tastes = (chooser, judge), (options.taste, judging)
         for engine, taste in zip(self._engines, self._tastes, strict=True):
             engine.heads.check_given(taste)
+        if chooser.heads.run.id == judge.heads.run.id and options.taste == judging:
+            raise BadInput(
+                f"held_out is {judge.heads.run.id}, the run that chooses, by the same weights: give another run, or "
+                "other heads of this one with `weights` and `held_out_weights`"
+            )
         self.unused: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         self.rewards: list[torch.Tensor] = []
         """Of each prompt [N, 2]: rewards by the run that chooses, and by the other."""

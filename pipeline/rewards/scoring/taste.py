@@ -12,6 +12,7 @@ import polars as pl
 import torch
 
 from micropref.cache.choices import TRAIN
+from micropref.cache.datasets import Dataset, read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.names import find_run
@@ -231,11 +232,18 @@ class RewardHeads:
             )
             if not len(pairs):
                 raise BadInput(
-                    f"data set {dataset.name!r}, split {split!r}: no pair has the attribute {attribute!r}; "
-                    "see `micropref show` for those there are"
+                    f"data set {dataset.name!r}, split {split!r}: no pair has the attribute {attribute!r} (there: "
+                    f"{_attributes(dataset, split)})"
                 )
             self._means[attribute] = self.fitted.model.scores(pairs).log_weights.double().exp().mean(0)
         return self._means[attribute]
+
+
+def _attributes(dataset: Dataset, split: str) -> str:
+    """Return the attributes of a split's pairs, the first eight."""
+    tables = [read_table(part, "pairs", ["attribute"]) for part in dataset.of_split(split)]
+    named = pl.concat(tables)["attribute"].drop_nulls().unique().sort().to_list()
+    return ", ".join(named[:8]) + (", ..." if len(named) > 8 else "") if named else "none"
 
 
 def _listed(weights: tuple[float, ...]) -> str:

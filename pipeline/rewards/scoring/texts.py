@@ -15,7 +15,10 @@ from micropref.pipeline.sources.pairs import PreferencePair, Text
 from micropref.pipeline.text.tokenizer import PairTokenizer
 from micropref.pipeline.text.tokens import Tokens
 
-NO_PROMPT = "this backbone or router reads the prompt apart, and the request does not say it: give `prompts`"
+NO_PROMPT = (
+    "this backbone or router reads the prompt apart, and the request does not say it: give it apart, as `messages`, "
+    "as prompt and responses, or with `prompts` to /get_reward"
+)
 TOO_LONG = "too long: the response does not fit the backbone's {limit} tokens"
 
 

@@ -26,6 +26,8 @@ class ServeOptions:
     """File whose one line every request has to bring; needed beyond this machine."""
     feedback: Path | None = None
     """SQLite file of people's choices; None: in the run's folder."""
+    strength: float | None = None
+    """s² of shrunk: how far choices may move a person's weights; None: chosen on validation users."""
     backbone: BackboneOptions = field(default_factory=BackboneOptions)
     """How the backbone is loaded."""
     queue: int = 2048

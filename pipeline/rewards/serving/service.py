@@ -19,7 +19,7 @@ from micropref.pipeline.forwarding.batching import good_batch
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.rewards.people.feedback import Feedback
 from micropref.pipeline.rewards.people.personal import People, choice_of
-from micropref.pipeline.rewards.people.variance import choose_variance
+from micropref.pipeline.rewards.people.variance import choose_variance, variance_told
 from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.taste import Taste
@@ -58,8 +58,9 @@ class Service:
         heads = self.engine.heads
         self.run, self.k, self._options = heads.run.id, heads.k, options
         self._feedback = Feedback(feedback, self.run, self.k)
-        strength, chosen_on = choose_variance(store, heads)
-        announce(f"a person's weights: shrunk, s² = {strength:g}, by {chosen_on}")
+        strength, chosen_on = choose_variance(store, heads, options.strength)
+        for line in variance_told(strength, chosen_on):
+            announce(line)
         self.people = People(heads, self._feedback, strength)
         heads.people = self.people
         self.counts = Counts()

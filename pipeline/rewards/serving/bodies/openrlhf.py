@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -56,7 +58,10 @@ class RemoteRewardBody(ClientBody):
 
 
 def _taste(at: int, label: Any, otherwise: Taste) -> Taste:
-    """Return the taste that a label names: OpenRLHF passes on what the data set has there."""
+    """Return the taste that a label names: OpenRLHF passes on what the data set has there, mostly a text."""
+    if isinstance(label, str) and label.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            label = json.loads(label)
     if not isinstance(label, dict) or not label.keys() & LabelTaste.model_fields.keys():
         return otherwise
     try:

@@ -13,6 +13,7 @@ class ScoreBody(WithTaste):
     """Responses to one prompt."""
 
     model_config = ConfigDict(
+        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -21,7 +22,7 @@ class ScoreBody(WithTaste):
                     "context": "Be brief.",
                 }
             ]
-        }
+        },
     )
     prompt: Words | Chat
     responses: Annotated[list[Words | Chat], Field(min_length=1, max_length=MOST_TEXTS)]
@@ -58,6 +59,7 @@ class FeedbackBody(BaseModel):
     """One choice of a person."""
 
     model_config = ConfigDict(
+        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -68,7 +70,7 @@ class FeedbackBody(BaseModel):
                     "id": "ann-1",
                 }
             ]
-        }
+        },
     )
     user: Name
     prompt: Words | Chat

@@ -140,6 +140,21 @@ def test_the_newest_wins_in_either_order(store: StoreFolder, run: str, tmp_path:
     second.close()
 
 
+def test_whom_the_server_forgets_every_command_hides(store: StoreFolder, run: str, tmp_path: Path) -> None:
+    """At once, before anything is imported: the run keeps the tombstone next to the server's file."""
+    heads = RewardHeads(store, run)
+    interviewed(heads, "ann", "2020-01-01T00:00:00+00:00")
+    interviewed(heads, "bob", "2020-01-01T00:00:00+00:00")
+    opened = Feedback(tmp_path / "f.sqlite", run, 3)
+    People(heads, opened, 0.3).forget("ann")
+    opened.close()
+    fresh = RewardHeads(store, run)
+    assert fresh.kept("bob") is not None
+    with pytest.raises(BadInput, match="has no weights for user 'ann'"):
+        fresh.check(Taste(user="ann"))
+    assert "ann" not in known(people(store, run, None, None))
+
+
 ORDERS = list(itertools.permutations(("old", "forgets", "copy")))
 
 

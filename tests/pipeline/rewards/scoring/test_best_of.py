@@ -82,17 +82,20 @@ def test_prompts_with_few_responses_are_counted(trained: tuple[micropref.Store, 
     with candidates.open("a") as file:
         file.write(json.dumps({"prompt": "p", "responses": ["a", "b"]}) + "\n")
         file.write(json.dumps({"prompt": "p", "responses": ["a", "b" * 700]}) + "\n")
-    report = store.best_of_curve(run, candidates, run, n=[5], device="cpu")
+    heads = {"weights": [1, 0], "held_out_weights": [0, 1], "device": "cpu"}
+    report = store.best_of_curve(run, candidates, run, n=[5], **heads)
     assert (report.prompts, report.too_few, [one.n for one in report.sizes]) == (4, 2, [5])
     assert list(report.without_reward.values()) == [1]
     with pytest.raises(micropref.BadInput, match=r"no prompt has 9 responses with different rewards \(the most is 5\)"):
-        store.best_of_curve(run, candidates, run, n=[9], device="cpu")
+        store.best_of_curve(run, candidates, run, n=[9], **heads)
+    with pytest.raises(micropref.BadInput, match="the run that chooses, by the same weights"):
+        store.best_of_curve(run, candidates, run, device="cpu")
 
 
 def test_the_command(trained: tuple[micropref.Store, str], candidates: Path) -> None:
     store, run = trained
     command = ["best-of", run, str(candidates), "--held-out", run, "--store", str(store.folder), "--device", "cpu"]
-    result = CliRunner().invoke(app, [*command, "--n", "1,2,4"])
+    result = CliRunner().invoke(app, [*command, "--n", "1,2,4", "--weights", "1,0", "--held-out-weights", "0,1"])
     assert result.exit_code == 0, result.output
     assert "held-out gain (95 %)" in result.stdout
     refused = CliRunner().invoke(app, [*command, "--n", "0"])

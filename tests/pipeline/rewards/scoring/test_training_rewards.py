@@ -91,3 +91,10 @@ def test_heads_apart_at_the_same_time(scorer: Any) -> None:
 def test_a_clip_that_clips_everything_is_refused(scorer: Any) -> None:
     with pytest.raises(BadInput, match="clip is 0"):
         scorer.trl(clip=0)
+
+
+def test_a_person_whom_the_run_does_not_know_has_no_reward(scorer: Any) -> None:
+    """One such row of a data set stops no training."""
+    found = scorer.trl()(prompts=PROMPTS[:2], completions=COMPLETIONS[:2], user=["zed", "ann"])
+    assert found[0] is None
+    assert found[1] == pytest.approx(scorer.score(PROMPTS[1], COMPLETIONS[1], user="ann").rewards[0], abs=1e-5)
