@@ -22,6 +22,7 @@ from micropref.cache.keys import canonical_json, sha256_hex, short_id
 from micropref.cache.vectors.parquet_layout import LAYOUT_VERSION
 from micropref.pipeline.sharing.manifest import Manifest, Member, Role
 from micropref.pipeline.sharing.people import PERSON
+from micropref.pipeline.sharing.record_types import all_finite, check_types
 from micropref.pipeline.sharing.records import check_settings, shared_about, shared_run
 
 MOST_MEMORY = 4 << 30
@@ -79,7 +80,10 @@ def read_member(source: Incoming, member: Member) -> bytes:
 def read_json(source: Incoming, member: Member) -> Any:
     """Return what a JSON file holds. Raises BadInput where it is none."""
     try:
-        return json.loads(read_member(source, member), parse_constant=_refused)
+        value = json.loads(read_member(source, member), parse_constant=_refused)
+        if not all_finite(value):
+            raise ValueError("numbers beyond the largest")
+        return value
     except (ValueError, RecursionError):
         raise _odd(source, member, "no JSON") from None
 
@@ -106,6 +110,9 @@ def read_run(source: Incoming, name: str) -> IncomingRun:
     record = read_json(source, member)
     heads = manifest.one("heads", name)
     try:
+        check_types(record)
+        if "groups" in record and record["groups"] is None:
+            raise ValueError("groups is null")
         apart = {key: record[key] for key in ("units", "groups") if key in record}
         same = shared_run(record).record | apart == record
         _check_names(record)
@@ -115,7 +122,12 @@ def read_run(source: Incoming, name: str) -> IncomingRun:
         raise _odd(source, member, f"no record of run {name} ({error})") from None
     data = read_member(source, heads)
     _check_tensors(source, heads, data)
-    people = [row for one in manifest.of("people", name) for row in read_json(source, one)]
+    people = []
+    for one in manifest.of("people", name):
+        rows = read_json(source, one)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise _odd(source, one, "no list of people")
+        people += rows
     return IncomingRun(record, data, people)
 
 
@@ -149,8 +161,10 @@ def check_method(source: Incoming, run: IncomingRun, width: int) -> None:
     record, tensors = run.record, load_tensors(run.heads)
     where = f"{source.where}: run {record['run']}"
     heads = tensors.get("heads")
-    if any(not bool(tensor.isfinite().all()) for name, tensor in tensors.items() if name in ("heads", "weights")):
-        raise BadInput(f"{where} holds weights that are not finite; it is not used")
+    if odd := [name for name, one in tensors.items() if not (one.is_floating_point() and bool(one.isfinite().all()))]:
+        raise BadInput(f"{where} holds weights ({odd[0]}) that are not finite numbers; it is not used")
+    if heads is not None and "groups" not in record and heads.ndim == 2 and len(heads) != record["k"]:
+        raise BadInput(f"{where} has {len(heads)} heads, and its record says {record['k']}")
     if heads is not None and heads.ndim == 2 and heads.shape[1] != width:
         raise BadInput(f"{where} has heads for vectors of {heads.shape[1]} numbers, its features have {width}")
     if "groups" in record:
@@ -177,8 +191,8 @@ def read_features(source: Incoming, name: str) -> IncomingFeatures:
     check_settings(name, settings)
     width = settings.get("width")
     known = type(width) is int and 0 < width <= 1 << 20 and settings.get("store_dtype") in ("float16", "float32")
-    if settings["layout_version"] != LAYOUT_VERSION or not known:
-        raise _odd(source, member, f"layout {settings['layout_version']} and width {width}")
+    if settings.get("layout_version") != LAYOUT_VERSION or not known:
+        raise _odd(source, member, f"layout {settings.get('layout_version')} and width {width}")
     told = manifest.one("about", name)
     about = read_json(source, told)
     if not isinstance(about, dict) or canonical_json(shared_about(about).record) != canonical_json(about):

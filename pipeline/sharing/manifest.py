@@ -120,7 +120,7 @@ def read_manifest(data: bytes, where: str) -> Manifest:
         value = json.loads(data)
         if value["format"] != FORMAT:
             raise BadInput(
-                f"{where}: {FILE} is of format {value['format']!r}, this version reads {FORMAT}: update micropref"
+                f"{where}: {FILE} is of format {str(value['format'])[:20]}, this version reads {FORMAT}; update it"
             )
         digest = value.pop("digest")
         members = tuple(_member(entry) for entry in value.pop("members"))

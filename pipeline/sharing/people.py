@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ import numpy.typing as npt
 
 from micropref.cache.atomic import publish_new, staged_file
 from micropref.cache.errors import BadInput, Damaged, cannot_read
-from micropref.cache.runs.people import Person, person_path, read_person
-from micropref.cache.runs.records import Run
+from micropref.cache.runs.forgotten import read_forgotten
+from micropref.cache.runs.people import Person, read_person
+from micropref.cache.runs.records import Run, open_run
 from micropref.cache.store import StoreFolder
 from micropref.heads.choices import PER_UNIT
 from micropref.pipeline.rewards.people.feedback import Feedback
-from micropref.pipeline.sharing.records import PEOPLE
+from micropref.pipeline.rewards.people.feedback_file import FILE
+from micropref.pipeline.sharing.record_types import is_time
+from micropref.pipeline.sharing.records import PEOPLE, is_plain
 
 KEY_FILE = "sharing.key"
 PERSON = re.compile(r"person-[0-9a-f]{32}")
@@ -100,7 +104,7 @@ def shared_units(store: StoreFolder, run: Run, tensors: Tensors, *, with_people:
             )
         empty = {name: tensors[name][:0] for name in per_row}
         return Units(_record(units, kind, []), {**tensors, **empty}, {}, 0, (f"weights of {len(names)} people",))
-    hidden = forgotten(run, names)
+    hidden = forgotten_at(store, run, names)
     kept = sorted((person_hash(store, name), at) for at, name in enumerate(names) if name not in hidden)
     rows = np.array([at for _, at in kept], dtype=np.int64)
     moved = {name: tensors[name][rows] if len(tensors[name]) else tensors[name] for name in per_row}
@@ -116,32 +120,33 @@ def shared_people(store: StoreFolder, run: Run) -> list[dict[str, Any]]:
     """Return the people whose weights a run keeps, by keyed hash and without what they answered."""
     paths = sorted((run.folder / "people").glob("*.json"))
     found = [person for path in paths if (person := read_person(path)) is not None]
-    hidden = forgotten(run, [one.name for one in found])
+    hidden = forgotten_at(store, run, [one.name for one in found])
     rows = [
         {**{name: getattr(one, name) for name in PEOPLE}, "name": person_hash(store, one.name)}
         for one in found
-        if one.grouped_by == "user" and one.name not in hidden
+        if one.grouped_by == "user" and one.at > hidden.get(one.name, -math.inf)
     ]
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
-def forgotten(run: Run, names: Sequence[str]) -> set[str]:
-    """Return who asked to be forgotten, by the file of choices in the run's folder, and was not learned of again."""
-    path = run.folder / "feedback.sqlite"
-    if not path.is_file():
-        return set()
-    feedback = Feedback(path, run.id, int(run.record["k"]))
-    try:
-        return {name for name in names if _is_hidden(run, name, feedback.forgotten_at(name))}
-    finally:
-        feedback.close()
+def forgotten_at(store: StoreFolder, run: Run, names: Sequence[str]) -> dict[str, float]:
+    """Return who asked to be forgotten and when, by tombstones of the run and of the run whose heads it weighs.
 
-
-def _is_hidden(run: Run, name: str, at: float | None) -> bool:
-    if at is None:
-        return False
-    person = read_person(person_path(run.folder / "people", name))
-    return person is None or datetime.fromisoformat(person.created).timestamp() <= at
+    Both what the run keeps itself and the file of choices next to it are asked.
+    """
+    found: dict[str, float] = {}
+    parent = run.record["parent"] if "groups" in run.record else None
+    for one in (run, *([open_run(store, parent)] if parent in store.names("runs") else [])):
+        known = read_forgotten(one.folder)
+        path = one.folder / FILE
+        if path.is_file():
+            with closing(Feedback(path, one.id, int(one.record["k"]), read_only=True)) as feedback:
+                known = known.joined(feedback.forgotten())
+        for name in names:
+            at = known.when(name)
+            if at is not None:
+                found[name] = max(at, found.get(name, at))
+    return found
 
 
 def person_of(row: dict[str, Any], run: dict[str, Any]) -> Person:
@@ -150,9 +155,12 @@ def person_of(row: dict[str, Any], run: dict[str, Any]) -> Person:
     if set(row) != PEOPLE or not PERSON.fullmatch(name):
         raise ValueError("people with other entries")
     for numbers in (weights, *([] if scale is None else [scale])):
-        if len(numbers) != run["k"] or not all(isinstance(one, int | float) for one in numbers):
+        if len(numbers) != run["k"] or not all(type(one) in (int, float) and 0 <= one < 1e300 for one in numbers):
             raise ValueError("people with other weights")
-    datetime.fromisoformat(row["created"])
+    if not 0.99 <= sum(weights) <= 1.01 or (scale is not None and min(scale) <= 0):
+        raise ValueError("people whose weights do not sum to 1, or that divide by 0")
+    if not is_time(row["created"]) or not is_plain(row["method"]) or not 0 <= float(row["strength"]) < 1e300:
+        raise ValueError("people with another time, method or strength")
     return Person(
         name=name,
         grouped_by="user",

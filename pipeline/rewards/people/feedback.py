@@ -175,7 +175,7 @@ class Feedback:
         """Return the numbers [K] of a choice. Raises Damaged where these are none."""
         try:
             found = tuple(map(float, json.loads(text)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             found = ()
         if len(found) != self._heads or not all(map(math.isfinite, found)):
             raise Damaged(

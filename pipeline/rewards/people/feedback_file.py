@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +110,11 @@ def _about(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     if not TABLES.keys() <= _tables(connection):
         raise BadInput(f"{path}: found a database of another program; give another name")
     found = dict(connection.execute("SELECT name, value FROM about").fetchall())
+    if found.get("key") is not None and not re.fullmatch(r"[0-9a-f]{64}", str(found["key"])):
+        raise Damaged(f"{path}: damaged (its key is none), and left as it is; restore it from a copy")
+    times = "SELECT at FROM choices UNION ALL SELECT at FROM forgotten"
+    if connection.execute(f"SELECT 1 FROM ({times}) WHERE NOT at BETWEEN 0 AND 1e11 LIMIT 1").fetchone():  # noqa: S608
+        raise Damaged(f"{path}: damaged (a time is none), and left as it is; restore it from a copy")
     if found.get("format") != FORMAT or not {"run", "heads", "key"} <= found.keys():
         raise BadInput(f"{path}: found choices of format {found.get('format')}, expected {FORMAT}; give another name")
     return found

@@ -15,6 +15,7 @@ import polars as pl
 
 from micropref.cache.atomic import publish, staged_file
 from micropref.cache.errors import BadInput
+from micropref.cache.keys import finite
 
 STDOUT = "-"
 ACCEPTED = ".jsonl, .csv or .parquet"
@@ -65,7 +66,7 @@ def row_writer(out: str) -> Iterator[RowWriter]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    return json.dumps(finite(row), ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def _write_line(file: BinaryIO, row: dict[str, Any]) -> None:
