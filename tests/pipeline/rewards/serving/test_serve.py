@@ -402,7 +402,9 @@ def test_the_command_answers_what_it_took_and_tells_nothing(trained: tuple[Path,
     bodies = [{"prompt": f"{SECRET} {at}", "responses": [f"{at} {turn}" for turn in range(24)]} for at in range(8)]
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(post, running, "/v1/score", body, headers=headers) for body in bodies]
-        while 'requests_total{route="/v1/score",status="200"} 1' not in metrics_of(running, headers):
+        until = time.monotonic() + 60
+        while 'requests_total{route="/v1/score",status="200"}' not in metrics_of(running, headers):
+            assert time.monotonic() < until
             time.sleep(0.005)
         told = running.stop(signal.SIGINT)
         taken = [answer.result() for answer in answers if not isinstance(answer.exception(), httpx.ConnectError)]
