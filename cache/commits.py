@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from micropref.cache.atomic import publish, publish_new, staged_file, write_bytes
 from micropref.cache.errors import Damaged, Failure, cannot_read
-from micropref.cache.keys import canonical_json, digest_file, sha256_hex
+from micropref.cache.keys import canonical_json, digest_file, sha256_hex, signed
 
 LAYOUT = 1
 REBUILD = "embed, train or evaluate again to rebuild it"
@@ -191,7 +191,7 @@ def commit_new(folder: Path, stem: str, record: dict[str, Any]) -> bool:
 def _signed(stem: str, files: dict[str, StoredFile], record: dict[str, Any]) -> bytes:
     assert STEM.fullmatch(stem), stem
     value = {"layout": LAYOUT, "files": {role: asdict(file) for role, file in files.items()}, "record": record}
-    return canonical_json({**value, "digest": sha256_hex(canonical_json(value))}).encode()
+    return canonical_json(signed(value)).encode()
 
 
 def read_commit(path: Path) -> Commit | None:

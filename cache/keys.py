@@ -30,6 +30,19 @@ def sha256_hex(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
+def signed(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON record with the digest of all its entries as a further one, `digest`."""
+    return {**record, "digest": sha256_hex(canonical_json(record))}
+
+
+def unsigned(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record without its digest. Raises ValueError where that is another's, KeyError where there is none."""
+    entries = {name: value for name, value in record.items() if name != "digest"}
+    if record["digest"] != sha256_hex(canonical_json(entries)):
+        raise ValueError("digest")
+    return entries
+
+
 def short_id(value: Any, length: int = SHORT_ID_LENGTH) -> str:
     """Return the first `length` hex digits of the hash of a JSON value: the id of a settings record."""
     return sha256_hex(canonical_json(value))[:length]

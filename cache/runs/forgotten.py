@@ -14,7 +14,7 @@ from pathlib import Path
 
 from micropref.cache.atomic import publish, staged_file
 from micropref.cache.errors import Damaged, cannot_read
-from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.keys import signed, unsigned
 
 FILE = "forgotten.json"
 """Its name in a run's folder; outside `people`, so that a copy of that folder, put back, does not undo it."""
@@ -54,10 +54,9 @@ def read_forgotten(run: Path) -> Forgotten:
     """Return whom the run of a folder has to forget. Raises Damaged where the file is not whole."""
     path = run / FILE
     try:
-        value = json.loads(path.read_bytes())
-        digest = value.pop("digest")
-        if digest != sha256_hex(canonical_json(value)) or value["format"] != FORMAT:
-            raise ValueError("digest or format")
+        value = unsigned(json.loads(path.read_bytes()))
+        if value["format"] != FORMAT:
+            raise ValueError("format")
         return Forgotten(value["forgotten"])
     except FileNotFoundError:
         return Forgotten()
@@ -73,8 +72,7 @@ def read_forgotten(run: Path) -> Forgotten:
 def write_forgotten(run: Path, forgotten: Forgotten) -> None:
     """Write whom a run has to forget, for its owner's eyes. Raises Failure where the disk refuses."""
     value = {"format": FORMAT, "forgotten": forgotten.at}
-    signed = {**value, "digest": sha256_hex(canonical_json(value))}
     with staged_file(run) as (file, temp):
         os.fchmod(file.fileno(), 0o600)
-        file.write((json.dumps(signed, indent=1, sort_keys=True) + "\n").encode())
+        file.write((json.dumps(signed(value), indent=1, sort_keys=True) + "\n").encode())
     publish(temp, run / FILE)

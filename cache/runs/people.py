@@ -9,11 +9,11 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from micropref.cache.atomic import write_bytes
 from micropref.cache.errors import BadInput, Damaged, cannot_read
-from micropref.cache.keys import canonical_json, sha256_hex, short_id
+from micropref.cache.keys import short_id, signed, unsigned
 
 FORMAT = 1
 LONGEST_NAME = 256
@@ -113,19 +113,17 @@ def write_person(folder: Path, person: Person) -> Path:
     value = {"format": FORMAT, **asdict(person)}
     if person.recorded is None:  # as earlier versions write and read it
         del value["recorded"]
-    signed = {**value, "digest": sha256_hex(canonical_json(value))}
     path = person_path(folder, person.name)
-    write_bytes(path, (json.dumps(signed, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(signed(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
     return path
 
 
 def read_person(path: Path) -> Person | None:
     """Return a person; None where there is no file. Raises Damaged where it is not whole or of another format."""
     try:
-        value: dict[str, Any] = json.loads(path.read_bytes())
-        digest = value.pop("digest")
-        if digest != sha256_hex(canonical_json(value)) or value.pop("format") != FORMAT:
-            raise ValueError("digest or format")
+        value = unsigned(json.loads(path.read_bytes()))
+        if value.pop("format") != FORMAT:
+            raise ValueError("format")
         answers = tuple(Answer(**answer) for answer in value.pop("answers"))
         weights, scale = tuple(value.pop("weights")), value.pop("scale")
         recorded = Recorded(**one) if (one := value.pop("recorded", None)) else None

@@ -80,8 +80,8 @@ class Scoring(OpenedStore):
         from micropref.pipeline.show.score import show_scored
 
         taste = Taste(context, attribute, user, None if weights is None else tuple(weights))
-        loaded = BackboneOptions(backbone, device, trust_remote_code)
-        options = stage.ScoreOptions(taste, best_of, loaded, pass_, tokens_per_batch)
+        loaded = BackboneOptions(backbone, device, trust_remote_code, pass_, tokens_per_batch)
+        options = stage.ScoreOptions(taste, best_of, loaded)
         report = stage.score(self._store, run_id(run), str(source), str(out), options, self._announce)
         return readable(report, show_scored(report))
 

@@ -165,6 +165,6 @@ class Sharing(OpenedStore):
 
     def shared_name(self, person: str) -> str:
         """Return what a person is called in what this store shares with people: a hash by the store's own key."""
-        from micropref.pipeline.sharing.people import person_hash
+        from micropref.pipeline.sharing.people import person_hash, sharing_key
 
-        return person_hash(self._store, person)
+        return person_hash(sharing_key(self._store), person)

@@ -128,9 +128,7 @@ class Using(OpenedStore):
             None if source is None else str(source),
             None if out is None else Path(out),
             Taste(context, attribute, user, None if weights is None else tuple(weights)),
-            BackboneOptions(backbone, device, trust_remote_code),
-            pass_,
-            tokens_per_batch,
+            BackboneOptions(backbone, device, trust_remote_code, pass_, tokens_per_batch),
         )
         report = stage.run_benchmark(self._store, run_id(run), benchmark, options, self._announce)
         return readable(report, show_benchmark(report))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +17,9 @@ from micropref.pipeline.benchmarks.profiles import Profiles
 from micropref.pipeline.benchmarks.reading import find_files, read_items
 from micropref.pipeline.benchmarks.registry import benchmarks
 from micropref.pipeline.benchmarks.scores import SubsetScore
-from micropref.pipeline.options import BenchmarkName, PassName
+from micropref.pipeline.options import BenchmarkName
 from micropref.pipeline.progress import Announce, progress_bar
-from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded
+from micropref.pipeline.rewards.scoring.candidates import Candidates, ResponseCounts, Rewarded
 from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.scorer import ScoringEngine
 from micropref.pipeline.rewards.scoring.taste import Taste
@@ -38,10 +37,6 @@ class BenchmarkOptions:
     """By whose taste responses are scored."""
     backbone: BackboneOptions = field(default_factory=BackboneOptions)
     """How the backbone is loaded."""
-    packing: PassName = "auto"
-    """How texts are put together for the backbone."""
-    tokens_per_batch: int | None = None
-    """Tokens of a batch, padding included; None: what is good for the device."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +103,7 @@ def run_benchmark(
     _check_folder(options.out)
     found = find_files(benchmark, options.source, announce)
     items = read_items(benchmark, found, announce)
-    engine = ScoringEngine.open(
-        store,
-        run_id,
-        options.backbone,
-        packing=options.packing,
-        tokens_per_batch=options.tokens_per_batch,
-        announce=announce,
-    )
+    engine = ScoringEngine.open(store, run_id, options.backbone, announce=announce)
     start = time.monotonic()
     try:
         scoring = _Scoring(engine, items, options.taste)
@@ -142,10 +130,7 @@ def run_benchmark(
         sections=scores.sections,
         figures=scores.figures,
         missing=_missing(scores.subsets),
-        responses=scoring.counts["responses"],
-        rewarded=scoring.counts["rewarded"],
-        trimmed=scoring.counts["trimmed"],
-        without_reward=dict(scoring.reasons.most_common()),
+        **scoring.responses.told(),
         rows_without_reward=len(scored) - len(whole),
         overall_without_them=benchmark.measure(whole).overall,
         profiles=scoring.profiles,
@@ -166,8 +151,7 @@ class _Scoring:
         if self._profiles is None:
             engine.heads.check(taste)
         self.scored: list[tuple[Item, ScoredItem]] = []
-        self.counts: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
+        self.responses = ResponseCounts()
 
     @property
     def profiles(self) -> dict[str, int]:
@@ -189,12 +173,7 @@ class _Scoring:
     def _add(self, item: Item, found: Rewarded) -> None:
         rewards, right = found.rewards, len(item.chosen)
         self.scored.append((item, ScoredItem(item.id, item.subset, item.prompt, rewards[:right], rewards[right:])))
-        self.counts["responses"] += len(rewards)
-        self.counts["rewarded"] += sum(reward is not None for reward in rewards)
-        self.counts["trimmed"] += sum(
-            cut for cut, reward in zip(found.trimmed, rewards, strict=True) if reward is not None
-        )
-        self.reasons.update(reason for reason in found.reasons if reason is not None)
+        self.responses.add(found)
 
 
 def _missing(subsets: list[SubsetScore]) -> list[str]:
@@ -204,7 +183,7 @@ def _missing(subsets: list[SubsetScore]) -> list[str]:
 
 
 def _about_texts(benchmark: Benchmark, scoring: _Scoring) -> list[str]:
-    """Return how people and missing rewards were dealt with, where there were any."""
+    """Return what people and missing rewards count for, where there were any."""
     lines = []
     if scoring.profiles:
         lines.append(
@@ -214,7 +193,7 @@ def _about_texts(benchmark: Benchmark, scoring: _Scoring) -> list[str]:
         )
     elif any(item.profile for item, _ in scoring.scored):
         lines.append("profiles were not read, as in its script for reward models")
-    if scoring.reasons:
+    if scoring.responses.reasons:
         lines.append(
             f"{benchmark.title}'s scripts score every text, cut where it is long; a response without a reward counts "
             "here as a score that is not a number does there: its row, or each comparison with it, is wrong"

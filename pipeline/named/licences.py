@@ -38,7 +38,7 @@ class Licences:
         return [name for name in ("data", "backbone") if getattr(self, name) is None]
 
     def filled(self, told: Mapping[str, str | None]) -> Licences:
-        """Return the same with what is told where nothing is known."""
+        """Return the same, with the licences given for those that are not known."""
         return Licences(**{name: mine or told.get(name) for name, mine in vars(self).items()})
 
     @property

@@ -23,7 +23,7 @@ from micropref.cache.vectors.context_keys import add_context_keys, context_keys,
 from micropref.cache.vectors.features import Features
 from micropref.pipeline.sharing.bundle import Content, of_bytes
 from micropref.pipeline.sharing.manifest import Manifest, Member, Role
-from micropref.pipeline.sharing.people import keyed_hash
+from micropref.pipeline.sharing.people import shared_hash, sharing_key
 
 SCHEMAS: dict[str, pa.Schema] = {
     "pairs": PAIR_SCHEMA.remove(PAIR_SCHEMA.get_field_index("user")),
@@ -62,6 +62,7 @@ def shared_datasets(
     contents: list[Content] = []
     attributes: dict[str, None] = {}
     contexts: dict[str, None] = {}
+    key = sharing_key(store)
     for name in names:
         dataset = open_dataset(store, name)
         for place, part in enumerate(dataset.parts):
@@ -71,7 +72,7 @@ def shared_datasets(
             pairs = read_table(part, "pairs")
             attributes |= dict.fromkeys(pairs["attribute"].drop_nulls().unique().sort())
             contexts |= dict.fromkeys(pairs["context"].drop_nulls().unique().sort())
-            contents += _part(store, name, f"{part.record['split']}-{place:04d}", part, links)
+            contents += _part(key, name, f"{part.record['split']}-{place:04d}", part, links)
     table = context_keys(features).filter(pl.col("context").is_in(list(needed_contexts(store, features.id))))
     if table.height:
         contents.append(_table(features.id, "contexts", "contexts", table))
@@ -80,9 +81,9 @@ def shared_datasets(
     return contents, {"data": names, "attribute": list(attributes), "context": told}
 
 
-def _part(store: StoreFolder, name: str, stem: str, part: Commit, links: Commit) -> Iterator[Content]:
+def _part(key: str, name: str, stem: str, part: Commit, links: Commit) -> Iterator[Content]:
     def renamed(frame: pl.DataFrame) -> pl.DataFrame:
-        ids = [f"{keyed_hash(store, f'pair {one}')}-0" for one in frame["pair_id"]]
+        ids = [f"{shared_hash(key, f'pair {one}')}-0" for one in frame["pair_id"]]
         return frame.with_columns(pl.Series("pair_id", ids, dtype=pl.String))
 
     pairs = read_table(part, "pairs")

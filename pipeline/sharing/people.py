@@ -5,8 +5,6 @@ G groups or units, K heads.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 import re
 import secrets
@@ -20,7 +18,7 @@ import numpy.typing as npt
 
 from micropref.cache.atomic import publish_new, staged_file
 from micropref.cache.errors import BadInput, Damaged, cannot_read
-from micropref.cache.runs.forgotten import read_forgotten
+from micropref.cache.runs.forgotten import keyed_hash, read_forgotten
 from micropref.cache.runs.people import Person, read_person
 from micropref.cache.runs.records import Run, open_run
 from micropref.cache.store import StoreFolder
@@ -37,10 +35,10 @@ _KEY_BYTES = 32
 Tensors = dict[str, npt.NDArray[Any]]
 
 
-def keyed_hash(store: StoreFolder, text: str) -> str:
-    """Return the hash of a text that only who has the store's key can compute, 32 hex digits.
+def sharing_key(store: StoreFolder) -> str:
+    """Return the key in hex digits that hashes in what this store shares are made with; made at the first use.
 
-    The key is made at the first use. Raises Damaged where its file is not one.
+    Raises Damaged where its file is none.
     """
     path = store.root / KEY_FILE
     if not path.exists():
@@ -56,12 +54,17 @@ def keyed_hash(store: StoreFolder, text: str) -> str:
         key = b""
     if len(key) != _KEY_BYTES:
         raise Damaged(f"{path}: damaged; restore it from a copy, or remove it: people get other hashes then")
-    return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+    return key.hex()
 
 
-def person_hash(store: StoreFolder, name: str) -> str:
-    """Return what a person is called in what this store shares."""
-    return f"person-{keyed_hash(store, f'person {name}')}"
+def shared_hash(key: str, text: str) -> str:
+    """Return the hash of a text that only who has a store's key can compute, 32 hex digits."""
+    return keyed_hash(key, text)[:32]
+
+
+def person_hash(key: str, name: str) -> str:
+    """Return what a person is called in what a store of this key shares."""
+    return f"person-{shared_hash(key, f'person {name}')}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def shared_units(store: StoreFolder, run: Run, tensors: Tensors, *, with_people:
         empty = {name: tensors[name][:0] for name in per_row}
         return Units(_record(units, kind, []), {**tensors, **empty}, {}, 0, (f"weights of {len(names)} people",))
     hidden = forgotten_at(store, run, names)
-    kept = sorted((person_hash(store, name), at) for at, name in enumerate(names) if name not in hidden)
+    key = sharing_key(store)
+    kept = sorted((person_hash(key, name), at) for at, name in enumerate(names) if name not in hidden)
     rows = np.array([at for _, at in kept], dtype=np.int64)
     moved = {name: tensors[name][rows] if len(tensors[name]) else tensors[name] for name in per_row}
     gone = (f"weights of {len(hidden)} people who were forgotten",) if hidden else ()
@@ -120,9 +124,11 @@ def shared_people(store: StoreFolder, run: Run) -> list[dict[str, Any]]:
     """Return the people whose weights a run keeps, by keyed hash and without what they answered."""
     paths = sorted((run.folder / "people").glob("*.json"))
     found = [person for path in paths if (person := read_person(path)) is not None]
-    hidden = forgotten_at(store, run, [one.name for one in found])
+    if not found:
+        return []
+    hidden, key = forgotten_at(store, run, [one.name for one in found]), sharing_key(store)
     rows = [
-        {**{name: getattr(one, name) for name in PEOPLE}, "name": person_hash(store, one.name)}
+        {**{name: getattr(one, name) for name in PEOPLE}, "name": person_hash(key, one.name)}
         for one in found
         if one.grouped_by == "user" and one.at > hidden.get(one.name, -math.inf)
     ]

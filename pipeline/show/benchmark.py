@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from micropref.pipeline.show.figures import counted, with_interval
-from micropref.pipeline.show.lines import paragraphs
+from micropref.pipeline.show.lines import paragraphs, without_reward
 from micropref.pipeline.show.tables import show_rows
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def show_benchmark(report: BenchmarkReport) -> str:
             f"rows with a response that has no reward: {report.rows_without_reward:,}, counted as wrong; without them "
             f"the score is {_figure(report.overall_without_them)}"
         )
-    lines += [f"without a reward: {count:,} ({reason})" for reason, count in report.without_reward.items()]
+    lines += without_reward(report.without_reward)
     if report.trimmed:
         lines.append(f"responses whose prompt was cut to fit: {report.trimmed:,}")
     if report.profiles:

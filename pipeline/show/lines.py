@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from micropref.cache.choices import TEST, TRAIN
@@ -24,6 +24,11 @@ def paragraph(line: str) -> str:
 def paragraphs(lines: Iterable[str]) -> str:
     """Return lines, each folded, each with its end."""
     return "".join(paragraph(line) + "\n" for line in lines)
+
+
+def without_reward(reasons: Mapping[str, int]) -> list[str]:
+    """Return a line for each reason why responses have no reward."""
+    return [f"without a reward: {count:,} ({reason})" for reason, count in reasons.items()]
 
 
 def next_step(*words: str | None, store: Path | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from micropref.pipeline.show.lines import paragraphs
+from micropref.pipeline.show.lines import paragraphs, without_reward
 from micropref.pipeline.show.tables import show_rows
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def show_scored(report: ScoreReport) -> str:
         lines.append(f"{report.best:,} prompts, with the best response of each")
     if report.trimmed:
         lines.append(f"responses whose prompt was cut to fit: {report.trimmed:,}")
-    lines += [f"without a reward: {count:,} ({reason})" for reason, count in report.without_reward.items()]
+    lines += without_reward(report.without_reward)
     return paragraphs(lines)
 
 
@@ -47,7 +47,7 @@ def show_best_of(report: BestOfReport) -> str:
     ]
     if report.too_few:
         lines.append(f"prompts left out, for few responses or one reward for all: {report.too_few:,}")
-    lines += [f"without a reward: {count:,} ({reason})" for reason, count in report.without_reward.items()]
+    lines += without_reward(report.without_reward)
     return show_rows(rows) + paragraphs(lines)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from micropref.cache.errors import Failure
 from micropref.pipeline.backbone.backbone import Backbone
@@ -91,8 +91,8 @@ def _in_dtype(backbone: Backbone, dtype: torch.dtype) -> Backbone:
     if dtype == backbone.dtype:
         return backbone
     trunk, _ = load_parts(backbone.checkpoint, dtype, trust_remote_code=backbone.trust_remote_code, weights=True)
-    placed: Any = trunk
-    return replace(backbone, trunk=placed.to(backbone.device), dtype=dtype)
+    nn.Module.to(trunk, backbone.device)
+    return replace(backbone, trunk=trunk, dtype=dtype)
 
 
 @torch.inference_mode()

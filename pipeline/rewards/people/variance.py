@@ -12,7 +12,7 @@ from micropref.cache.atomic import write_bytes
 from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import Dataset, open_dataset
 from micropref.cache.errors import BadInput, Failure
-from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.keys import signed, unsigned
 from micropref.cache.runs.data import data_is_elsewhere
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.people.frozen_run import Frozen
@@ -81,7 +81,7 @@ def choose_variance(store: StoreFolder, heads: RewardHeads, strength: float | No
         chosen = _default(dataset)
     value = {**of, "strength": chosen[0], "chosen_on": chosen[1]}
     with suppress(Failure):  # a store that is read-only: then it is chosen every time
-        write_bytes(path, json.dumps({**value, "digest": sha256_hex(canonical_json(value))}, indent=1).encode())
+        write_bytes(path, json.dumps(signed(value), indent=1).encode())
     return chosen
 
 
@@ -92,9 +92,8 @@ def _default(dataset: Dataset) -> tuple[float, str]:
 def _read(path: Path, of: dict[str, object]) -> tuple[float, str] | None:
     """Return what was chosen earlier; None: nothing, on other data, or not whole."""
     try:
-        value = json.loads(path.read_bytes())
-        whole = value.pop("digest") == sha256_hex(canonical_json(value))
-        current = whole and {name: value[name] for name in of} == of
+        value = unsigned(json.loads(path.read_bytes()))
+        current = {name: value[name] for name in of} == of
         return (float(value["strength"]), str(value["chosen_on"])) if current else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

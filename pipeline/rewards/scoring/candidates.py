@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from micropref.pipeline.rewards.scoring.taste import Taste
 from micropref.pipeline.sources.pairs import Origin, Text
@@ -54,6 +56,36 @@ class Rewarded:
         """Return which candidate has the highest reward, the first of equals; None where none has one."""
         there = [at for at, reward in enumerate(self.rewards) if reward is not None]
         return max(there, key=lambda at: (self.rewards[at], -at), default=None)
+
+
+@dataclass
+class ResponseCounts:
+    """What became of the responses that were scored."""
+
+    responses: int = 0
+    rewarded: int = 0
+    """Those that have a reward."""
+    trimmed: int = 0
+    """Of these, those whose prompt was cut."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why others have none -> how many."""
+
+    def add(self, found: Rewarded) -> None:
+        """Count the responses of a group."""
+        there = [reward is not None for reward in found.rewards]
+        self.responses += len(there)
+        self.rewarded += sum(there)
+        self.trimmed += sum(cut and one for cut, one in zip(found.trimmed, there, strict=True))
+        self.reasons.update(reason for reason in found.reasons if reason is not None)
+
+    def told(self) -> dict[str, Any]:
+        """Return the counts by the names that reports have for them, the commonest reason first."""
+        return {
+            "responses": self.responses,
+            "rewarded": self.rewarded,
+            "trimmed": self.trimmed,
+            "without_reward": dict(self.reasons.most_common()),
+        }
 
 
 def without_reward(count: int, reason: str) -> Rewarded:

@@ -11,9 +11,8 @@ from typing import Any
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
-from micropref.pipeline.options import PassName
 from micropref.pipeline.progress import Announce, progress_bar
-from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded, without_reward
+from micropref.pipeline.rewards.scoring.candidates import Candidates, ResponseCounts, Rewarded, without_reward
 from micropref.pipeline.rewards.scoring.grouping import candidates_of, followed, grouped, unused_warnings
 from micropref.pipeline.rewards.scoring.options import BackboneOptions
 from micropref.pipeline.rewards.scoring.rows import AskedRow, asked_rows
@@ -36,10 +35,6 @@ class ScoreOptions:
     """Whether only the best response to each prompt is written."""
     backbone: BackboneOptions = field(default_factory=BackboneOptions)
     """How the backbone is loaded."""
-    packing: PassName = "auto"
-    """How texts are put together for the backbone."""
-    tokens_per_batch: int | None = None
-    """Tokens of a batch, padding included; None: what is good for the device."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +78,7 @@ def score(
     Raises BadInput where the run gives no rewards, the taste is unknown or the file holds no responses.
     """
     check_output(out)
-    engine = ScoringEngine.open(
-        store,
-        run_id,
-        options.backbone,
-        packing=options.packing,
-        tokens_per_batch=options.tokens_per_batch,
-        announce=announce,
-    )
+    engine = ScoringEngine.open(store, run_id, options.backbone, announce=announce)
     start = time.monotonic()
     try:
         with row_writer(out) as write, progress_bar(None, "scoring", "response") as advance:
@@ -102,15 +90,15 @@ def score(
     heads, counts = engine.heads, tally.counts
     for line in unused_warnings(counts, heads.run.id):
         announce(line)
-    named = {name: counts[name] for name in ("rows", "responses", "rewarded", "trimmed", "best")}
-    unused = {name: counts[name] for name in ("contexts_unused", "users_unused")}
     return ScoreReport(
         run=heads.run.id,
         features=heads.fitted.features.id,
         out=out,
-        **named,
-        **unused,
-        without_reward=dict(tally.reasons.most_common()),
+        rows=counts["rows"],
+        best=counts["best"],
+        contexts_unused=counts["contexts_unused"],
+        users_unused=counts["users_unused"],
+        **tally.responses.told(),
         seconds=time.monotonic() - start,
         tokens_forwarded=engine.forwarded_tokens,
     )
@@ -123,7 +111,7 @@ class _Tally:
         engine.heads.check_given(options.taste)
         self._engine, self._options, self._write = engine, options, write
         self.counts: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
+        self.responses = ResponseCounts()
 
     def rows(self, asked: Iterable[AskedRow]) -> Iterator[int]:
         """Score and write rows in order; yield how many responses were done."""
@@ -153,12 +141,7 @@ class _Tally:
 
     def _add(self, group: list[AskedRow], found: Rewarded) -> None:
         """Write a group's rows and count."""
-        self.counts["responses"] += len(found.rewards)
-        self.counts["rewarded"] += sum(reward is not None for reward in found.rewards)
-        self.counts["trimmed"] += sum(
-            cut for cut, reward in zip(found.trimmed, found.rewards, strict=True) if reward is not None
-        )
-        self.reasons.update(reason for reason in found.reasons if reason is not None)
+        self.responses.add(found)
         if self._options.best_of and found.best is not None:
             self.counts["best"] += 1
             self._write(_best_row(group, found, found.best))

@@ -19,7 +19,6 @@ from micropref.cache.store import StoreFolder
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.forwarding.forwarder import Forwarder
-from micropref.pipeline.options import PassName
 from micropref.pipeline.progress import Announce
 from micropref.pipeline.rewards.scoring.backbone import load_backbone
 from micropref.pipeline.rewards.scoring.candidates import Candidates, Rewarded, without_reward
@@ -78,14 +77,13 @@ class ScoringEngine:
         run: str,
         options: BackboneOptions,
         *,
-        packing: PassName = "auto",
-        tokens_per_batch: int | None = None,
         announce: Announce = lambda _: None,
     ) -> ScoringEngine:
         """Open a run and load its backbone. Raises BadInput where either cannot be used."""
         heads = RewardHeads(store, run)
         loaded, tokenizer = load_backbone(heads.fitted.features, options)
-        return cls(heads, loaded, tokenizer, Forwarder(loaded, packing, tokens_per_batch, announce))
+        forwarder = Forwarder(loaded, options.packing, options.tokens_per_batch, announce)
+        return cls(heads, loaded, tokenizer, forwarder)
 
     def close(self) -> None:
         """End the thread that forwards."""

@@ -25,7 +25,7 @@ def engines_of(
         one, other = (ScoringEngine.open(store, run, options, announce=announce) for run in (first, second))
         return one, other
     backbone, tokenizer = load_backbone(heads[0].fitted.features, options)
-    forwarder = _Remembering(backbone, "auto", None, announce)
+    forwarder = _Remembering(backbone, options.packing, options.tokens_per_batch, announce)
     one, other = (ScoringEngine(each, backbone, tokenizer, forwarder) for each in heads)
     return one, other
 
