@@ -30,22 +30,9 @@ from micropref.cache.maintenance.verify import verify
 from micropref.cache.runs.people import Person, write_person
 from micropref.cache.runs.records import open_run
 from micropref.pipeline.rewards.people.feedback import Choice, Feedback
-from tests.support.stores import first_release_store
 
 MIXTURE, LORE, ADAPTED, ROUTED = "mixture-0bf27c74", "lore-d45ecc72", "adapt-hedge-8303f41b", "route-daffe662"
 LIST = "micropref-share.json"
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> micropref.Store:
-    """Return the store of the first release, quiet."""
-    return micropref.Store(first_release_store(tmp_path), announce=lambda _: None)
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> micropref.Store:
-    """Return an empty store elsewhere, quiet."""
-    return micropref.Store(tmp_path / "elsewhere", announce=lambda _: None)
 
 
 def folder_of(store: micropref.Store) -> Any:
@@ -121,13 +108,21 @@ def test_every_kind_of_run_goes_and_comes_back(opened: micropref.Store, other: m
         open_run(folder_of(other), ROUTED).budget()
 
 
-def test_what_is_unpacked_scores(
-    tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]], tmp_path: Path, other: micropref.Store
-) -> None:
+@pytest.fixture
+def trained(
+    tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]], tmp_path: Path
+) -> tuple[micropref.Store, str, str]:
+    """Return a store, a run on a backbone in a folder, and the folder."""
     backbone = str(tiny_backbone("llama", chat=True))
     opened = micropref.Store(tmp_path / "store", announce=lambda _: None)
     opened.embed(rows[:60], "mine", split_by_prompt=0.3, backbone=backbone, device="cpu", dtype="float32")
-    run = opened.train("mine", k=2, restarts=1, epochs=2).run
+    return opened, opened.train("mine", k=2, restarts=1, epochs=2).run, backbone
+
+
+def test_what_is_unpacked_scores(
+    trained: tuple[micropref.Store, str, str], tmp_path: Path, other: micropref.Store
+) -> None:
+    opened, run, backbone = trained
     opened.pack(run, tmp_path / "a.run", license="mit")
     assert other.unpack(tmp_path / "a.run").backbone is None  # a folder here has no name elsewhere
     with pytest.raises(BadInput, match="give `backbone`"):
@@ -144,12 +139,9 @@ def test_what_is_unpacked_scores(
 
 @pytest.mark.slow
 def test_what_is_unpacked_exports(
-    tiny_backbone: Callable[..., Path], rows: list[dict[str, Any]], tmp_path: Path, other: micropref.Store
+    trained: tuple[micropref.Store, str, str], tmp_path: Path, other: micropref.Store
 ) -> None:
-    backbone = str(tiny_backbone("llama", chat=True))
-    opened = micropref.Store(tmp_path / "store", announce=lambda _: None)
-    opened.embed(rows[:60], "mine", split_by_prompt=0.3, backbone=backbone, device="cpu", dtype="float32")
-    run = opened.train("mine", k=2, restarts=1, epochs=2).run
+    opened, run, backbone = trained
     opened.pack(run, tmp_path / "a.run")
     other.unpack(tmp_path / "a.run")
     report = other.export(run, tmp_path / "x", context="Prefer the dry answer.", backbone=backbone, device="cpu")

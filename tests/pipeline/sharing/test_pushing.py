@@ -20,21 +20,8 @@ from micropref.cache.runs.records import open_run
 from micropref.pipeline.sharing import install, places
 from tests.conftest import preference_rows
 from tests.support.hub import Hub, Repository
-from tests.support.stores import first_release_store
 
 LORE, FEATURES, LIST = "lore-d45ecc72", "8a4b23c8baea", "micropref-share.json"
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> micropref.Store:
-    """Return the store of the first release, quiet."""
-    return micropref.Store(first_release_store(tmp_path), announce=lambda _: None)
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> micropref.Store:
-    """Return an empty store elsewhere, quiet."""
-    return micropref.Store(tmp_path / "elsewhere", announce=lambda _: None)
 
 
 @pytest.fixture
