@@ -20,7 +20,7 @@ def load(package: str, module: str) -> ModuleType:
     path = Path(str(distribution(package).locate_file(module.replace(".", "/") + ".py")))
     names = _imported(path, module)
     tops = {name.partition(".")[0] for name in names}
-    absent = {top for top in tops if top == package or importlib.util.find_spec(top) is None}
+    absent = {top for top in tops if top == package or _is_absent(top)}
     for name in names:
         parts = name.split(".")
         for end in range(1, len(parts) + 1) if parts[0] in absent else ():
@@ -31,6 +31,11 @@ def load(package: str, module: str) -> ModuleType:
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
     return found
+
+
+def _is_absent(top: str) -> bool:
+    """Say whether this environment lacks a package, mocked for an earlier module or not."""
+    return isinstance(sys.modules.get(top), MagicMock) or importlib.util.find_spec(top) is None
 
 
 def _imported(path: Path, module: str) -> set[str]:
