@@ -58,7 +58,9 @@ COLUMNS = {
 
 
 COMPUTED = {
+    "disagreement": frozenset({"run", "data", "split", "pair_id", "attribute", "margin"}),
     "wordings": frozenset({"data", "split", "attribute", "context"}),
+    "users": frozenset({"data", "split", "user", "prompt_id", "context", "attribute"}),
     "context_weights": frozenset(
         {"run", "data", "split", "part", "pair_id", "context", "attribute", "head", "margin", "weight"}
     ),
@@ -105,8 +107,9 @@ def create_views(
             typed = Template(columns).substitute(scores=scores).replace("column VARCHAR", '"column" VARCHAR')
             connection.execute(f"CREATE TABLE stored.{name} ({typed})")
     pairs = ", ".join(f"(margin_{k}, weight_{k}) AS '{k}'" for k in range(heads))
+    margins = ", ".join(f"margin_{k}" for k in range(heads))
     for view in read_views():
-        body = Template(view.body).substitute(heads=pairs, vector=vector)
+        body = Template(view.body).substitute(heads=pairs, margins=margins, vector=vector)
         connection.execute(f"CREATE VIEW {view.name} AS {body}")
 
 

@@ -1,6 +1,7 @@
 -- The views a query sees, over tables that exist in memory only (schema `stored`, filled by cache/sql_tables.py).
 -- Above each view: what a row is, and an example. Attribute NULL is a row of its own, never "all attributes".
--- $heads stands for one (margin_k, weight_k) AS 'k' for each head of the widest score table, $vector for FLOAT[D].
+-- $heads stands for one (margin_k, weight_k) AS 'k' for each head of the widest score table, $margins for their margin_k,
+-- $vector for FLOAT[D].
 
 -- One preference pair: what was asked, which answer was chosen and which rejected, and who or what judged it.
 -- `split` is the source's, `part` is fit, validation or test.
@@ -53,6 +54,20 @@ FROM stored.scores UNPIVOT INCLUDE NULLS ((margin, weight) FOR head IN ($heads))
 -- A run with fewer heads than the widest has NULL margins there: no such head.
 WHERE margin IS NOT NULL;
 
+-- How far the heads of a run disagree on one pair: P(chosen) by the head with the highest margin less that by the head
+-- with the lowest, from 0 to 1; of equal heads the first. Runs of one head have no rows.
+-- Example: SELECT pair_id, attribute, spread, top_head, bottom_head FROM disagreement ORDER BY spread DESC LIMIT 10
+CREATE VIEW disagreement AS
+SELECT run, data, split, pair_id, attribute,
+       1 / (1 + exp(-highest::DOUBLE)) - 1 / (1 + exp(-lowest::DOUBLE)) AS spread,
+       (list_position(margins, highest) - 1)::INTEGER AS top_head,
+       (list_position(margins, lowest) - 1)::INTEGER AS bottom_head
+FROM (
+    SELECT run, data, split, pair_id, attribute, margins, list_max(margins) AS highest, list_min(margins) AS lowest
+    FROM (SELECT run, data, split, pair_id, attribute, [$margins] AS margins FROM stored.scores)
+    WHERE list_count(margins) > 1
+);
+
 -- Accuracy of one head on one attribute; low and high bound its 95 % interval.
 -- Example: SELECT attribute, head, accuracy, low, high FROM head_accuracy WHERE part = 'test' ORDER BY ALL
 CREATE VIEW head_accuracy AS
@@ -85,6 +100,14 @@ FROM stored.pairs
 LEFT JOIN (SELECT DISTINCT data, context, true AS seen FROM stored.pairs WHERE split = 'train') USING (data, context)
 WHERE context IS NOT NULL
 GROUP BY data, split, attribute, context;
+
+-- One person, and how many pairs, distinct prompts, contexts and attributes they judged; user NULL: pairs that name nobody.
+-- Example: SELECT user, pairs, prompts, attributes FROM users ORDER BY pairs DESC LIMIT 10
+CREATE VIEW users AS
+SELECT data, split, user, count(*) AS pairs, count(DISTINCT prompt_id) AS prompts,
+       count(DISTINCT context) AS contexts, count(DISTINCT attribute) AS attributes
+FROM stored.pairs
+GROUP BY data, split, user;
 
 -- The mean weight of one head over the scored pairs of one wording of a context; context NULL: pairs without one.
 -- Example: SELECT context, head, n, mean_weight FROM context_weights WHERE part = 'test' ORDER BY ALL

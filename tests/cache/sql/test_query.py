@@ -29,11 +29,13 @@ CONTRACT = {
     "runs": "run parent method data features k lam seed settings created validation_nll validation_accuracy "
     "train_pairs names note router_input",
     "scores": "run data split part pair_id attribute head margin weight",
+    "disagreement": "run data split pair_id attribute spread top_head bottom_head",
     "head_accuracy": "run data split part attribute head n accuracy low high",
     "mixture_accuracy": "run data split part attribute n accuracy low high",
     "best_head": "run data split attribute chosen_on head n accuracy low high",
     "router_weights": "run data split part attribute head mean_weight mean_entropy",
     "wordings": "data split attribute context pairs in_train",
+    "users": "data split user pairs prompts contexts attributes",
     "context_weights": "run data split part context attribute head n mean_weight",
     "budget_curve": "run parent data split seed budget tau attribute n accuracy low high",
     "adaptation": "run parent data split grouped_by method shots groups n accuracy low high nll nll_low nll_high "
@@ -59,7 +61,9 @@ TYPES = {
     "best_head": "INTEGER",
     "trimmed": "BOOLEAN",
     "in_train": "BOOLEAN",
-    "pairs": "BIGINT",
+    **dict.fromkeys(("pairs", "prompts", "contexts", "attributes"), "BIGINT"),
+    **dict.fromkeys(("top_head", "bottom_head"), "INTEGER"),
+    "spread": "DOUBLE",
     "rows": "BIGINT",
     "settings": "JSON",
     "created": "TIMESTAMP",
@@ -234,6 +238,41 @@ def test_wordings_and_the_weights_of_their_pairs(store: Path) -> None:
     # Only what a query names is read, and what the view itself counts by.
     assert rows(store, "SELECT sum(mean_weight) FROM context_weights WHERE run = 'r1'") == [(3.0,)]
     assert rows(store, "SELECT count(*) FROM wordings WHERE in_train") == [(1,)]
+
+
+def test_users_are_counted_and_pairs_that_name_nobody_are_a_row(tmp_path: Path) -> None:
+    same = dict.fromkeys(("data", "split", "part", "prompt", "chosen", "rejected"), "x")
+    judged = [("ann", "q1", "tone", "Be kind."), ("ann", "q1", None, "Be brief."), ("ann", "q2", "tone", None)]
+    judged += [(None, "q3", "wit", None), ("bo", "q1", None, None)]
+    table = [
+        {**same, "pair_id": str(at), "user": user, "prompt_id": prompt, "attribute": attribute, "context": context}
+        for at, (user, prompt, attribute, context) in enumerate(judged)
+    ]
+    record = {"ordinal": 0, "split": "x"}
+    put(tmp_path / "datasets" / "d" / "pairs", "x-0", record, pairs=pa.Table.from_pylist(table, PAIR_SCHEMA))
+    found = rows(tmp_path, "FROM users SELECT user, pairs, prompts, contexts, attributes ORDER BY ALL")
+    assert found == [("ann", 3, 2, 2, 1), ("bo", 1, 1, 0, 0), (None, 1, 1, 0, 1)]
+    assert rows(tmp_path, "SELECT sum(pairs) FROM users") == [(5,)]
+
+
+def test_disagreement_is_between_the_surest_heads_and_needs_two(store: Path, tmp_path: Path) -> None:
+    def chance(margin: float) -> float:
+        return 1 / (1 + math.exp(-margin))
+
+    found = rows(store, "SELECT run, pair_id, spread, top_head, bottom_head FROM disagreement ORDER BY ALL")
+    expected = [
+        (run, pair, pytest.approx(chance(heads - 1 - row) - chance(-row)), heads - 1, 0)
+        for run, heads in (("r1", 2), ("r2", 3))
+        for row, pair in enumerate(PAIR_IDS)
+    ]
+    assert found == expected
+    assert rows(store, "SELECT count(*) FROM disagreement WHERE top_head = 2") == [(3,)]
+    put_run(tmp_path, "r1", heads=1, weighted=True)
+    assert rows(tmp_path, "FROM disagreement") == []
+    names = {name: ["x"] for name in ("run", "data", "split", "part", "pair_id", "attribute")}
+    far = pa.table({**names, "margin_0": [-2000.0], "margin_1": [2000.0], "weight_0": [0.5], "weight_1": [0.5]})
+    put(tmp_path / "runs" / "r1" / "eval" / "tiny", "scores-x-1", {"split": "x"}, scores=far)
+    assert rows(tmp_path, "SELECT spread, top_head, bottom_head FROM disagreement") == [(1.0, 1, 0)]
 
 
 def test_scores_are_long_whatever_the_number_of_heads(store: Path) -> None:
