@@ -65,7 +65,7 @@ COMPUTED = {
         {"run", "data", "split", "part", "pair_id", "context", "attribute", "head", "margin", "weight"}
     ),
 }
-"""Views that count or average, and the stored columns they read whichever of theirs a query names."""
+"""Views whose columns are computed, and the stored columns they read whichever of theirs a query names."""
 
 
 @dataclass(frozen=True)
