@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from micropref.cache.commits import commit
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import Damaged, Failure
 from micropref.cache.keys import digest_once
@@ -513,7 +514,7 @@ def test_a_source_that_stands_twice_is_reported_and_repaired(
     }
     for role, twin in twins.items():
         shutil.copy(part.path(role), part.folder / twin.name)
-    commits.commit(part.folder, part.stem.replace("-0002-", "-0003-"), twins, {**part.record, "ordinal": 3})
+    commit(part.folder, part.stem.replace("-0002-", "-0003-"), twins, {**part.record, "ordinal": 3})
     assert len(open_dataset(store, "mine").parts) == 3
     assert any(f"source {overlapping[1]} stands twice" in line for line in verify(store).problems)
     assert command("embed", overlapping[1], "--name", "mine").exit_code == 0
