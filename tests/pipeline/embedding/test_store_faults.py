@@ -40,6 +40,7 @@ from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.sources import parts
 from micropref.pipeline.sources.ingest import SourceOptions
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
 ERRORS = (errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE)
 
 
