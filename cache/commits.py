@@ -14,7 +14,6 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 
 from micropref.cache.atomic import publish, publish_new, staged_file, write_bytes
 from micropref.cache.errors import Damaged, Failure, cannot_read
-from micropref.cache.keys import canonical_json, digest_file, sha256_hex, signed
+from micropref.cache.keys import canonical_json, digest_file, digest_once, sha256_hex, signed
 
 LAYOUT = 1
 REBUILD = "embed, train or evaluate again to rebuild it"
@@ -99,7 +98,7 @@ class Commit:
                 return f"{path}: not a file of its own"
             if status.st_size != stored.bytes:
                 return f"{path}: {status.st_size} bytes, {stored.bytes} were committed"
-            if digest and _digest(path, status.st_size, status.st_mtime_ns) != stored.digest:
+            if digest and digest_once(path, status.st_size, status.st_mtime_ns) != stored.digest:
                 return f"{path}: its content changed after it was committed"
         except FileNotFoundError:
             return f"{path}: the file is missing"
@@ -144,11 +143,6 @@ def put_back(commit_path: Path) -> None:
     else:
         with suppress(FileNotFoundError):
             aside.rename(commit_path)
-
-
-@lru_cache(maxsize=1 << 16)
-def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part of the memo's key
-    return digest_file(path)
 
 
 def write_file(folder: Path, stem: str, role: str, extension: str, write: Callable[[BinaryIO], int]) -> StoredFile:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,6 +19,9 @@ from micropref.cache.errors import BadInput, Damaged
 from micropref.cache.keys import short_id
 from micropref.cache.schemas import KEY_COLUMNS, PAIR_SCHEMA
 from micropref.cache.store import StoreFolder
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Dataset:
 
         No command writes such parts, but two that write at the same moment may, if one of them is killed.
         """
+        import polars as pl  # in functions: most queries open data sets and never load it
+
         parts = [part for part in self.whole_parts() if part.record["split"] == split]
         if len(parts) < 2:
             return []
@@ -117,6 +122,8 @@ class Dataset:
 
         Raises BadInput where a part was not embedded with these features, Failure where a table is damaged.
         """
+        import polars as pl
+
         frames = []
         for part in self.of_split(split):
             links = self.links(part, features_id)
@@ -155,6 +162,8 @@ class Doubled:
 
 def read_table(part: Commit, role: str, columns: list[str] | None = None) -> pl.DataFrame:
     """Return columns (default: all) of a committed table, its digest checked first. Raises Failure on damage."""
+    import polars as pl
+
     table = pq.read_table(part.checked_path(role), columns=columns)
     names = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     for name in names:
@@ -180,5 +189,7 @@ def open_dataset(store: StoreFolder, name: str) -> Dataset:
 
 def linked_keys(links: Commit) -> pl.Series:
     """Return the distinct keys of all vectors that a part's texts became. Raises Failure on damage."""
+    import polars as pl
+
     table = read_table(links, "links", list(KEY_COLUMNS))
     return pl.concat([table[column].drop_nulls() for column in KEY_COLUMNS]).unique()

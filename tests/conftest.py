@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.testing
 
 from micropref.cache.store import StoreFolder
-from tests.support.backbones import make_backbone, tiny_backbone
+from tests.support.backbones import loaded_once, make_backbone, tiny_backbone
 from tests.support.hub import local_hub
 from tests.support.populations import planted, planted_people
+from tests.support.query_processes import forked_queries, query_server
 from tests.support.stores import planted_run, synthetic
 
 __all__ = [
+    "forked_queries",
+    "loaded_once",
     "local_hub",
     "make_backbone",
     "planted",
     "planted_people",
     "planted_run",
+    "query_server",
     "synthetic",
     "tiny_backbone",
 ]  # fixtures
+
+# No test outlives a loss of power; that the disk is waited for, and where, is proved by embedding/test_crash.py.
+os.fsync = lambda _: None
+# CliRunner makes all commands anew from their signatures at each call; like a process, the tests make them once.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 @pytest.fixture

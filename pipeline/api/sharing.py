@@ -57,8 +57,8 @@ class Sharing(OpenedStore):
         from micropref.pipeline.sharing.outgoing import SharingOptions
         from micropref.pipeline.show.sharing import show_shared
 
-        options = SharingOptions(with_people=with_people, licence=license)
-        report = stage.pack(self._store, run_id(run), Path(file), options, self._announce, plan=plan)
+        options = SharingOptions(with_people=with_people, licence=license, plan=plan)
+        report = stage.pack(self._store, run_id(run), Path(file), options, self._announce)
         return readable(report, show_shared(report))
 
     @checked
@@ -135,8 +135,8 @@ class Sharing(OpenedStore):
         from micropref.pipeline.sharing.outgoing import SharingOptions
         from micropref.pipeline.show.sharing import show_shared
 
-        options = SharingOptions(with_people, with_texts, license)
-        report = stage.push(self._store, run_id(what), url, options, self._announce, public=public, plan=plan)
+        options = SharingOptions(with_people, with_texts, license, plan)
+        report = stage.push(self._store, run_id(what), url, options, self._announce, public=public)
         return readable(report, show_shared(report))
 
     @checked

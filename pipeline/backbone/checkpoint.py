@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from micropref.cache.errors import BadInput, Failure, cannot_read
-from micropref.cache.keys import canonical_json, digest_file, sha256_hex
+from micropref.cache.keys import canonical_json, digest_once, sha256_hex
 from micropref.pipeline.backbone.adapter import ADAPTER_FILES, base_of, has_weights, is_adapter
 from micropref.pipeline.backbone.gguf import converted
 from micropref.pipeline.backbone.weight_files import check_weight_files, shards
@@ -157,7 +157,8 @@ def _packaged(name: str, package: str, file: str, digest: str, install: str) -> 
 
 def _digest_of(path: Path) -> str:
     try:
-        return digest_file(path)
+        status = path.stat()
+        return digest_once(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise cannot_read(path, error) from error
 
@@ -194,7 +195,7 @@ def _check_files(checkpoint: Checkpoint, *, weights: bool) -> None:
 
 def _digest(folder: Path, patterns: tuple[str, ...]) -> str:
     paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-    return sha256_hex(canonical_json([[path.relative_to(folder).as_posix(), digest_file(path)] for path in paths]))
+    return sha256_hex(canonical_json([[path.relative_to(folder).as_posix(), _digest_of(path)] for path in paths]))
 
 
 def _first_line(error: Exception) -> str:

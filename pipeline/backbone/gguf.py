@@ -112,12 +112,14 @@ def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from micropref.pipeline.backbone.loading import loading
+    from micropref.pipeline.progress import progress_bar
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     try:
         number = getattr(torch, _saved_dtype(file))
-        with loading(progress=True):
+        with loading(), progress_bar(3, "converting", "step") as advance:
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, **_dense())
+            advance(1)
             config = model.config
             for name in ("quantization_config", "_pre_quantization_dtype"):  # what is saved is not quantized any more
                 if hasattr(config, name):
@@ -125,7 +127,9 @@ def _convert(file: Path, folder: Path) -> None:
             plain = type(model)(config)
             plain.load_state_dict(model.state_dict())
             plain.to(number).save_pretrained(folder)
+            advance(1)
             AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+            advance(1)
     except Exception as error:  # a reader of many formats, over files of any origin, may raise anything
         if isinstance(error, OSError) and error.errno:
             raise

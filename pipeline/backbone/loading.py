@@ -18,13 +18,12 @@ _one_at_a_time = Lock()
 
 
 @contextmanager
-def loading(*, progress: bool = False) -> Iterator[None]:
-    """Load within the block; `progress`: leave transformers its progress bars."""
+def loading() -> Iterator[None]:
+    """Load or save within the block, without transformers' lines and bars; its settings are as before after it."""
     with _one_at_a_time:
         level, bars = _reports.get_verbosity(), _reports.is_progress_bar_enabled()
         _reports.set_verbosity_error()
-        if not progress:
-            _reports.disable_progress_bar()
+        _reports.disable_progress_bar()
         try:
             yield
         finally:

@@ -17,12 +17,15 @@ from typing import BinaryIO, cast
 
 from micropref.cache.atomic import publish, staged_file
 from micropref.cache.errors import BadInput, cannot_read
+from micropref.cache.sql.columns import printable
 from micropref.pipeline.sharing.bundle import Bundle
 from micropref.pipeline.sharing.manifest import FILE, MOST_BYTES, MOST_FILES, Manifest, Member, read_manifest
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 """Of every member, so that the same run makes the same bytes."""
 _CHUNK = 1 << 20
+MOST_SAID = 120
+"""Characters of an error of the standard library that are shown."""
 _DAMAGE = (
     zipfile.BadZipFile,
     EOFError,
@@ -69,7 +72,7 @@ class Archive:
             with self.file.open(member.name) as source:
                 yield cast("BinaryIO", source)
         except _DAMAGE as error:
-            raise BadInput(f"{self.where}: {member.name} is damaged ({error}); ask for a whole copy") from None
+            raise BadInput(f"{self.where}: {member.name} is damaged ({_said(error)}); ask for a whole copy") from None
 
 
 @contextmanager
@@ -92,7 +95,13 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def _damaged(path: Path, error: Exception) -> BadInput:
-    return BadInput(f"{path}: no pack, or a damaged one ({type(error).__name__}: {error}); ask for a whole copy")
+    return BadInput(f"{path}: no pack, or a damaged one ({type(error).__name__}: {_said(error)}); ask for a whole copy")
+
+
+def _said(error: Exception) -> str:
+    """Return what the standard library says in one short line: it quotes the file, which may hold anything."""
+    text = printable(str(error))
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}..."
 
 
 def _checked(path: Path, file: zipfile.ZipFile) -> Manifest:

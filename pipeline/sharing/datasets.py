@@ -23,7 +23,7 @@ from micropref.cache.vectors.context_keys import add_context_keys, context_keys,
 from micropref.cache.vectors.features import Features
 from micropref.pipeline.sharing.bundle import Content, of_bytes
 from micropref.pipeline.sharing.manifest import Manifest, Member, Role
-from micropref.pipeline.sharing.people import shared_hash, sharing_key
+from micropref.pipeline.sharing.people import shared_hash
 
 SCHEMAS: dict[str, pa.Schema] = {
     "pairs": PAIR_SCHEMA.remove(PAIR_SCHEMA.get_field_index("user")),
@@ -56,13 +56,15 @@ def unlinked(store: StoreFolder, features: Features, names: list[str]) -> int:
 
 
 def shared_datasets(
-    store: StoreFolder, features: Features, names: list[str]
+    store: StoreFolder, features: Features, names: list[str], key: str
 ) -> tuple[list[Content], dict[str, list[str]]]:
-    """Return the tables of some data sets, and the names and texts in them that are to be told first."""
+    """Return the tables of some data sets, and the names and texts in them that are to be told first.
+
+    Pairs get ids by the `key`.
+    """
     contents: list[Content] = []
     attributes: dict[str, None] = {}
     contexts: dict[str, None] = {}
-    key = sharing_key(store)
     for name in names:
         dataset = open_dataset(store, name)
         for place, part in enumerate(dataset.parts):

@@ -147,17 +147,21 @@ def _is_there(store: StoreFolder, source: Incoming, run: IncomingRun) -> bool:
         return False
     try:
         mine = [
-            bundle_run(store, name, SharingOptions(with_people=with_people)).manifest.one("run", name).digest
+            bundle_run(store, name, SharingOptions(with_people=with_people, plan=True)).manifest.one("run", name).digest
             for with_people in ((False, True) if "groups" not in run.record else (True,))
         ]
-        mine.append(open_run(store, name).record["heads_digest"])
+        own = open_run(store, name).record
     except MicroprefError:
-        mine = []
-    theirs = source.manifest.one("run", name).digest
-    if theirs in mine or run.record["heads_digest"] in mine:
+        mine, own = [], {}
+    # What came from elsewhere before is kept as it came, its people under hashes: it would leave under others.
+    if source.manifest.one("run", name).digest in mine or own == run.record:
         return True
+    differs = "weights"
+    if own.get("heads_digest") == run.record["heads_digest"]:
+        fields = sorted(field for field in own.keys() | run.record.keys() if own.get(field) != run.record.get(field))
+        differs = f"{', '.join(fields)} in its record"
     raise BadInput(
-        f"run {name}: store {store.root} has a run of that id with other weights than {source.where}; unpack into "
+        f"run {name}: store {store.root} has a run of that id with other {differs} than {source.where}; unpack into "
         "another store, or remove that run with `micropref rm` first"
     )
 

@@ -19,7 +19,7 @@ from micropref.heads.choices import PER_UNIT, SHARED_TENSORS
 from micropref.pipeline.named.licences import licences_of, run_licences
 from micropref.pipeline.sharing.bundle import Bundle, Content, of_bytes, of_file, of_json
 from micropref.pipeline.sharing.datasets import linked_datasets, shared_datasets, unlinked
-from micropref.pipeline.sharing.people import shared_people, shared_units
+from micropref.pipeline.sharing.people import shared_people, shared_units, sharing_key
 from micropref.pipeline.sharing.records import check_settings, shared_about, shared_run
 
 ALWAYS_LEFT = ("vectors", "texts and pairs", "users", "scores and evaluations", "names and notes", "source paths")
@@ -36,6 +36,8 @@ class SharingOptions:
     """Whether texts and pairs go out with vectors; user ids never do."""
     licence: str | None = None
     """Licence under which it is published."""
+    plan: bool = False
+    """Whether it is only asked what would leave: nothing is written then, not even the store's key."""
 
     def __post_init__(self) -> None:
         text = self.licence
@@ -65,7 +67,7 @@ def bundle_run(store: StoreFolder, word: str, options: SharingOptions) -> Bundle
     left: list[str] = list(ALWAYS_LEFT)
     people = 0
     for one in (run, *parent):
-        leaves = _run(store, one, with_people=options.with_people)
+        leaves = _run(store, one, options)
         contents += leaves.contents
         left += leaves.left_out
         people += leaves.people
@@ -93,13 +95,13 @@ class _Leaving:
     people: int
 
 
-def _run(store: StoreFolder, run: Run, *, with_people: bool) -> _Leaving:
+def _run(store: StoreFolder, run: Run, options: SharingOptions) -> _Leaving:
     """Return a run's files, the names that they tell, and what stays."""
     tensors = load(run.heads())
     unknown = sorted(tensors.keys() - PER_UNIT - SHARED_TENSORS)
     if unknown:
         raise BadInput(f"run {run.id}: its tensors {', '.join(unknown)} are not known here: update micropref")
-    units = shared_units(store, run, tensors, with_people=with_people)
+    units = shared_units(store, run, tensors, with_people=options.with_people, plan=options.plan)
     data = save(dict(sorted(units.tensors.items())))
     shared = shared_run({**run.record, "heads_digest": sha256_hex(data)})
     record = shared.record | units.record
@@ -112,7 +114,7 @@ def _run(store: StoreFolder, run: Run, *, with_people: bool) -> _Leaving:
         of_json(run.id, "run", "run", record, sorted(record)),
         of_bytes(run.id, "heads", "heads", "safetensors", data, sorted(units.tensors), len(units.tensors)),
     ]
-    people = shared_people(store, run) if with_people else []
+    people = shared_people(store, run, plan=options.plan) if options.with_people else []
     if people:
         contents.append(of_json(run.id, "people", "people", people, sorted(people[0]), len(people)))
     named = {**units.named, "data": [str(run.record["data"])]}
@@ -157,7 +159,7 @@ def bundle_features(store: StoreFolder, name: str | None, options: SharingOption
     if spare := unlinked(store, features, data):
         named["vectors that no data set here links to"] = [f"{spare:,}"]
     if options.with_texts:
-        more, names = shared_datasets(store, features, data)
+        more, names = shared_datasets(store, features, data, sharing_key(store, plan=options.plan))
         contents += more
         named |= names
         left += ["users", "source paths", "rejected rows"]

@@ -35,13 +35,21 @@ _KEY_BYTES = 32
 Tensors = dict[str, npt.NDArray[Any]]
 
 
-def sharing_key(store: StoreFolder) -> str:
+def has_key(store: StoreFolder) -> bool:
+    """Say whether the store has shared people or pairs before."""
+    return (store.root / KEY_FILE).exists()
+
+
+def sharing_key(store: StoreFolder, *, plan: bool = False) -> str:
     """Return the key in hex digits that hashes in what this store shares are made with; made at the first use.
 
-    Raises Damaged where its file is none.
+    A `plan` writes nothing: before the first use its hashes are those of some other key. Raises Damaged where the
+    key's file is none.
     """
     path = store.root / KEY_FILE
-    if not path.exists():
+    if plan and not has_key(store):
+        return secrets.token_hex(_KEY_BYTES)
+    if not has_key(store):
         with staged_file(store.root) as (file, temp):
             temp.chmod(0o600)
             file.write(secrets.token_hex(_KEY_BYTES).encode())
@@ -81,7 +89,7 @@ class Units:
     left_out: tuple[str, ...]
 
 
-def shared_units(store: StoreFolder, run: Run, tensors: Tensors, *, with_people: bool) -> Units:
+def shared_units(store: StoreFolder, run: Run, tensors: Tensors, *, with_people: bool, plan: bool = False) -> Units:
     """Return the rows of units and groups that leave: those of attributes and contexts, of people only with consent.
 
     People are called by their keyed hash and sorted by it, for the order of names says something of them too.
@@ -108,7 +116,7 @@ def shared_units(store: StoreFolder, run: Run, tensors: Tensors, *, with_people:
         empty = {name: tensors[name][:0] for name in per_row}
         return Units(_record(units, kind, []), {**tensors, **empty}, {}, 0, (f"weights of {len(names)} people",))
     hidden = forgotten_at(store, run, names)
-    key = sharing_key(store)
+    key = sharing_key(store, plan=plan)
     kept = sorted((person_hash(key, name), at) for at, name in enumerate(names) if name not in hidden)
     rows = np.array([at for _, at in kept], dtype=np.int64)
     moved = {name: tensors[name][rows] if len(tensors[name]) else tensors[name] for name in per_row}
@@ -120,13 +128,13 @@ def _record(units: dict[str, Any] | None, kind: str, names: list[str]) -> dict[s
     return {"groups": names} if units is None else {"units": {"kind": kind, "names": names}}
 
 
-def shared_people(store: StoreFolder, run: Run) -> list[dict[str, Any]]:
+def shared_people(store: StoreFolder, run: Run, *, plan: bool = False) -> list[dict[str, Any]]:
     """Return the people whose weights a run keeps, by keyed hash and without what they answered."""
     paths = sorted((run.folder / "people").glob("*.json"))
     found = [person for path in paths if (person := read_person(path)) is not None]
     if not found:
         return []
-    hidden, key = forgotten_at(store, run, [one.name for one in found]), sharing_key(store)
+    hidden, key = forgotten_at(store, run, [one.name for one in found]), sharing_key(store, plan=plan)
     rows = [
         {**{name: getattr(one, name) for name in PEOPLE}, "name": person_hash(key, one.name)}
         for one in found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from micropref.pipeline.sharing.card import write_card
 from micropref.pipeline.sharing.install import Installed, install
 from micropref.pipeline.sharing.manifest import Kind
 from micropref.pipeline.sharing.outgoing import SharingOptions, bundle_of, bundle_run
+from micropref.pipeline.sharing.people import has_key
 from micropref.pipeline.sharing.places import open_place, open_source
 
 
@@ -48,24 +49,22 @@ class SharedReport:
     """Whether nobody else can read it; None: that is not known of a file or folder."""
     revision: str | None
     """The hub's commit; None elsewhere."""
-    digest: str
-    """sha256 that stands for all of it."""
+    digest: str | None
+    """sha256 that stands for all of it; None in a plan by a store that has no key for its hashes yet."""
 
 
-def pack(
-    store: StoreFolder, run: str, path: Path, options: SharingOptions, announce: Announce, *, plan: bool = False
-) -> SharedReport:
+def pack(store: StoreFolder, run: str, path: Path, options: SharingOptions, announce: Announce) -> SharedReport:
     """Write a run as one file. Raises BadInput where there is no such run, or a file of that name already."""
     bundle = bundle_run(store, run, options)
     _tell(bundle, announce)
-    if not plan:
-        if path.exists():
-            raise BadInput(f"{path}: there is a file already; give another name, or remove it")
-        if not path.absolute().parent.is_dir():
-            raise BadInput(f"{path}: there is no folder {path.absolute().parent}; make it first")
-        write_archive(bundle, path.absolute())
-    files = 0 if plan else len(bundle.contents)
-    return _report(bundle, str(path), plan, files, 0 if plan else bundle.manifest.size, None, None)
+    if options.plan:
+        return _planned(store, bundle, str(path), options, None)
+    if path.exists():
+        raise BadInput(f"{path}: there is a file already; give another name, or remove it")
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"{path}: there is no folder {path.absolute().parent}; make it first")
+    write_archive(bundle, path.absolute())
+    return _report(bundle, str(path), len(bundle.contents), bundle.manifest.size, None, None)
 
 
 def unpack(store: StoreFolder, path: Path, announce: Announce) -> Installed:
@@ -84,7 +83,6 @@ def push(
     announce: Announce,
     *,
     public: bool = False,
-    plan: bool = False,
 ) -> SharedReport:
     """Send a run or vectors to a folder that fsspec opens, or to the hub.
 
@@ -96,8 +94,8 @@ def push(
     place = open_place(url, manifest.kind, public=public)
     _tell(bundle, announce)
     private = True if place.is_private else False if public else None
-    if plan:
-        return _report(bundle, place.url, True, 0, 0, private, None)
+    if options.plan:
+        return _planned(store, bundle, place.url, options, private)
     if not place.is_private and manifest.licences.unknown and manifest.licences.own is None:
         unknown = " and ".join(manifest.licences.unknown)
         raise BadInput(
@@ -106,7 +104,7 @@ def push(
             "apache-2.0, cc-by-4.0)"
         )
     sent = place.push(bundle, write_card(store, bundle, place.url), announce)
-    return _report(bundle, place.url, False, sent.files, sent.bytes, private, sent.revision)
+    return _report(bundle, place.url, sent.files, sent.bytes, private, sent.revision)
 
 
 def pull(store: StoreFolder, url: str, revision: str | None, announce: Announce) -> Installed:
@@ -124,15 +122,22 @@ def _tell(bundle: Bundle, announce: Announce) -> None:
     announce(f"stays: {'; '.join(bundle.manifest.left_out)}")
 
 
-def _report(
-    bundle: Bundle, to: str, planned: bool, files: int, size: int, private: bool | None, revision: str | None
+def _planned(
+    store: StoreFolder, bundle: Bundle, to: str, options: SharingOptions, private: bool | None
 ) -> SharedReport:
+    """Return what would leave, without a digest where that hangs on a key which the store does not have yet."""
+    report = replace(_report(bundle, to, 0, 0, private, None), planned=True)
+    hashed = bundle.people or options.with_texts
+    return replace(report, digest=None) if hashed and not has_key(store) else report
+
+
+def _report(bundle: Bundle, to: str, files: int, size: int, private: bool | None, revision: str | None) -> SharedReport:
     manifest = bundle.manifest
     return SharedReport(
         kind=manifest.kind,
         id=manifest.id,
         to=to,
-        planned=planned,
+        planned=False,
         files=[{"name": one.name, "bytes": one.bytes, "rows": one.rows, "columns": list(one.columns)}
                for one in manifest.members],
         bytes=manifest.size,

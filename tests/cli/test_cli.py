@@ -173,10 +173,13 @@ BAD_FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_files_stop_with_one_line_and_write_nothing(invoke: Invoke, tmp_path: Path, name: str) -> None:
+def test_bad_files_stop_with_one_line_and_write_nothing(
+    invoke: Invoke, tiny_backbone: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
     data, parts = BAD_FILES[name]
     (tmp_path / name).write_bytes(data)
-    one_line(invoke("embed", tmp_path / name, "--name", "mine"), 2, *parts)
+    words = ["embed", tmp_path / name, "--name", "mine", "--backbone", tiny_backbone("bert")]
+    one_line(invoke(*words), 2, *parts)
     assert not (tmp_path / "store").exists()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+
+from micropref.pipeline.backbone.backbone import Backbone
 
 CHAT_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>"
@@ -97,6 +100,16 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         return save_tiny_backbone(folder, kind, chat_template=CHAT_TEMPLATE if chat else None, modules=modules)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def loaded_once() -> Iterator[None]:
+    """Load each backbone once for the tests of a file, in each thread: a trunk forwards one batch at a time."""
+    load = Backbone.load
+    once = cache(lambda _thread, name, **options: load(name, **options))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backbone, "load", lambda name, **options: once(threading.get_ident(), name, **options))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -125,10 +126,21 @@ def make_synthetic(
     return features.id
 
 
-@pytest.fixture
-def synthetic() -> Callable[..., str]:
-    """Return `synthetic(store, ...)`, which fills a store and returns the features id."""
-    return make_synthetic
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Return `synthetic(store, ...)`, which fills a store and returns the features id: made once, then copied."""
+    made: dict[tuple[Any, ...], tuple[Path, str]] = {}
+
+    def fill(store: StoreFolder, *words: Any, **options: Any) -> str:
+        asked = (words, *sorted(options.items()))
+        if asked not in made:
+            folder = tmp_path_factory.mktemp("synthetic")
+            made[asked] = folder, make_synthetic(StoreFolder(folder), *words, **options)
+        folder, features = made[asked]
+        shutil.copytree(folder, store.root, dirs_exist_ok=True)
+        return features
+
+    return fill
 
 
 def make_planted_run(store: StoreFolder, features: str, k: int = 3, **changes: Any) -> str:

@@ -129,7 +129,9 @@ def _by_cross_encoder(
     if importlib.util.find_spec("sentence_transformers") is not None:
         from sentence_transformers import CrossEncoder
 
-        scores = CrossEncoder(str(folder), device=backbone.device.type).predict(texts, convert_to_tensor=True)
+        with loading():
+            encoder = CrossEncoder(str(folder), device=backbone.device.type)
+        scores = encoder.predict(texts, convert_to_tensor=True, show_progress_bar=False)
         return torch.as_tensor(scores).cpu()
     from transformers import AutoModel
 

@@ -59,7 +59,10 @@ def create_app(service: Service, *, most_bytes: int, token: str | None) -> Any:
         yield
         await service.stop()
 
-    app = FastAPI(title="micropref", version=version("micropref"), lifespan=life, responses=ANSWERS)
+    # FastAPI's pages of the routes load scripts from elsewhere; the routes themselves are in /openapi.json.
+    app = FastAPI(
+        title="micropref", version=version("micropref"), lifespan=life, responses=ANSWERS, docs_url=None, redoc_url=None
+    )
     _answer_errors(app)
     _add_own_routes(app, service)
     add_client_routes(app, service)

@@ -61,6 +61,6 @@ def _tell(server: Any, announce: Announce, run: str) -> None:
             for socket in one.sockets:
                 host, port = socket.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
-                announce(f"serving run {run} at http://{shown}:{port}, its routes at /docs; Ctrl-C stops")
+                announce(f"serving run {run} at http://{shown}:{port}, its routes at /openapi.json; Ctrl-C stops")
 
     server.startup = told

@@ -349,6 +349,7 @@ def test_uncommitted_files_do_not_exist_and_damage_is_reported(store: Path, tmp_
     assert rows(tmp_path, "SELECT count(*) FROM runs") == [(1,)], "a table that is not named is not read"
 
 
+@pytest.mark.fresh_process
 def test_runs_and_leaderboard(store: Path) -> None:
     query = "SELECT run, k, settings->>'lr', created::VARCHAR FROM runs ORDER BY run"
     assert rows(store, query) == [("r1", 2, "0.002", "2026-01-02 03:04:05"), ("r2", 3, "0.002", "2026-01-02 03:04:05")]

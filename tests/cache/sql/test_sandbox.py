@@ -220,6 +220,7 @@ def test_the_command_refuses_every_attack(query: str, places: dict[str, Path]) -
     test_the_command_refuses(query, places)
 
 
+@pytest.mark.fresh_process
 def test_the_process_knows_nothing_of_the_users_environment(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +231,7 @@ def test_the_process_knows_nothing_of_the_users_environment(
     assert SECRET not in str(run_query(places["store"], query, LIMITS).to_pylist())
 
 
+@pytest.mark.fresh_process
 def test_a_folder_named_like_the_package_is_not_run(
     places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +249,7 @@ ENDLESS = [
 ]
 
 
+@pytest.mark.fresh_process
 @pytest.mark.parametrize("query", ENDLESS)
 def test_an_endless_query_is_killed_at_the_deadline(query: str, places: dict[str, Path]) -> None:
     others, start = children(), time.monotonic()
@@ -267,6 +270,7 @@ BOMBS = [
 ]
 
 
+@pytest.mark.fresh_process
 @pytest.mark.parametrize("query", BOMBS)
 def test_memory_stays_bounded(query: str, places: dict[str, Path]) -> None:
     others, before = children(), os.times().children_user

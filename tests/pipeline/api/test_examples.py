@@ -28,7 +28,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with `pairs.jsonl`, and a store `data` in which it is embedded as `mine`."""
     folder = tmp_path_factory.mktemp("prepared")
     source = folder / "pairs.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in preference_rows(prompts=60, per_prompt=6)))
+    source.write_text("".join(json.dumps(row) + "\n" for row in preference_rows(prompts=40, per_prompt=6)))
     micropref.Store(folder / "data").embed(source, "mine", split_by_prompt=0.2)
     return folder
 

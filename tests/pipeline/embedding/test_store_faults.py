@@ -23,9 +23,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from micropref.cache import commits
+from micropref.cache.commits import commit
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import Damaged, Failure
+from micropref.cache.keys import digest_once
 from micropref.cache.maintenance import gc, leases
 from micropref.cache.maintenance.leases import Leases
 from micropref.cache.maintenance.verify import verify
@@ -39,6 +40,7 @@ from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.sources import parts
 from micropref.pipeline.sources.ingest import SourceOptions
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
 ERRORS = (errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE)
 
 
@@ -52,11 +54,11 @@ def unreadable(path: Path, error: int) -> Iterator[None]:
             raise OSError(error, os.strerror(error), str(path))
         return real(file, *args, **options)
 
-    commits._digest.cache_clear()
+    digest_once.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         yield
-    commits._digest.cache_clear()
+    digest_once.cache_clear()
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -513,7 +515,7 @@ def test_a_source_that_stands_twice_is_reported_and_repaired(
     }
     for role, twin in twins.items():
         shutil.copy(part.path(role), part.folder / twin.name)
-    commits.commit(part.folder, part.stem.replace("-0002-", "-0003-"), twins, {**part.record, "ordinal": 3})
+    commit(part.folder, part.stem.replace("-0002-", "-0003-"), twins, {**part.record, "ordinal": 3})
     assert len(open_dataset(store, "mine").parts) == 3
     assert any(f"source {overlapping[1]} stands twice" in line for line in verify(store).problems)
     assert command("embed", overlapping[1], "--name", "mine").exit_code == 0

@@ -98,7 +98,7 @@ def test_no_prompt_of_a_persons_shots_is_scored_for_them(
 def test_every_method_and_count_is_scored_on_the_same_pairs(
     store: StoreFolder, synthetic: Synthetic, planted_run: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = planted_run(store, synthetic(store, users=5))
+    run = planted_run(store, synthetic(store, users=5, prompts=200))
     seen = spied(monkeypatch)
     read, tables = [], []
     for method in ADAPT_METHODS:

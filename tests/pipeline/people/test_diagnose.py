@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,8 +118,15 @@ def test_only_prompts_that_train_has_not_are_scored(store: StoreFolder, syntheti
     assert one.scored == test["user"].drop_nulls().len() - one.unknown
 
 
-def test_every_kind_of_unit_has_a_row_and_a_line(store: StoreFolder, synthetic: Synthetic) -> None:
+def test_every_kind_of_unit_has_a_row_and_a_line(
+    store: StoreFolder, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synthetic(store, users=5, prompts=160)
+    once = functools.cache(lambda *_: diagnose(store, "toy", CHEAP))  # both forms print the same diagnosis
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        "micropref.pipeline.people.diagnose.diagnose", lambda *given, **_: (asked.append(given), once())[1]
+    )
     words = ["diagnose", "toy", "--k", "2", "--restarts", "1", "--device", "cpu", "--store", str(store.root)]
     report = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).stdout)
     assert [(unit["kind"], unit["worth_it"]) for unit in report["units"]] == [
@@ -128,6 +136,7 @@ def test_every_kind_of_unit_has_a_row_and_a_line(store: StoreFolder, synthetic: 
     ]
     text = CliRunner().invoke(cli.app, words).stdout.splitlines()
     assert text[0].startswith("toy, by user: yes: knowing the user is worth +0.")
+    assert [given[2] for given in asked] == [CHEAP, CHEAP]
 
 
 def test_people_whose_taste_is_the_contexts_are_worth_knowing_with_it(store: StoreFolder, synthetic: Synthetic) -> None:

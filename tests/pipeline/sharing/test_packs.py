@@ -227,6 +227,21 @@ def test_people_leave_under_keyed_hashes(opened: micropref.Store, other: micropr
     assert third.shared_name("ann") != opened.shared_name("ann")
 
 
+def test_a_plan_makes_no_key(opened: micropref.Store, other: micropref.Store, tmp_path: Path) -> None:
+    key = opened.folder / "sharing.key"
+    planned = opened.pack(LORE, tmp_path / "a.run", with_people=True, plan=True)
+    assert not key.exists()
+    assert planned.digest is None
+    assert opened.pack(LORE, tmp_path / "none.run", plan=True).digest is not None
+    packed = opened.pack(LORE, tmp_path / "a.run", with_people=True)
+    assert key.exists()
+    assert packed.people == planned.people > 0
+    assert opened.pack(LORE, tmp_path / "b.run", with_people=True, plan=True).digest == packed.digest
+    assert other.unpack(tmp_path / "a.run").runs == [LORE]
+    assert other.unpack(tmp_path / "a.run").runs == [], "people under the hashes of elsewhere are still the same"
+    assert not (other.folder / "sharing.key").exists()
+
+
 def test_a_run_of_people_alone_stays(opened: micropref.Store, tmp_path: Path) -> None:
     run = opened.adapt(MIXTURE, "user", shots=2).run
     with pytest.raises(BadInput, match="nothing but the weights of"):
@@ -247,6 +262,11 @@ def test_another_run_of_the_same_id_is_refused(opened: micropref.Store, other: m
     other.unpack(tmp_path / "b.run")
     with pytest.raises(BadInput, match="has a run of that id with other weights"):
         other.unpack(tmp_path / "a.run")
+    third = micropref.Store(tmp_path / "third", announce=lambda _: None)
+    write_members(tmp_path / "c.run", changed_json("run", lam=0.7)(members(tmp_path / "a.run")))
+    third.unpack(tmp_path / "c.run")
+    with pytest.raises(BadInput, match="has a run of that id with other lam in its record"):
+        third.unpack(tmp_path / "a.run")
     with pytest.raises(BadInput, match="there is a file already"):
         opened.pack(MIXTURE, tmp_path / "a.run")
 
@@ -325,9 +345,15 @@ def test_zip_files_that_are_odd(opened: micropref.Store, other: micropref.Store,
     (tmp_path / "cut.run").write_bytes((tmp_path / "a.run").read_bytes()[:-40])
     (tmp_path / "text.run").write_text("hello")
     (tmp_path / "empty.run").write_bytes(b"")
-    for name in ("deflated", "twice", "cut", "text", "empty", "none"):
-        with pytest.raises(BadInput):
+    whole = (tmp_path / "a.run").read_bytes()
+    (tmp_path / "header.run").write_bytes(whole.replace(b"micropref-share", b"\x1b[2J\x00\xff-odd-name", 1))
+    (tmp_path / "long.run").write_bytes(whole[:26] + b"\xff\xff" + whole[28:])  # a name of 65,535 bytes
+    for name in ("deflated", "twice", "cut", "text", "empty", "none", "header", "long"):
+        with pytest.raises(BadInput) as caught:
             other.unpack(tmp_path / f"{name}.run")
+        said = str(caught.value).removeprefix(str(tmp_path))
+        assert said.isprintable()
+        assert len(said) < 300
     assert folder_of(other).names("runs") == []
 
 

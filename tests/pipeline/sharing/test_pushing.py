@@ -142,8 +142,15 @@ def test_texts_and_pairs_without_users(opened: micropref.Store, other: micropref
 
 
 def test_a_plan_sends_nothing_and_names_all(opened: micropref.Store, memory: Any) -> None:
-    report = opened.push("features", "memory://team/f", plan=True, with_texts=True)
+    said: list[str] = []
+    before = sorted(opened.folder.rglob("*"))
+    loud = micropref.Store(opened.folder, announce=said.append)
+    report = loud.push("features", "memory://team/f", plan=True, with_texts=True)
     assert memory.find("/") == []
+    assert sorted(opened.folder.rglob("*")) == before
+    assert report.named["data"] == ["mine", "rated"]
+    assert "leaves the store: data: 'mine'; 'rated'" in said
+    assert report.digest is None  # pairs get ids by a key that is not there yet
     assert (report.sent_files, report.sent_bytes, report.private) == (0, 0, None)
     assert {name for one in report.files for name in one["columns"] if ".vectors." in one["name"]} == {
         "key",

@@ -91,6 +91,18 @@ class ClientBody(WithTaste):
         return False
 
 
+class SquashedBody(ClientBody):
+    """A request that may ask for scores between 0 and 1, in vLLM's words or in TEI's."""
+
+    use_activation: bool | None = None
+    raw_scores: bool | None = None
+
+    @property
+    def squash(self) -> bool:
+        """Say whether σ(reward), the activation of a model with one label, is asked for by name."""
+        return self.use_activation is True or self.raw_scores is False
+
+
 def written(text: str, taste: Taste, prompt: str | None = None) -> Candidates:
     """Return a text that a client wrote whole: it is read as it is, template and special tokens included."""
     return Candidates(prompt or "", (text,), taste, written=True)

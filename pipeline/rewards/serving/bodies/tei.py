@@ -8,25 +8,14 @@ from pydantic import ConfigDict, Field
 
 from micropref.pipeline.rewards.scoring.candidates import Candidates
 from micropref.pipeline.rewards.scoring.taste import Taste
-from micropref.pipeline.rewards.serving.bodies.client import ClientBody, Found, written
+from micropref.pipeline.rewards.serving.bodies.client import Found, SquashedBody, written
 from micropref.pipeline.rewards.serving.bodies.fields import MOST_TEXTS, Texts, Words
 from micropref.pipeline.rewards.serving.bodies.vllm import best_first, compared
 
 Sequence = Annotated[list[Words], Field(min_length=1, max_length=2)]
 
 
-class TeiBody(ClientBody):
-    """What TEI's requests have in common."""
-
-    raw_scores: bool | None = None
-
-    @property
-    def squash(self) -> bool:
-        """Say whether scores between 0 and 1 are asked for by name."""
-        return self.raw_scores is False
-
-
-class PredictBody(TeiBody):
+class PredictBody(SquashedBody):
     """A whole text, a pair of prompt and response, or a batch of lists with one or two texts."""
 
     about: ClassVar[str] = "Reward a text, a pair of prompt and response, or a batch of both, as TEI's /predict does."
@@ -58,7 +47,7 @@ class PredictBody(TeiBody):
         return [pair] if pair else [one for one in self.inputs if isinstance(one, list)]
 
 
-class TextsRerankBody(TeiBody):
+class TextsRerankBody(SquashedBody):
     """The request of TEI's /rerank."""
 
     about: ClassVar[str] = "Sort texts that answer a prompt, the best first, as TEI does."

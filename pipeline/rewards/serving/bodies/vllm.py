@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from micropref.cache.errors import BadInput
 from micropref.pipeline.rewards.scoring.candidates import Candidates
 from micropref.pipeline.rewards.scoring.taste import Taste
-from micropref.pipeline.rewards.serving.bodies.client import ClientBody, Encoding, Found, encoded, written
+from micropref.pipeline.rewards.serving.bodies.client import Encoding, Found, SquashedBody, encoded, written
 from micropref.pipeline.rewards.serving.bodies.fields import Chat, Texts, Words, text_of
 
 _USAGE = {"prompt_tokens": 17, "total_tokens": 17, "completion_tokens": 0}
@@ -25,18 +25,7 @@ def _list_example(kind: str, **data: Any) -> dict[str, Any]:
     return {**listed, "data": [{"index": 0, **data}], "usage": _USAGE}
 
 
-class VllmBody(ClientBody):
-    """What vLLM's pooling requests have in common."""
-
-    use_activation: bool | None = None
-
-    @property
-    def squash(self) -> bool:
-        """Say whether the activation of a model with one label is asked for: a sigmoid."""
-        return bool(self.use_activation)
-
-
-class InputBody(VllmBody):
+class InputBody(SquashedBody):
     """Whole texts, read as they are, or one conversation, which is rendered by the backbone's chat template."""
 
     input: Words | Texts | None = None
@@ -103,7 +92,7 @@ class EmbeddingsBody(InputBody):
         return found.listed("embd", data)
 
 
-class PairsBody(VllmBody):
+class PairsBody(SquashedBody):
     """Prompts and responses under any of the names vLLM has for them, one prompt for all or one for each."""
 
     about: ClassVar[str] = "Reward pairs of a prompt and a response, as vLLM's /score does."
@@ -143,7 +132,7 @@ class PairsBody(VllmBody):
         raise BadInput(f"found no pairs of texts: expected {', '.join(f'{a} and {b}' for a, b in names)}")
 
 
-class RerankBody(VllmBody):
+class RerankBody(SquashedBody):
     """The request of vLLM, Jina and Cohere."""
 
     about: ClassVar[str] = "Sort responses to a prompt, the best first, as vLLM, Jina, Cohere and TEI do."

@@ -209,6 +209,10 @@ def test_what_clients_ask_for_besides(server: Server, scorer: Any, bob: str, tra
     ranked = post(server, "/rerank", texts).json()
     assert [one["score"] for one in ranked] == pytest.approx(sorted(squashed, reverse=True), abs=1e-5)
     assert [one["text"] for one in ranked] == [(WARM, COLD)[one["index"]] for one in ranked]
+    for asked in ({"use_activation": True}, {"raw_scores": False}):
+        ranked = post(server, "/v2/rerank", {"query": PROMPT, "documents": [WARM, COLD], **asked}).json()["results"]
+        scores = [one["relevance_score"] for one in ranked]
+        assert scores == pytest.approx(sorted(squashed, reverse=True), abs=1e-5)
     best = post(server, "/rerank", {"query": PROMPT, "documents": [WARM, COLD], "top_n": 1}).json()["results"]
     assert [one["index"] for one in best] == [max((0, 1), key=plain.__getitem__)]
     mine = post(
@@ -241,6 +245,11 @@ def test_clients_are_told_why_not(server: Server, route: str, body: dict[str, An
     answer = CLIENT.post(server.url + route, content=json.dumps(body), headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert message in answer.json()["error"]
+
+
+def test_no_page_loads_anything_from_elsewhere(server: Server) -> None:
+    for path in ("/docs", "/redoc", "/docs/oauth2-redirect", "/"):
+        assert CLIENT.get(server.url + path).status_code == 404, path
 
 
 def test_every_route_has_examples_that_hold(server: Server) -> None:
