@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from micropref.cache.atomic import check_folder_of
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.progress import Announce
@@ -56,13 +57,13 @@ def pack(
     store: StoreFolder, run: str, path: Path, options: SharingOptions, announce: Announce, *, plan: bool = False
 ) -> SharedReport:
     """Write a run as one file. Raises BadInput where there is no such run, or a file of that name already."""
-    bundle = bundle_run(store, run, options)
-    _tell(bundle, announce)
     if not plan:
         if path.exists():
             raise BadInput(f"{path}: there is a file already; give another name, or remove it")
-        if not path.absolute().parent.is_dir():
-            raise BadInput(f"{path}: there is no folder {path.absolute().parent}; make it first")
+        check_folder_of(path)
+    bundle = bundle_run(store, run, options)
+    _tell(bundle, announce)
+    if not plan:
         write_archive(bundle, path.absolute())
     files = 0 if plan else len(bundle.contents)
     return _report(bundle, str(path), plan, files, 0 if plan else bundle.manifest.size, None, None)
