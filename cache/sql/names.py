@@ -25,7 +25,7 @@ _CANDIDATES = re.compile(r"Candidate bindings: (.*)")
 _CLOSE = 0.6
 """Share of letters in common from which a name may be what was meant."""
 _LONGEST = 60
-"""Letters of a missing name that are told."""
+"""Letters of a name that are told."""
 _MOST = 30
 """Columns of a table that are listed at most; a view has fewer."""
 _WORD = 3
@@ -63,7 +63,7 @@ class Names:
 
     def _missing_column(self, name: str, table: str | None, candidates: list[str]) -> str:
         columns, here = self.look(), self._here(table)
-        name = name if len(name) <= _LONGEST else name[:_LONGEST] + "…"
+        name = _told(name)
         known = {view: columns[view] for view in columns if view.lower() in here}
         if any(name.lower() == column.lower() for ours in known.values() for column in ours):
             return (
@@ -72,10 +72,10 @@ class Names:
             )
         meant = nearest(name, [column for ours in known.values() for column in ours])
         if meant is not None:
-            return f"no column {name!r} in {_having(meant, known)}: did you mean {meant}?"
+            return f"no column {name!r} in {_having(meant, known)}: did you mean {_told(meant)}?"
         meant = nearest(name, candidates)
         if meant is not None:
-            return f"no column {name!r}: did you mean {meant}?"
+            return f"no column {name!r}: did you mean {_told(meant)}?"
         said = f"no column {name!r}" + (f" in {', '.join(known)}" if known else "")
         if elsewhere := _having(name, columns):
             return f"{said}; it is a column of {elsewhere}"
@@ -111,7 +111,7 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
 def _missing_table(name: str, known: list[str]) -> str:
     meant = nearest(name.rpartition(".")[2], known)
     if meant is not None:
-        return f"no view {name!r}: did you mean {meant}?"
+        return f"no view {name!r}: did you mean {_told(meant)}?"
     return f"no view {name!r}: the views are {', '.join(known)}"
 
 
@@ -119,9 +119,15 @@ def _having(column: str, columns: Columns) -> str:
     return ", ".join(view for view, ours in columns.items() if column.lower() in map(str.lower, ours))
 
 
+def _told(name: str) -> str:
+    """Return a name as part of one line: those of a user's own columns may be of any letters and length."""
+    text = "".join(letter if letter.isprintable() else " " for letter in name)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
 def _listed(columns: tuple[str, ...]) -> str:
     rest = len(columns) - _MOST
-    return ", ".join(columns[:_MOST]) + (f" and {rest:,} more" if rest > 0 else "")
+    return ", ".join(map(_told, columns[:_MOST])) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[str, ...]:

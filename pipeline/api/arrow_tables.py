@@ -27,7 +27,7 @@ def arrow_table(what: str, source: Any) -> pa.Table:
         elif hasattr(source, "iloc"):  # pandas
             table = pa.Table.from_pandas(source, preserve_index=False)
         elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):  # a list of dicts, `datasets`
-            rows = [_row(number, row) for number, row in enumerate(source, 1)]
+            rows = [_row(what, number, row) for number, row in enumerate(source, 1)]
             names = dict.fromkeys(name for row in rows for name in row)  # from_pylist takes those of the first row
             table = pa.table({name: [row.get(name) for row in rows] for name in names})
         else:
@@ -38,8 +38,8 @@ def arrow_table(what: str, source: Any) -> pa.Table:
         raise BadInput(f"{what}: cannot be read as a table ({reason}); expected columns of one kind each") from None
 
 
-def _row(number: int, row: Any) -> dict[str, Any]:
-    fields = row_fields(number, row)
+def _row(what: str, number: int, row: Any) -> dict[str, Any]:
+    fields = row_fields(number, row, what)
     return {name: value.numpy() if hasattr(value, "detach") else value for name, value in fields.items()}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from micropref.cache.errors import BadInput
@@ -144,7 +145,10 @@ def _text_pieces(path: Path, records: Iterator[Record]) -> Iterator[pa.Table]:
 
 def _array(where: str, name: str, values: list[Any]) -> pa.Array:
     try:
-        return pa.array(values)
+        array = pa.array(values)
+        if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():  # JSON has no infinity
+            raise OverflowError("a number is too large")
+        return array
     except (pa.ArrowException, UnicodeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(

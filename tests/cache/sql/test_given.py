@@ -28,7 +28,6 @@ def test_tables_are_joined_with_each_other_and_with_views(tmp_path: Path) -> Non
     tables = {"chunk": pa.table({"a": [1, 2], "b": ["x", None]}), "vector_rows": pa.table({"A": [2, 3]})}
     assert answer(tmp_path, "SELECT a, b FROM chunk JOIN vector_rows USING (a)", **tables) == [(2, None)]
     assert answer(tmp_path, "SELECT count(*) FROM Chunk LEFT JOIN runs ON run = b, embeddings", **tables) == [(0,)]
-    assert answer(tmp_path, "SELECT b FROM chunk WHERE a < 2 AND b = 'x'", **tables) == [("x",)]
 
 
 def test_values_of_every_type_arrive(tmp_path: Path) -> None:
@@ -50,7 +49,6 @@ def test_values_of_every_type_arrive(tmp_path: Path) -> None:
     table = pa.table(values).replace_schema_metadata({"pandas": "{}"})
     found = run_query(tmp_path, "FROM mine", LIMITS, {"mine": table})
     assert found.to_pylist() == table.to_pylist()
-    assert answer(tmp_path, "SELECT count(*) FROM mine", mine=table.slice(0, 0)) == [(0,)]
 
 
 @pytest.mark.slow
@@ -116,7 +114,7 @@ def test_hostile_columns_are_names_like_any_other(tmp_path: Path) -> None:
     assert run_query(tmp_path, "FROM mine", LIMITS, {"mine": table}).to_pylist() == table.to_pylist()
     for at, name in enumerate(HOSTILE_COLUMNS):
         quoted = '"' + name.replace('"', '""') + '"'
-        if at in (3, 8):  # a process each: two are enough for a filter on the column
+        if at == 3:  # a filter on the column too, once: a process each
             assert answer(tmp_path, f"SELECT {quoted} FROM mine WHERE {quoted} > 50", mine=table) == [(at + 100,)]
     with pytest.raises(BadInput, match="no column 'nothing' in mine: mine has ") as caught:
         run_query(tmp_path, "SELECT nothing FROM mine", LIMITS, {"mine": table})
