@@ -21,6 +21,7 @@ from micropref.cache.sql.sandbox import SHARE, SqlLimits
 from micropref.pipeline.sources.files import READERS, check_fetched
 from micropref.pipeline.sources.kinds import TABLE_KINDS, kind_of
 from micropref.pipeline.sources.rows import Record, RowError
+from micropref.pipeline.sources.tabular import arrow_batches
 
 ROWS = 1 << 14
 """Rows held as Python objects or decoded at a time."""
@@ -111,18 +112,8 @@ def _parquet_pieces(path: Path) -> Iterator[pa.Table]:
 
 
 def _arrow_pieces(path: Path) -> Iterator[pa.Table]:
-    with path.open("rb") as file:
-        whole = file.read(6) == b"ARROW1"
-        file.seek(0)
-        if whole:
-            with pa.ipc.open_file(file) as opened:
-                yield opened.schema.empty_table()
-                for place in range(opened.num_record_batches):
-                    yield pa.Table.from_batches([opened.get_batch(place)])
-        else:
-            with pa.ipc.open_stream(file) as stream:
-                yield stream.schema.empty_table()
-                yield from (pa.Table.from_batches([batch]) for batch in stream)
+    with pa.memory_map(str(path)) as file:
+        yield from (pa.Table.from_batches([batch]) for batch in arrow_batches(path, file))
 
 
 def _text_pieces(path: Path, records: Iterator[Record]) -> Iterator[pa.Table]:

@@ -79,6 +79,8 @@ def test_parquet_and_arrow_files_are_read_as_they_are(tmp_path: Path) -> None:
     feather.write_feather(table, tmp_path / "b.arrow")
     with pa.OSFile(str(tmp_path / "c.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
+    (tmp_path / "two.arrow").write_bytes((tmp_path / "c.arrow").read_bytes() * 2)
+    assert read_own_table(tmp_path / "two.arrow", LIMITS).equals(pa.concat_tables([table, table]))
     (tmp_path / "link.parquet").symlink_to(tmp_path / "a.parquet")
     for name in ("a.parquet", "b.arrow", "c.arrow", "link.parquet"):
         assert read_own_table(tmp_path / name, LIMITS).equals(table), name
@@ -111,7 +113,7 @@ def test_parquet_and_arrow_files_are_read_as_they_are(tmp_path: Path) -> None:
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:-9], "a.jsonl.gz"),
         ("a.parquet", b"PAR1 and no more", "a.parquet: cannot be read"),
         ("a.arrow", b"ARROW1\0\0 and no more", "a.arrow: cannot be read"),
-        ("a.arrow", b"", "a.arrow: cannot be read"),
+        ("a.arrow", b"", "a.arrow: found no rows"),
         ("a.txt", b"a\n1\n", "found a file of another kind; expected .csv"),
     ],
 )
