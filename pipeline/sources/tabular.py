@@ -84,7 +84,7 @@ def arrow_records(path: Path) -> Iterator[Record]:
 
 
 def arrow_batches(path: Path, file: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of an Arrow file, or of one stream behind the other. Raises ArrowException for a damaged one."""
+    """Yield the batches of an Arrow file, or of streams one behind the other. Raises ArrowException for damage."""
     if file.size() == 0:
         return
     if file.read(len(ARROW_FILE)) == ARROW_FILE:

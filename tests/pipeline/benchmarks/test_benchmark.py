@@ -294,7 +294,7 @@ def test_what_cannot_be_asked_is_refused(evaluate: Evaluate, tmp_path: Path) -> 
     nested = evaluate("plain", *asked, "-o", tmp_path / "no" / "out")
     assert f"there is no folder {tmp_path / 'no'}; make it first" in refusal(nested)
     assert not (tmp_path / "no").exists()
-    assert "rows.jsonl: found a file; expected a folder" in refusal(evaluate("plain", *asked, "-o", source / "results"))
+    assert "rows.jsonl; make it first" in refusal(evaluate("plain", *asked, "-o", source / "results"))
     assert "no such file or folder" in refusal(
         evaluate("plain", "--benchmark", "rewardbench", "--from", tmp_path / "x.jsonl")
     )
