@@ -20,6 +20,6 @@ def test_a_folder_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for path in ("no/new.csv", "no/where/new.csv", "file/new.csv", "link/new.csv"):
         with pytest.raises(BadInput, match=f"^{path}: there is no folder {tmp_path / path.rpartition('/')[0]}; make"):
             check_new_file(Path(path))
-    with pytest.raises(BadInput, match="^here: found a folder; expected the name of a file"):
+    with pytest.raises(BadInput, match=r"^here: found a folder; expected the name of a file"):
         check_new_file(Path("here"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "here", "link"]
