@@ -631,9 +631,20 @@ def compare(call: _Call) -> Any:
     return call.store.compare(**call.arguments)
 
 
-@_command(Store.sql, query=Form(default=None, kind=str, help="One SELECT; without it, the views and an example each."))
+@_command(
+    Store.sql,
+    query=Form(default=None, kind=str, help="One SELECT, or - for standard input; without it, the views."),
+    tables=Form(
+        "--with",
+        metavar="NAME=FILE",
+        kind=list[str],
+        parse=_assignments("tables", "NAME=FILE, such as mine=labels.csv"),
+        help="Your own CSV, JSON Lines, Parquet or Arrow file as a table; repeat it for others.",
+    ),
+)
 def sql(
     call: _Call,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="File that holds the query.")] = None,
     fmt: Annotated[TableFormat, typer.Option("--format", help="How to print the result.")] = "table",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write; parquet needs one.")] = None,
 ) -> Any:
@@ -642,14 +653,21 @@ def sql(
     \b
     Example:
       micropref sql "SELECT attribute, head, accuracy FROM head_accuracy ORDER BY accuracy DESC"
+      micropref sql "SELECT label, count(*) FROM mine JOIN pairs USING (pair_id) GROUP BY ALL" --with mine=labels.csv
     """
-    from micropref.cache.sql.query import SqlLimits, render, run_query, view_examples, view_table
+    from micropref.cache.sql.query import SqlLimits, check_output, render, run_query, view_examples, view_table
+    from micropref.pipeline.api.own_tables import own_tables
+    from micropref.pipeline.api.query_text import query_text
 
     chosen: TableFormat = "json" if call.as_json else fmt
-    query = call.arguments["query"]
+    check_output(chosen, out)
+    query, tables = query_text(call.arguments["query"], file), call.arguments["tables"] or {}
     limits = SqlLimits(*(call.arguments[name] for name in ("memory_mb", "timeout", "threads", "limit_vectors")))
     if query is not None:
-        typer.echo(render(run_query(call.store.folder, query, limits), chosen, out), nl=False)
+        found = run_query(call.store.folder, query, limits, own_tables(tables, limits))
+        typer.echo(render(found, chosen, out), nl=False)
+    elif tables:
+        raise BadInput("`tables`: no effect without a query; give one")
     elif chosen == "table":
         typer.echo("\n".join(str(view) for view in view_examples()), nl=False)
     else:

@@ -15,10 +15,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from micropref.cache.errors import Failure
+from micropref.cache.errors import BadInput, Failure
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 TEMP_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+def check_folder_of(path: Path) -> None:
+    """Raise BadInput where the folder that a user's file or folder is to be written in is not there.
+
+    Commands make no folders above what they were told to write: a mistyped path would be found nowhere. To be asked
+    before the work, not after it.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise BadInput(f"{path}: there is no folder {folder}; make it first")
+
+
+def check_new_file(path: Path) -> None:
+    """Raise BadInput where a user's file cannot have this name: its folder is missing, or the name is a folder's."""
+    check_folder_of(path)
+    if path.is_dir():
+        raise BadInput(f"{path}: found a folder; expected the name of a file")
 
 
 @contextmanager

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
 from micropref.cache.errors import BadInput, Failure, MicroprefError
+from micropref.cache.sql.names import Names
 from micropref.cache.sql.sandbox import SqlLimits
-from micropref.cache.sql.views import read_views
 
 NO_FILES = "queries read the store's views, never files or the network"
-_MISSING_TABLE = re.compile(r"Table with name (\S+) does not exist")
 
 
-def explain(message: str, limits: SqlLimits) -> MicroprefError:
+def explain(message: str, limits: SqlLimits, names: Names = Names()) -> MicroprefError:  # noqa: B008 - frozen
     """Return what went wrong: BadInput where the query is at fault, Failure where a limit was reached.
 
     The message's kind decides, not the exception's class: while rows are streaming, DuckDB's errors arrive as
-    Arrow's and only their text is left.
+    Arrow's and only their text is left. `names` are those that the query could have used.
     """
     kind, colon, rest = message.partition(" Error: ")
     text = one_line(rest if colon else message)
@@ -28,10 +25,7 @@ def explain(message: str, limits: SqlLimits) -> MicroprefError:
         return Failure(f"the query broke DuckDB: {text}")
     if kind == "Permission":
         return BadInput(f"not allowed: {NO_FILES}")
-    missing = _MISSING_TABLE.match(text)
-    if missing:
-        return BadInput(f"no view {missing[1]!r}: the views are {', '.join(view.name for view in read_views())}")
-    return BadInput(text)
+    return BadInput(names.missing(rest if colon else message) or text)
 
 
 def one_line(message: str) -> str:

@@ -48,6 +48,6 @@ def _read_columns(views: set[str], columns: frozenset[str] | None) -> frozenset[
 
 def _fill(connection: duckdb.DuckDBPyConnection, table: str, rows: Rows) -> None:
     for chunk in rows:
-        connection.register("chunk", chunk)
-        connection.execute(f"INSERT INTO stored.{table} BY NAME SELECT * FROM chunk")  # noqa: S608 - own names
-        connection.unregister("chunk")
+        connection.register("a chunk", chunk)
+        connection.execute(f'INSERT INTO stored.{table} BY NAME SELECT * FROM "a chunk"')  # noqa: S608 - own names
+        connection.unregister("a chunk")

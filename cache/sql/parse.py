@@ -6,8 +6,8 @@ DuckDB's parser does the reading (`json_serialize_sql`), without binding: bindin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -33,6 +33,8 @@ class Query:
     """Names of which only the columns are asked for (DESCRIBE)."""
     columns: frozenset[str] | None
     """Every name that may be a column, in lower case; None where it may be any column (`*`, PIVOT, ...)."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Alias → name of the table that has it, both in lower case."""
 
 
 def read_query(connection: duckdb.DuckDBPyConnection, text: str) -> Query:
@@ -63,7 +65,7 @@ def read_query(connection: duckdb.DuckDBPyConnection, text: str) -> Query:
     skipped = {id(inner) for node in described for inner in _walk(node)}
     read = [node for node in nodes if id(node) not in skipped]
     tables = _tables(nodes)
-    return Query(tables, tables - _tables(read), _columns(read))
+    return Query(tables, tables - _tables(read), _columns(read), _aliases(nodes))
 
 
 def _walk(tree: Any) -> Iterator[Node]:
@@ -98,6 +100,11 @@ def _refuse_effects(node: Node) -> None:
 
 def _tables(nodes: list[Node]) -> frozenset[str]:
     return frozenset(str(node["table_name"]).lower() for node in nodes if node.get("type") == "BASE_TABLE")
+
+
+def _aliases(nodes: list[Node]) -> dict[str, str]:
+    named = [node for node in nodes if node.get("type") == "BASE_TABLE" and node.get("alias")]
+    return {str(node["alias"]).lower(): str(node["table_name"]).lower() for node in named}
 
 
 def _columns(nodes: list[Node]) -> frozenset[str] | None:

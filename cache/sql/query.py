@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +19,21 @@ import pyarrow as pa
 from micropref.cache.choices import TableFormat
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.sql.errors import out_of_memory, out_of_time
-from micropref.cache.sql.render import render
+from micropref.cache.sql.given import check_names, check_size, checked_table, write_tables
+from micropref.cache.sql.render import check_output, render
 from micropref.cache.sql.sandbox import SqlLimits, open_sandbox
 from micropref.cache.sql.views import create_views, read_views
 
-__all__ = ["SqlLimits", "TableFormat", "ViewExample", "render", "run_query", "view_examples", "view_table"]
+__all__ = [
+    "SqlLimits",
+    "TableFormat",
+    "ViewExample",
+    "check_output",
+    "render",
+    "run_query",
+    "view_examples",
+    "view_table",
+]
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "PYTHONPATH")
 """What the query's process gets of the user's environment: enough to start Python, nothing to read there."""
 
@@ -77,23 +88,29 @@ def view_table() -> pa.Table:
     )
 
 
-def run_query(store: Path, query: str, limits: SqlLimits | None = None) -> pa.Table:
-    """Run one query over the views of a store and return its rows.
+def run_query(
+    store: Path, query: str, limits: SqlLimits | None = None, tables: Mapping[str, pa.Table] | None = None
+) -> pa.Table:
+    """Run one query over the views of a store, and over tables of the user's own, and return its rows.
 
-    Raises BadInput where the query is not one SELECT over the views, Failure where it exceeds a limit or meets a
-    damaged file. The query's process is gone when this returns.
+    Raises BadInput where the query is not one SELECT over these, or a table cannot be one; Failure where the query
+    exceeds a limit or meets a damaged file. The query's process is gone when this returns.
     """
     limits = limits or SqlLimits()
+    check_names(tables or ())
+    given = {name: checked_table(name, table) for name, table in (tables or {}).items()}
+    check_size(given, limits)
     if not store.is_dir():
         raise BadInput(f"no store at {store}: give --store, or run `micropref embed` first")
     try:
         query.encode()
     except UnicodeEncodeError as error:
         raise BadInput(f"the query is not valid text at character {error.start + 1}") from error
-    request = {"store": str(store.absolute()), "query": query, "limits": asdict(limits)}
+    request = {"store": str(store.absolute()), "query": query, "limits": asdict(limits), "tables": list(given)}
     with ExitStack() as stack:
         stdin, stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        stdin.write(json.dumps(request).encode())
+        stdin.write(json.dumps(request).encode() + b"\n")
+        write_tables(stdin, given)
         stdin.seek(0)
         code = _run_worker(stdin, stdout, stderr, limits)
         if code != 0:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from micropref.cache.atomic import write_bytes
+from micropref.cache.atomic import check_new_file, write_bytes
 from micropref.cache.choices import TableFormat
 from micropref.cache.errors import BadInput
 from micropref.cache.sql.columns import Column, aligned, cut, fitted, printable, total_width
@@ -34,13 +34,10 @@ def render(table: pa.Table, fmt: TableFormat, out: Path | None = None, width: in
     csv: NULL is an empty field, an empty text is "". table, md: floats to 4 decimals, NULL as NULL.
     `width`: columns that format table has; None: those of the terminal it is printed to, no limit in a pipe or file.
     A wider table has its long texts cut, then columns left out from the right, and a last line that says so.
-    Raises BadInput where parquet has no `out` or the format is unknown.
+    Raises BadInput as `check_output` does.
     """
-    if fmt not in get_args(TableFormat):
-        raise BadInput(f"format is {fmt!r}: expected one of {', '.join(get_args(TableFormat))}")
+    check_output(fmt, out)
     if fmt == "parquet":
-        if out is None:
-            raise BadInput("format is parquet, which is binary: give a file, -o FILE")
         data = _parquet(table)
     else:
         if fmt == "table":
@@ -51,8 +48,19 @@ def render(table: pa.Table, fmt: TableFormat, out: Path | None = None, width: in
         if out is None:
             return text
         data = text.encode()
+    assert out is not None, "parquet has a file"
     write_bytes(out, data)
     return ""
+
+
+def check_output(fmt: TableFormat, out: Path | None) -> None:
+    """Raise BadInput where a result cannot be written so: an unknown format, no file for parquet, no folder for it."""
+    if fmt not in get_args(TableFormat):
+        raise BadInput(f"format is {fmt!r}: expected one of {', '.join(get_args(TableFormat))}")
+    if out is not None:
+        check_new_file(out)
+    elif fmt == "parquet":
+        raise BadInput("format is parquet, which is binary: give a file, -o FILE")
 
 
 def _json(table: pa.Table) -> str:

@@ -22,6 +22,8 @@ from micropref.cache.errors import BadInput
 MIB = 1 << 20
 MOST_THREADS = 8
 ORPHAN_GRACE_S = 5
+SHARE = 0.5
+"""Of the memory limit, what vectors or a user's own tables may take: the other half is for the query's work."""
 _FREE_MIB = 512
 """Address space beyond the limit: buffers of readers and of the result, which DuckDB does not count."""
 _FREE_MIB_PER_THREAD = 64

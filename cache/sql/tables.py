@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from micropref.cache.choices import TEST
@@ -176,12 +176,16 @@ def _first_scores(shards: list[Commit], keep: Callable[[str], bool]) -> Rows:
     if len(shards) == 1:
         yield read_columns(shards[0], "scores", keep)
         return
-    seen = pa.array([], pa.string())
-    for part in shards:
-        table = read_columns(part, "scores", lambda name: name == "pair_id" or keep(name))
-        pairs = table.column("pair_id").cast(pa.string()).combine_chunks()
-        yield table.filter(pc.invert(pc.is_in(pairs, value_set=seen)))
-        seen = pa.concat_arrays([seen, pairs])
+    ids = [read_columns(part, "scores", "pair_id".__eq__).column("pair_id") for part in shards]
+    numbers = pa.chunked_array([chunk for one in ids for chunk in one.cast(pa.string()).chunks], pa.string())
+    numbers = numbers.combine_chunks().dictionary_encode().indices.to_numpy()
+    first = np.zeros(len(numbers), bool)
+    first[np.unique(numbers, return_index=True)[1]] = True
+    start = 0
+    for part, one in zip(shards, ids, strict=True):
+        table, kept = read_columns(part, "scores", keep), first[start : start + len(one)]
+        yield table if kept.all() else table.filter(pa.array(kept))
+        start += len(one)
 
 
 def count_heads(store: StoreFolder) -> int:

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from micropref.cache.errors import BadInput
-from micropref.cache.sql.sandbox import MIB, SqlLimits
+from micropref.cache.sql.sandbox import MIB, SHARE, SqlLimits
 from micropref.cache.sql.tables import Rows
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
@@ -22,8 +22,6 @@ from micropref.cache.vectors.parquet_layout import Rows as Positions
 
 PIECE = 8192
 FLOAT_BYTES = 4
-SHARE = 0.5
-"""Of the memory limit: the other half is for the query's own work."""
 
 
 def vector_type(store: StoreFolder) -> str:

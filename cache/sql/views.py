@@ -101,8 +101,9 @@ def create_views(
     connection.execute("CREATE SCHEMA stored")
     for name, columns in COLUMNS.items():
         if name == "vectors" and vectors is not None:
-            connection.register("vector_rows", vectors)
-            connection.execute("CREATE VIEW stored.vectors AS FROM vector_rows")
+            # No plain identifier: a user's own table may have any of those.
+            connection.register("vector rows", vectors)
+            connection.execute('CREATE VIEW stored.vectors AS FROM "vector rows"')
         else:
             typed = Template(columns).substitute(scores=scores).replace("column VARCHAR", '"column" VARCHAR')
             connection.execute(f"CREATE TABLE stored.{name} ({typed})")

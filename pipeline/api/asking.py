@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from micropref.cache.choices import TEST
 from micropref.pipeline.api.checks import checked
@@ -127,6 +127,7 @@ class Asking(OpenedStore):
         self,
         query: str,
         *,
+        tables: Mapping[str, Any] | None = None,
         limit_vectors: int | None = None,
         timeout: float = 60.0,
         memory_mb: int = 4096,
@@ -136,6 +137,8 @@ class Asking(OpenedStore):
 
         Args:
             query: one SELECT; `micropref sql` lists the views with an example each.
+            tables: tables of your own by the name the query has for each: CSV, JSON Lines, Parquet or Arrow files, or
+                tables of Polars, pandas or Arrow.
             limit_vectors: vectors to load of the view `embeddings`; None: all.
             timeout: seconds before the query is stopped.
             memory_mb: memory of the query in MiB.
@@ -145,7 +148,7 @@ class Asking(OpenedStore):
             A Polars table.
 
         Raises:
-            BadInput: for anything but one SELECT over the views.
+            BadInput: for anything but one SELECT over the views and these tables, and for files that cannot be read.
             Failure: where a limit is exceeded.
 
         Example:
@@ -155,7 +158,9 @@ class Asking(OpenedStore):
         import polars as pl
 
         from micropref.cache.sql.query import SqlLimits, run_query
+        from micropref.pipeline.api.own_tables import own_tables
 
-        found = pl.from_arrow(run_query(self.folder, query, SqlLimits(memory_mb, timeout, threads, limit_vectors)))
+        limits = SqlLimits(memory_mb, timeout, threads, limit_vectors)
+        found = pl.from_arrow(run_query(self.folder, query, limits, own_tables(tables or {}, limits)))
         assert isinstance(found, pl.DataFrame)
         return found

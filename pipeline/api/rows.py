@@ -42,10 +42,10 @@ def given_paths(source: Any) -> list[Path]:
     return []
 
 
-def row_fields(number: int, row: Any) -> Mapping[str, Any]:
+def row_fields(number: int, row: Any, what: str = "source") -> Mapping[str, Any]:
     """Return a row that is a dict. Raises BadInput naming the `number` of one that is not."""
     if not isinstance(row, Mapping):
-        raise BadInput(f"source, row {number}: found a {type(row).__name__}; expected a dict")
+        raise BadInput(f"{what}, row {number}: found a {type(row).__name__}; expected a dict")
     return row
 
 

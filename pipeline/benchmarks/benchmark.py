@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from micropref.cache.atomic import write_bytes
+from micropref.cache.atomic import check_folder_of, write_bytes
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
@@ -208,9 +208,10 @@ def _model(engine: ScoringEngine) -> ModelFacts:
 
 def _check_folder(out: Path | None) -> None:
     """Raise BadInput where no folder of results can be written."""
-    there = None if out is None else next(path for path in (out, *out.absolute().parents) if path.exists())
-    if there is not None and not there.is_dir():
-        raise BadInput(f"out is {str(out)!r}: found a file at {str(there)!r}; expected a folder for files of results")
+    if out is not None:
+        check_folder_of(out)
+        if out.exists() and not out.is_dir():
+            raise BadInput(f"{out}: found a file; expected a folder for files of results")
 
 
 def _write(benchmark: Benchmark, scored: Scored, model: ModelFacts, out: Path | None) -> list[str]:

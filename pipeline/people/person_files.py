@@ -12,13 +12,15 @@ from pathlib import Path
 import polars as pl
 import torch
 
+from micropref.cache.atomic import check_folder_of
 from micropref.cache.errors import BadInput
 from micropref.cache.runs.people import Answer, Person, write_person
 from micropref.cache.runs.records import Run
 
 
 def check_new(folder: Path) -> None:
-    """Raise BadInput where there is something already: people of two runs are not to be mixed."""
+    """Raise BadInput where something is there already, as people of two runs are not mixed, or no folder above."""
+    check_folder_of(folder)
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists():

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from micropref.cache.atomic import check_folder_of
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.progress import Announce
@@ -55,14 +56,14 @@ class SharedReport:
 
 def pack(store: StoreFolder, run: str, path: Path, options: SharingOptions, announce: Announce) -> SharedReport:
     """Write a run as one file. Raises BadInput where there is no such run, or a file of that name already."""
+    if not options.plan:
+        if path.exists():
+            raise BadInput(f"{path}: there is a file already; give another name, or remove it")
+        check_folder_of(path)
     bundle = bundle_run(store, run, options)
     _tell(bundle, announce)
     if options.plan:
         return _planned(store, bundle, str(path), options, None)
-    if path.exists():
-        raise BadInput(f"{path}: there is a file already; give another name, or remove it")
-    if not path.absolute().parent.is_dir():
-        raise BadInput(f"{path}: there is no folder {path.absolute().parent}; make it first")
     write_archive(bundle, path.absolute())
     return _report(bundle, str(path), len(bundle.contents), bundle.manifest.size, None, None)
 

@@ -44,7 +44,7 @@ def read_rows(
     for file in files:
         kind = kind_of(file)
         assert kind is not None, "sources have readable kinds only"
-        _check_fetched(file)
+        check_fetched(file)
         name = str(file)
         textual = kind == ".csv"
         line = 0
@@ -58,7 +58,8 @@ def read_rows(
             noted[f"files without a row ({file.name})"] += 1
 
 
-def _check_fetched(file: Path) -> None:
+def check_fetched(file: Path) -> None:
+    """Raise BadInput for a file that cannot be opened, or that stands for one that Git LFS keeps elsewhere."""
     try:
         with file.open("rb") as opened:
             start = opened.read(len(POINTER))

@@ -71,7 +71,7 @@ def arrow_records(path: Path) -> Iterator[Record]:
     row = 0
     try:
         with pa.memory_map(str(path)) as file:
-            for batch in _batches(path, file):
+            for batch in arrow_batches(path, file):
                 for start in range(0, batch.num_rows, ROWS_PER_BATCH):
                     for values in _values(batch.slice(start, ROWS_PER_BATCH)):
                         row += 1
@@ -83,7 +83,8 @@ def arrow_records(path: Path) -> Iterator[Record]:
         ) from None
 
 
-def _batches(path: Path, file: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
+def arrow_batches(path: Path, file: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of an Arrow file, or of streams one behind the other. Raises ArrowException for damage."""
     if file.size() == 0:
         return
     if file.read(len(ARROW_FILE)) == ARROW_FILE:

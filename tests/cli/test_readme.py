@@ -67,6 +67,8 @@ def test_every_command_runs(tmp_path: Path, rows: list[dict[str, Any]], monkeypa
     Path("answers.txt").write_text("1\n2\nq\n")
     asked = {"question": "Name a river.", "answers": ["Po.", "Wet.", "Dry."], "best": 0, "judge": "ann"}
     Path("answers.jsonl").write_text(json.dumps(asked) + "\n" + json.dumps({**asked, "best": None}) + "\n")
+    (query,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    Path("best.sql").write_text(query)
     (adapter,) = page_snippets(ROOT / "docs/datasets.md")
     Path("my_adapter.py").write_text(adapter)
     run = ""

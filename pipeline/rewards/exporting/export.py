@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from micropref.cache.atomic import check_folder_of
 from micropref.cache.choices import TRAIN
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure
@@ -170,8 +171,7 @@ def _check_target(folder: Path, *, force: bool) -> None:
             raise BadInput(
                 f"{folder}: holds no micropref.json, so it is not an export; give another name, or remove it"
             )
-    if not folder.absolute().parent.is_dir():
-        raise BadInput(f"{folder}: there is no folder {folder.absolute().parent}; make it first")
+    check_folder_of(folder)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 
 import polars as pl
 
-from micropref.cache.atomic import publish, staged_file
+from micropref.cache.atomic import check_new_file, publish, staged_file
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import finite
 
@@ -35,10 +35,7 @@ def check_output(out: str) -> None:
         return
     if path.suffix.lower() not in (".jsonl", ".csv", ".parquet"):
         raise BadInput(f"out is {out!r}: expected {ACCEPTED}, or - for standard output")
-    if not path.parent.is_dir():
-        raise BadInput(f"out is {out!r}: no such folder {str(path.parent)!r}; make it first")
-    if path.is_dir():
-        raise BadInput(f"out is {out!r}: found a folder; expected the name of a file")
+    check_new_file(path)
 
 
 @contextmanager

@@ -384,8 +384,9 @@ def test_what_a_query_names_is_loaded(store: Path, query: str, expected: list[tu
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("SELECT * FROM pears", r"no view 'pears': the views are pairs, token_counts, .*leaderboard"),
-        ("SELECT chosne FROM pairs", r'Referenced column "chosne" not found .*"chosen"'),
+        ("SELECT * FROM pears", r"no view 'pears': did you mean pairs\?"),
+        ("SELECT * FROM zebra", r"no view 'zebra': the views are pairs, token_counts, .*leaderboard"),
+        ("SELECT chosne FROM pairs", r"no column 'chosne' in pairs: did you mean chosen\?"),
         ("SELEC 1", "syntax error"),
         ("", "expected one SELECT statement, found 0"),
         ("PIVOT scores ON head USING sum(margin)", r"PIVOT without IN .* ON head IN \(0, 1, 2\)"),

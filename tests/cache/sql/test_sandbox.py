@@ -15,6 +15,7 @@ from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput, Failure, MicroprefError
 from micropref.cache.keys import digest_file
 from micropref.cache.schemas import PAIR_SCHEMA
+from micropref.cache.sql.given import register_tables
 from micropref.cache.sql.parse import read_query
 from micropref.cache.sql.query import run_query
 from micropref.cache.sql.sandbox import SqlLimits, open_sandbox
@@ -127,6 +128,29 @@ READS = [
     "CALL pragma_version()",
     "CALL read_text('{secret}')",
 ]
+WITH_TABLE = [
+    "COPY mine TO '{new}'",
+    "COPY (FROM mine) TO '{shard}' (FORMAT parquet)",
+    "COPY mine FROM '{secret}'",
+    "INSERT INTO mine VALUES ('x')",
+    "DROP VIEW mine",
+    "CREATE OR REPLACE TEMP VIEW mine AS FROM read_text('{secret}')",
+    "WITH a AS (DELETE FROM mine RETURNING *) FROM a",
+    "SELECT * FROM mine, read_text(mine.path)",
+    "SELECT * FROM mine, LATERAL (FROM read_text(path))",
+    "SELECT * FROM mine, LATERAL (FROM query_table(path))",
+    "SELECT * FROM read_text((SELECT first(path) FROM mine))",
+    "SELECT * FROM query_table((SELECT path FROM mine LIMIT 1))",
+    "SELECT * FROM query((SELECT 'FROM ' || path FROM mine LIMIT 1))",
+    "SELECT (FROM read_text(path)) FROM mine",
+    "SELECT * FROM glob((SELECT path FROM mine))",
+    "SELECT * FROM arrow_scan((SELECT 1 FROM mine), 2, 3)",
+    "SELECT * FROM mine.read_text('{secret}')",
+]
+"""Attacks over a table of the user's own, whose rows and column names are hostile too."""
+HOSTILE = pa.table(
+    {"path": ["{secret}", "'); COPY (SELECT 1) TO '{new}'; --"], "'; FROM read_text('{secret}') --": [1, 2]}
+)
 table_of_this_process = pa.table({"a": [SECRET]})
 
 
@@ -167,12 +191,20 @@ def refused_by_reading(query: str) -> bool:
 def outcome_behind_the_fence(query: str) -> str:
     """Run a query that skipped the first check in a locked connection, and return all it says."""
     with open_sandbox(LIMITS) as connection:
+        register_tables(connection, {"mine": HOSTILE})
         connection.execute("CREATE SCHEMA stored; CREATE TABLE stored.pairs (data VARCHAR)")
         connection.execute("CREATE VIEW pairs AS FROM stored.pairs")
         try:
             return str([connection.execute(part).fetchall() for part in connection.extract_statements(query)])
         except duckdb.Error as error:
             return str(error).split("\n\nLINE ")[0]
+
+
+def filled(places: dict[str, Path]) -> dict[str, pa.Table]:
+    """Return the hostile table with the paths of files that are there."""
+    paths = [text.format(**places) for text in HOSTILE.column("path").to_pylist()]
+    table = HOSTILE.set_column(0, "path", pa.array(paths))
+    return {"mine": table.rename_columns([name.format(**places) for name in table.column_names])}
 
 
 @pytest.mark.parametrize("query", WRITES)
@@ -218,6 +250,39 @@ def test_the_command_refuses(query: str, places: dict[str, Path]) -> None:
 @pytest.mark.parametrize("query", [*WRITES, *READS])
 def test_the_command_refuses_every_attack(query: str, places: dict[str, Path]) -> None:
     test_the_command_refuses(query, places)
+
+
+def refused_with_a_table(query: str, places: dict[str, Path]) -> None:
+    before = snapshot(places)
+    with pytest.raises(MicroprefError) as caught:
+        run_query(places["store"], query.format(**places), LIMITS, filled(places))
+    assert "\n" not in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert snapshot(places) == before
+
+
+@pytest.mark.parametrize("query", WITH_TABLE)
+def test_nothing_is_read_or_written_by_way_of_an_own_table(query: str, places: dict[str, Path]) -> None:
+    text = query.format(**places)
+    before = snapshot(places)
+    assert refused_by_reading(text)
+    if not any(name in query for name in POINTERS):
+        assert SECRET not in outcome_behind_the_fence(text)
+    assert snapshot(places) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("query", [*WRITES, *READS, *WITH_TABLE])
+def test_the_command_refuses_every_attack_with_an_own_table(query: str, places: dict[str, Path]) -> None:
+    refused_with_a_table(query, places)
+
+
+def test_an_own_table_is_given_as_it_is_and_nothing_is_read_by_its_texts(places: dict[str, Path]) -> None:
+    refused_with_a_table(WITH_TABLE[0], places)
+    (mine,) = filled(places).values()
+    before = snapshot(places)
+    assert run_query(places["store"], "FROM mine", LIMITS, {"mine": mine}).to_pylist() == mine.to_pylist()
+    assert snapshot(places) == before
 
 
 @pytest.mark.fresh_process

@@ -207,6 +207,7 @@ def test_files_are_those_of_the_packages(evaluate: Evaluate, tmp_path: Path) -> 
     """The rules give the same figures from the files again."""
     found: dict[str, dict[str, Any]] = {}
     out = tmp_path / "out"
+    out.mkdir()
     for name in NAMES:
         source = write(tmp_path / f"{name}.jsonl", made_rows(name))
         found[name] = report(evaluate("plain", "--benchmark", name, "--from", source, "-o", out / name, "--json"))
@@ -289,8 +290,11 @@ def test_what_cannot_be_asked_is_refused(evaluate: Evaluate, tmp_path: Path) -> 
     assert "--split: no effect with --benchmark" in refusal(evaluate("plain", *asked, "--split", "test"))
     line = refusal(evaluate("plain", "--from", source, "--context", "x"))
     assert "--from, --context: no effect without --benchmark" in line
-    assert "rows.jsonl'; expected a folder" in refusal(evaluate("plain", *asked, "-o", source))
-    assert "rows.jsonl'; expected a folder" in refusal(evaluate("plain", *asked, "-o", source / "results"))
+    assert "rows.jsonl: found a file; expected a folder" in refusal(evaluate("plain", *asked, "-o", source))
+    nested = evaluate("plain", *asked, "-o", tmp_path / "no" / "out")
+    assert f"there is no folder {tmp_path / 'no'}; make it first" in refusal(nested)
+    assert not (tmp_path / "no").exists()
+    assert "rows.jsonl; make it first" in refusal(evaluate("plain", *asked, "-o", source / "results"))
     assert "no such file or folder" in refusal(
         evaluate("plain", "--benchmark", "rewardbench", "--from", tmp_path / "x.jsonl")
     )

@@ -356,6 +356,7 @@ def test_the_command_prints_curves_and_refuses_what_have_no_effect_online(
     assert refused.exit_code == 2
     assert "leave out --shots, --tau" in refused.stderr
     assert "leave out --out" in invoke("--online", "--out", "people").stderr
+    assert "there is no folder" in invoke("--out", "no/people").stderr
     assert "--switches is 2: only --online" in invoke("--switches", "2").stderr
     listed = CliRunner().invoke(cli.app, ["ls", "--store", str(store.root), "--json"])
     changed = {row["run"]: row["data_changed"] for row in json.loads(listed.stdout)["runs"]}

@@ -140,7 +140,7 @@ def test_best_of(trained: tuple[Path, str], write_rows: Callable[..., Path], tmp
         (["--user", "nobody"], "has no weights for user 'nobody'"),
         (["--context", "c", "--attribute", "warm"], "--context|context and attribute are both given"),
         (["-o", "x.txt"], "--out is 'x.txt': expected .jsonl, .csv or .parquet"),
-        (["-o", "nowhere/x.jsonl"], "no such folder 'nowhere'"),
+        (["-o", "nowhere/x.jsonl"], "nowhere/x.jsonl: there is no folder .*/nowhere; make it first"),
         (["--json"], "--out is -"),
     ],
 )
