@@ -1,0 +1,80 @@
+"""The tables `head_profile` and `head_correlation`: what each head likes in plain features of texts, and which are alike.
+
+N pairs, K heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+import torch
+
+from micropref.heads.evaluation.profile import (
+    LEAST_CLUSTERS,
+    Correlations,
+    feature_correlations,
+    head_correlations,
+    signed_ranks,
+)
+from micropref.pipeline.evaluation.rows import place_of, table_of
+from micropref.pipeline.evaluation.text_features import NAMES
+
+LENGTH = "length"
+PROFILE = ("run", "data", "split", "head", "feature", "n", "correlation", "low", "high", "p_value", "given_length")
+ALIKE = ("run", "data", "split", "head", "other", "n", "correlation")
+
+
+def head_tables(
+    frame: pl.DataFrame, margins: torch.Tensor, features: pl.DataFrame, sides: Mapping[str, torch.Tensor]
+) -> dict[str, pl.DataFrame]:
+    """Return both tables from margins [N, K] of the pairs of `frame`, and their features' differences by pair_id.
+
+    Intervals are over prompts and people; over prompts alone where fewer than LEAST_CLUSTERS people are named, for what
+    two texts are given does not depend on who judges them.
+    """
+    ranks = torch.stack([signed_ranks(one).float() for one in margins.T], 1)
+    return {"head_profile": _profile(frame, ranks, features, sides), "head_correlation": _alike(frame, ranks)}
+
+
+def _profile(
+    frame: pl.DataFrame, ranks: torch.Tensor, features: pl.DataFrame, sides: Mapping[str, torch.Tensor]
+) -> pl.DataFrame:
+    own = frame.select("pair_id").join(features, on="pair_id", how="left", maintain_order="left")
+    kept = {name: ids for name, ids in sides.items() if name == "prompts" or _count(ids) >= LEAST_CLUSTERS}
+    length = signed_ranks(own[LENGTH].to_torch())
+    rows = []
+    for name in NAMES:
+        given = None if name == LENGTH else length
+        found = feature_correlations(ranks, own[name].to_torch(), kept, given, needed=["prompts"])
+        rows += [place_of(frame) | {"feature": name} | one for one in _by_head(found)]
+    return table_of(rows, PROFILE).sort("head", maintain_order=True)
+
+
+def _by_head(found: Correlations) -> list[dict[str, float | int | None]]:
+    figures = (found.correlation, found.low, found.high, found.p_value, found.given)
+    return [
+        {"head": head, "n": found.n, **{name: _known(one) for name, one in zip(PROFILE[6:], values, strict=True)}}
+        for head, values in enumerate(torch.stack(figures, 1).tolist())
+    ]
+
+
+def _alike(frame: pl.DataFrame, ranks: torch.Tensor) -> pl.DataFrame:
+    found = head_correlations(ranks).tolist()
+    return table_of(
+        (
+            place_of(frame) | {"head": head, "other": other, "n": frame.height, "correlation": _known(value)}
+            for head, values in enumerate(found)
+            for other, value in enumerate(values)
+            if other != head
+        ),
+        ALIKE,
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value  # noqa: PLR0124 - NaN is what differs from itself
+
+
+def _count(ids: torch.Tensor) -> int:
+    return len(ids.unique())
