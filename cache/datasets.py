@@ -97,7 +97,7 @@ class Dataset:
         return found if found is not None and same and found.record["version"] == TEXT_FEATURES_VERSION else None
 
     def outdated_text_features(self) -> list[Commit]:
-        """Return text features of pairs that are gone or changed, and of an earlier version; not those of a later one."""
+        """Return text features of pairs that are gone or changed, and of earlier versions, not of later ones."""
         now = {part.stem: part.files["pairs"].digest for part in self.parts}
         return [
             item

@@ -37,8 +37,8 @@ class Collection:
     shards: int
     """Shards removed whole or rewritten without those vectors."""
     files: int
-    """Data files without a commit, text features of pairs that changed or are gone, temp files of writers that were killed, what a stopped `rm` left, names without a
-    run."""
+    """Data files without a commit, text features of pairs that changed or are gone, temp files of writers that were
+    killed, what a stopped `rm` left, names without a run."""
     bytes: int
     """Bytes freed, rewritten shards counted by difference."""
 

@@ -47,8 +47,10 @@ def calibration_bins(log_probability: torch.Tensor, sides: Sides) -> list[Calibr
     places = ((likelier - 0.5) * (2 * BINS) + 1e-9).floor().long().clamp(0, BINS - 1)
     right = correct(log_probability.double())[:, None]
     found = []
-    for place in places.unique().tolist():
+    for place in range(BINS):
         rows = (places == place).nonzero()[:, 0]
+        if not len(rows):
+            continue
         interval = mean_intervals(right[rows], {name: ids[rows] for name, ids in sides.items()}, "share")
         figures = (float(one) for one in (likelier[rows].mean(), interval.mean, interval.low, interval.high))
         found.append(CalibrationBin(place, len(rows), *figures))

@@ -10,7 +10,8 @@ does not. Both are signed ranks, sign(x) times the rank of |x|: with margins as 
 percentile, and in 5 if they are ranks.
 
 A pair moves c by ψ/n, with ψ = m f/√(b d) − c/2 (m²/b + f²/d), b and d being the means of m² and f². So on Fisher's
-scale artanh c the interval is that of the mean of artanh c + ψ/(1 − c²), with what pairs share (`intervals`).
+scale artanh c the interval is that of the mean of artanh c + ψ/(1 − c²), with what pairs share (`intervals`). ψ takes
+ranks as given: no matter where c is 0; of c = .9 among 60 pairs 93 % of intervals hold it, of .6 95 % (measured).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from scipy import stats
 
 from micropref.heads.evaluation.intervals import Sides, mean_intervals
 
@@ -46,48 +47,72 @@ class Correlations:
     """[K] partial correlations, another feature taken out of both; NaN where none was given."""
 
 
-def signed_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Return sign(x) times the rank of |x| among its column, over N, of columns [N, C] or a column [N].
+@dataclass(frozen=True, slots=True)
+class SignedSizes:
+    """Columns of numbers by sign and size: ranked among any of their rows without sorting again."""
 
-    Equal sizes share the mean of their ranks; 0 stays 0.
+    signs: torch.Tensor
+    """[N, C] −1, 0 or 1."""
+    places: torch.Tensor
+    """[N, C] place of |x| among the distinct sizes of its column, from the smallest."""
 
-    Example:
-        >>> signed_ranks(torch.tensor([-3.0, 0.5, 1.0, 0.0])).tolist()
-        [-1.0, 0.5, 0.75, 0.0]
+    @classmethod
+    def of(cls, values: torch.Tensor) -> SignedSizes:
+        """Return the signs and sizes of columns [N, C]."""
+        places = [torch.as_tensor(np.unique(one.abs().numpy(), return_inverse=True)[1]) for one in values.T]
+        return cls(values.sign().to(torch.int8), torch.stack(places, 1).to(torch.int32))
 
-    """
-    ranks = torch.as_tensor(stats.rankdata(values.abs().numpy(), axis=0))
-    return values.sign().double() * ranks / len(values)
+    def ranks(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return sign(x) times the rank of |x| among `rows` [n], over n: [n, C], equal sizes sharing their mean rank.
+
+        Example:
+            >>> column = torch.tensor([[-3.0], [0.5], [1.0], [0.0], [9.0]])
+            >>> SignedSizes.of(column).ranks(torch.tensor([0, 1, 2, 3]))[:, 0].tolist()
+            [-1.0, 0.5, 0.75, 0.0]
+
+        """
+        columns = []
+        for signs, places in zip(self.signs.T, self.places.T, strict=True):
+            own = places[rows].long()
+            counts = torch.bincount(own).double()
+            mean_ranks = counts.cumsum(0) - (counts - 1) / 2
+            columns.append(signs[rows] * mean_ranks[own] / len(rows))
+        return torch.stack(columns, 1)
 
 
 def feature_correlations(
-    ranks: torch.Tensor,
+    margins: SignedSizes,
     feature: torch.Tensor,
     sides: Sides,
-    given: torch.Tensor | None = None,
+    given: SignedSizes | None = None,
     needed: Iterable[str] = (),
 ) -> Correlations:
-    """Return how margins go with a feature [N], from their signed ranks [N, K] over all pairs.
+    """Return how margins [N, K] go with a feature [N].
 
-    `given` are the signed ranks [N] of a feature to take out. Of the sides `needed` the pairs that differ must have at
-    least LEAST_CLUSTERS; pairs at least LEAST_PAIRS.
+    `given` [N, 1] is a feature to take out. Of the sides `needed` the pairs that differ must have at least
+    LEAST_CLUSTERS; there must be LEAST_PAIRS of them.
     """
     rows = feature.nonzero()[:, 0]
     shared = {name: ids[rows] for name, ids in sides.items()}
-    few = len(rows) < LEAST_PAIRS or any(len(shared[name].unique()) < LEAST_CLUSTERS for name in needed)
-    if few:
-        unknown = torch.full((5, ranks.shape[1]), torch.nan, dtype=torch.float64)
+    if len(rows) < LEAST_PAIRS or any(distinct(shared[name]) < LEAST_CLUSTERS for name in needed):
+        unknown = torch.full((5, margins.signs.shape[1]), torch.nan, dtype=torch.float64)
         return Correlations(len(rows), *unknown)
-    margins, own = ranks[rows].double(), signed_ranks(feature[rows])[:, None]
-    products, squares, other = margins * own, margins.square(), own.square()
+    heads, own = margins.ranks(rows), SignedSizes.of(feature[:, None]).ranks(rows)
+    products, squares, other = heads * own, heads.square(), own.square()
     size = (squares.mean(0) * other.mean(0)).sqrt()
     correlation = (products.mean(0) / size).clamp(-MOST, MOST)
     moved = products / size - correlation / 2 * (squares / squares.mean(0) + other / other.mean(0))
     found = mean_intervals(correlation.atanh() + moved / (1 - correlation.square()), shared)
-    out = torch.full_like(correlation, torch.nan)
+    left = torch.full_like(correlation, torch.nan)
     if given is not None:
-        out = _partial(correlation, around_zero(margins, given[rows][:, None]), around_zero(own, given[rows][:, None]))
-    return Correlations(len(rows), correlation, found.low.tanh(), found.high.tanh(), found.p_value, out)
+        third = given.ranks(rows)
+        left = _partial(correlation, around_zero(heads, third), around_zero(own, third))
+    return Correlations(len(rows), correlation, found.low.tanh(), found.high.tanh(), found.p_value, left)
+
+
+def distinct(ids: torch.Tensor) -> int:
+    """Return how many different numbers there are of ids [N]; none are negative, so none need sorting."""
+    return int((torch.bincount(ids) > 0).sum())
 
 
 def around_zero(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -96,11 +121,10 @@ def around_zero(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return product / (first.double().square().sum(0) * second.double().square().sum(0)).sqrt()
 
 
-def head_correlations(ranks: torch.Tensor) -> torch.Tensor:
-    """Return how alike heads' margins are [K, K], around zero, from their signed ranks [N, K]; NaN for a head of 0s."""
-    products = ranks.T @ ranks
-    sizes = products.diag().sqrt()
-    return products.double() / (sizes[:, None] * sizes)
+def head_correlations(margins: SignedSizes) -> torch.Tensor:
+    """Return how alike heads' margins are [K, K], around zero; NaN for a head of 0s."""
+    ranks = margins.ranks(torch.arange(len(margins.signs)))
+    return torch.stack([around_zero(ranks, one[:, None]) for one in ranks.T])
 
 
 def _partial(both: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

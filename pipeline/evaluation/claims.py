@@ -1,8 +1,8 @@
 """What may be said of each head: its preferences in words, its nearest head, and whether it is noise.
 
-Of all heads and features of a table only those correlations are told that stay away from zero after Holm's correction, so
-that with 95 % confidence nothing told is chance. Features go together (lists make texts long): a correlation given length
-stands next to each. Strongest is the one that says most of a head's margins over all pairs: |c| √n.
+Of all heads and features of a table only those correlations are told that stay away from zero after Holm's correction,
+so that with 95 % confidence nothing told is chance. Features go together (lists make texts long): a correlation given
+length stands next to each. Strongest is the one that says most of a head's margins over all pairs: |c| √n.
 """
 
 from __future__ import annotations

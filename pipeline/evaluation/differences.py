@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import polars as pl
-import torch
 
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import MicroprefError

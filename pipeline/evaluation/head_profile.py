@@ -1,4 +1,4 @@
-"""The tables `head_profile` and `head_correlation`: what each head likes in plain features of texts, and which are alike.
+"""The tables `head_profile` and `head_correlation`: what each head likes in texts, and how alike heads are.
 
 N pairs, K heads.
 """
@@ -13,9 +13,10 @@ import torch
 from micropref.heads.evaluation.profile import (
     LEAST_CLUSTERS,
     Correlations,
+    SignedSizes,
+    distinct,
     feature_correlations,
     head_correlations,
-    signed_ranks,
 )
 from micropref.pipeline.evaluation.rows import place_of, table_of
 from micropref.pipeline.evaluation.text_features import NAMES
@@ -33,20 +34,20 @@ def head_tables(
     Intervals are over prompts and people; over prompts alone where fewer than LEAST_CLUSTERS people are named, for what
     two texts are given does not depend on who judges them.
     """
-    ranks = torch.stack([signed_ranks(one).float() for one in margins.T], 1)
-    return {"head_profile": _profile(frame, ranks, features, sides), "head_correlation": _alike(frame, ranks)}
+    sizes = SignedSizes.of(margins)
+    return {"head_profile": _profile(frame, sizes, features, sides), "head_correlation": _alike(frame, sizes)}
 
 
 def _profile(
-    frame: pl.DataFrame, ranks: torch.Tensor, features: pl.DataFrame, sides: Mapping[str, torch.Tensor]
+    frame: pl.DataFrame, margins: SignedSizes, features: pl.DataFrame, sides: Mapping[str, torch.Tensor]
 ) -> pl.DataFrame:
     own = frame.select("pair_id").join(features, on="pair_id", how="left", maintain_order="left")
-    kept = {name: ids for name, ids in sides.items() if name == "prompts" or _count(ids) >= LEAST_CLUSTERS}
-    length = signed_ranks(own[LENGTH].to_torch())
+    kept = {name: ids for name, ids in sides.items() if name == "prompts" or distinct(ids) >= LEAST_CLUSTERS}
+    length = SignedSizes.of(own[LENGTH].to_torch()[:, None])
     rows = []
     for name in NAMES:
         given = None if name == LENGTH else length
-        found = feature_correlations(ranks, own[name].to_torch(), kept, given, needed=["prompts"])
+        found = feature_correlations(margins, own[name].to_torch(), kept, given, needed=["prompts"])
         rows += [place_of(frame) | {"feature": name} | one for one in _by_head(found)]
     return table_of(rows, PROFILE).sort("head", maintain_order=True)
 
@@ -59,8 +60,8 @@ def _by_head(found: Correlations) -> list[dict[str, float | int | None]]:
     ]
 
 
-def _alike(frame: pl.DataFrame, ranks: torch.Tensor) -> pl.DataFrame:
-    found = head_correlations(ranks).tolist()
+def _alike(frame: pl.DataFrame, margins: SignedSizes) -> pl.DataFrame:
+    found = head_correlations(margins).tolist()
     return table_of(
         (
             place_of(frame) | {"head": head, "other": other, "n": frame.height, "correlation": _known(value)}
@@ -73,8 +74,4 @@ def _alike(frame: pl.DataFrame, ranks: torch.Tensor) -> pl.DataFrame:
 
 
 def _known(value: float) -> float | None:
-    return None if value != value else value  # noqa: PLR0124 - NaN is what differs from itself
-
-
-def _count(ids: torch.Tensor) -> int:
-    return len(ids.unique())
+    return None if value != value else value

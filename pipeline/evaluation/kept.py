@@ -31,7 +31,7 @@ def keep_tables(
 
 
 def current_tables(run: Run, dataset: Dataset, split: str) -> Commit | None:
-    """Return the kept tables of a split; None where some are missing, damaged, or of other pairs or scores than today's."""
+    """Return the kept tables of a split; None where they are damaged, or of other pairs or scores than today's."""
     try:
         found = [item for item in run.tables(dataset.name) if item.record["split"] == split]
     except Damaged:
@@ -43,7 +43,7 @@ def current_tables(run: Run, dataset: Dataset, split: str) -> Commit | None:
 
 
 def kept_differences(runs: list[Run], data: str, split: str, run_id: str) -> pl.DataFrame:
-    """Return a run's rows of `mixture_vs_single` whichever of the runs keeps them, one for each reference that is there."""
+    """Return a run's rows of `mixture_vs_single` whichever run keeps them, one for each reference that is there."""
     ids = [run.id for run in runs]
     found = [
         read_table(item, "mixture_vs_single").filter(pl.col("run") == run_id, pl.col("reference").is_in(ids))

@@ -56,5 +56,5 @@ def stored_tables(store: StoreFolder, run_id: str, data: str | None = None, spli
         raise Failure(f"run {run.id}: its scores on {dataset.name}/{split} changed while they were read; run it again")
     tables = {role: read_table(found, role) for role in ROLES}
     tables["mixture_vs_single"] = kept_differences(readable_runs(store), dataset.name, split, run.id)
-    figures = {name: found.record[name] for name in ("pairs", "accuracy")}
-    return StoredTables(run=run.id, data=dataset.name, split=split, **figures, **tables)
+    pairs, accuracy = found.record["pairs"], found.record["accuracy"]
+    return StoredTables(run.id, dataset.name, split, pairs, accuracy, **tables)

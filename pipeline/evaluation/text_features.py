@@ -1,7 +1,7 @@
 """Plain features of a response's text: what a person would name who says what a head likes.
 
-Words and phrases are English; what is counted of other languages is length, layout, numbers and marks. A feature is a rate
-per word where its count would only say how long a text is, and log(1 + count) where a few are as many as a text has.
+Words and phrases are English; what is counted of other languages is length, layout, numbers and marks. A feature is a
+rate per word where its count would only say how long a text is, and log(1 + count) where a text has a few at most.
 Change a feature and TEXT_FEATURES_VERSION with it.
 
 T texts, F features.
@@ -55,29 +55,31 @@ _HEDGES = _words(
     "i think", "i guess", "i believe", "in some cases", "tends? to", "hesitate",
 )  # fmt: skip
 _CONNECTIVES = _words(
-    "therefore", "thus", "hence", "however", "moreover", "furthermore", "consequently", "nevertheless", "nonetheless",
-    "accordingly", "additionally", "regarding", "concerning", "whereas", "whereby", "upon", "in addition", "in order to",
-    "in response to", "with respect to", "with regard to", "as such", "shall", "one should", "it is recommended",
-    "it is advisable", "it is important", "it should be",
+    "therefore", "thus", "hence", "however", "moreover", "furthermore", "consequently", "nevertheless",
+    "nonetheless", "accordingly", "additionally", "regarding", "concerning", "whereas", "whereby", "upon",
+    "in addition", "in order to", "in response to", "with respect to", "with regard to", "as such", "shall",
+    "one should", "it is recommended", "it is advisable", "it is important", "it should be",
 )  # fmt: skip
 _INFORMAL = _words(
-    r"[a-z]+n't", r"[a-z]+'(?:re|ve|ll|d|m)", "it's", "that's", "there's", "here's", "let's", "what's", "yeah", "yep",
-    "nope", "hey", "ok", "okay", "gonna", "wanna", "gotta", "kinda", "sorta", "stuff", "guys", "cool", "awesome", "wow",
-    "lol", "haha", "super", "folks", "pretty much", "a bunch of",
+    r"[a-z]+n't", r"[a-z]+'(?:re|ve|ll|d|m)", "it's", "that's", "there's", "here's", "let's", "what's", "yeah",
+    "yep", "nope", "hey", "ok", "okay", "gonna", "wanna", "gotta", "kinda", "sorta", "stuff", "guys", "cool",
+    "awesome", "wow", "lol", "haha", "super", "folks", "pretty much", "a bunch of",
 )  # fmt: skip
 _POLITE = _words(
     "please", "thanks", "thank you", "glad", "happy to", "sorry", "apologi[sz]e", "apologies", "kindly", "welcome",
-    "appreciate", "excuse me", "pardon", "my pleasure", "great question", "good question", "hope this helps", "of course",
+    "appreciate", "excuse me", "pardon", "my pleasure", "great question", "good question", "hope this helps",
+    "of course",
 )  # fmt: skip
 _REFUSALS = _words(
     r"(?:i|we) (?:can't|cannot|can not|won't|will not|am not able to|am unable to|must decline)", "i'm unable to",
-    "i'm not able to", "i'm sorry, but", "i am sorry, but", "as an ai", "as a language model", "i don't feel comfortable",
-    "not comfortable", "i do not have (?:access|the ability)", "i don't have (?:access|the ability)", "against my",
+    "i'm not able to", "i'm sorry, but", "i am sorry, but", "as an ai", "as a language model",
+    "i don't feel comfortable", "not comfortable", "i do not have (?:access|the ability)",
+    "i don't have (?:access|the ability)", "against my",
 )  # fmt: skip
 _CAUTIONS = _words(
-    "caution", "careful", "carefully", "warning", "beware", "watch out", "be aware", "note that", "keep in mind", "risks?",
-    "risky", "dangerous", "harmful", "safer", "unsafe", "consult", "seek (?:professional|medical|legal)", "professionals?",
-    "specialists?", "not a substitute", "at your own risk", "disclaimer",
+    "caution", "careful", "carefully", "warning", "beware", "watch out", "be aware", "note that", "keep in mind",
+    "risks?", "risky", "dangerous", "harmful", "safer", "unsafe", "consult", "seek (?:professional|medical|legal)",
+    "professionals?", "specialists?", "not a substitute", "at your own risk", "disclaimer",
 )  # fmt: skip
 _EMOJI = "[\U0001f300-\U0001faff\u2600-\u27bf\u2b50\u2b55\U0001f1e6-\U0001f1ff]"
 
@@ -154,7 +156,8 @@ def _sizes() -> Iterator[pl.Expr]:
     yield letters.alias("letters")
     yield (letters != text.str.len_bytes()).alias("beyond_ascii")
     yield text.str.count_matches(r"[^ \t\r\n]+").clip(1).alias("words")
-    yield text.str.count_matches(r"[.!?。！？]+(?:[ \t\r\n]|$)|[。！？]|\n+").clip(1).alias("sentences")
+    between = r"(?:[.!?]+[ \t\r\n]+|[。！？]+[ \t\r\n]*|\n[ \t\r\n]*)[^ \t\r\n。！？]"
+    yield (text.str.count_matches(between) + 1).alias("sentences")
 
 
 def _count(feature: TextFeature) -> pl.Expr:
