@@ -52,15 +52,15 @@ class SignedSizes:
     """Columns of numbers by sign and size: ranked among any of their rows without sorting again."""
 
     signs: torch.Tensor
-    """[N, C] −1, 0 or 1."""
+    """[C, N] −1, 0 or 1, float32."""
     places: torch.Tensor
-    """[N, C] place of |x| among the distinct sizes of its column, from the smallest."""
+    """[C, N] place of |x| among the distinct sizes of its column, from the smallest, int32."""
 
     @classmethod
     def of(cls, values: torch.Tensor) -> SignedSizes:
         """Return the signs and sizes of columns [N, C]."""
         places = [torch.as_tensor(np.unique(one.abs().numpy(), return_inverse=True)[1]) for one in values.T]
-        return cls(values.sign().to(torch.int8), torch.stack(places, 1).to(torch.int32))
+        return cls(values.T.sign().float().contiguous(), torch.stack(places).to(torch.int32))
 
     def ranks(self, rows: torch.Tensor) -> torch.Tensor:
         """Return sign(x) times the rank of |x| among `rows` [n], over n: [n, C], equal sizes sharing their mean rank.
@@ -71,13 +71,13 @@ class SignedSizes:
             [-1.0, 0.5, 0.75, 0.0]
 
         """
-        columns = []
-        for signs, places in zip(self.signs.T, self.places.T, strict=True):
-            own = places[rows].long()
+        found = torch.empty(len(rows), len(self.signs), dtype=torch.float64)
+        for column, (signs, places) in enumerate(zip(self.signs, self.places, strict=True)):
+            own = places[rows]
             counts = torch.bincount(own).double()
-            mean_ranks = counts.cumsum(0) - (counts - 1) / 2
-            columns.append(signs[rows] * mean_ranks[own] / len(rows))
-        return torch.stack(columns, 1)
+            mean_ranks = (counts.cumsum(0) - (counts - 1) / 2) / len(rows)
+            found[:, column] = signs[rows] * mean_ranks[own]
+        return found
 
 
 def feature_correlations(
@@ -95,18 +95,20 @@ def feature_correlations(
     rows = feature.nonzero()[:, 0]
     shared = {name: ids[rows] for name, ids in sides.items()}
     if len(rows) < LEAST_PAIRS or any(distinct(shared[name]) < LEAST_CLUSTERS for name in needed):
-        unknown = torch.full((5, margins.signs.shape[1]), torch.nan, dtype=torch.float64)
+        unknown = torch.full((5, len(margins.signs)), torch.nan, dtype=torch.float64)
         return Correlations(len(rows), *unknown)
     heads, own = margins.ranks(rows), SignedSizes.of(feature[:, None]).ranks(rows)
-    products, squares, other = heads * own, heads.square(), own.square()
-    size = (squares.mean(0) * other.mean(0)).sqrt()
-    correlation = (products.mean(0) / size).clamp(-MOST, MOST)
-    moved = products / size - correlation / 2 * (squares / squares.mean(0) + other / other.mean(0))
-    found = mean_intervals(correlation.atanh() + moved / (1 - correlation.square()), shared)
+    correlation = around_zero(heads, own).clamp(-MOST, MOST)
     left = torch.full_like(correlation, torch.nan)
     if given is not None:
         third = given.ranks(rows)
         left = _partial(correlation, around_zero(heads, third), around_zero(own, third))
+    # Both to a mean square of 1, so that ψ = m f − c/2 (m² + f²); in place, for there may be millions of numbers.
+    heads /= heads.square().mean(0).sqrt()
+    own /= own.square().mean(0).sqrt()
+    moved = heads * own
+    moved -= correlation / 2 * heads.square_().add_(own.square_())
+    found = mean_intervals(moved.div_(1 - correlation.square()).add_(correlation.atanh()), shared)
     return Correlations(len(rows), correlation, found.low.tanh(), found.high.tanh(), found.p_value, left)
 
 
@@ -117,13 +119,13 @@ def distinct(ids: torch.Tensor) -> int:
 
 def around_zero(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return Σ a b/√(Σ a² Σ b²) over the columns of [N, C] and [N, C] or [N, 1]; NaN where one of them is all 0."""
-    product = (first.double() * second.double()).sum(0)
-    return product / (first.double().square().sum(0) * second.double().square().sum(0)).sqrt()
+    product = (first * second).sum(0)
+    return product / (first.square().sum(0) * second.square().sum(0)).sqrt()
 
 
 def head_correlations(margins: SignedSizes) -> torch.Tensor:
     """Return how alike heads' margins are [K, K], around zero; NaN for a head of 0s."""
-    ranks = margins.ranks(torch.arange(len(margins.signs)))
+    ranks = margins.ranks(torch.arange(margins.signs.shape[1]))
     return torch.stack([around_zero(ranks, one[:, None]) for one in ranks.T])
 
 

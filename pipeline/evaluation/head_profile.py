@@ -6,6 +6,7 @@ N pairs, K heads.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import torch
@@ -22,6 +23,8 @@ from micropref.pipeline.evaluation.rows import place_of, table_of
 from micropref.pipeline.evaluation.text_features import NAMES
 
 LENGTH = "length"
+THREADS = 2
+"""Features at a time, each on one thread: steps are small, and memory is a few copies of the margins for each."""
 PROFILE = ("run", "data", "split", "head", "feature", "n", "correlation", "low", "high", "p_value", "given_length")
 ALIKE = ("run", "data", "split", "head", "other", "n", "correlation")
 
@@ -44,11 +47,15 @@ def _profile(
     own = frame.select("pair_id").join(features, on="pair_id", how="left", maintain_order="left")
     kept = {name: ids for name, ids in sides.items() if name == "prompts" or distinct(ids) >= LEAST_CLUSTERS}
     length = SignedSizes.of(own[LENGTH].to_torch()[:, None])
-    rows = []
-    for name in NAMES:
+
+    def correlate(name: str) -> Correlations:
         given = None if name == LENGTH else length
-        found = feature_correlations(margins, own[name].to_torch(), kept, given, needed=["prompts"])
-        rows += [place_of(frame) | {"feature": name} | one for one in _by_head(found)]
+        return feature_correlations(margins, own[name].to_torch(), kept, given, needed=["prompts"])
+
+    with ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = dict(zip(NAMES, pool.map(correlate, NAMES), strict=True))
+    place = place_of(frame)
+    rows = (place | {"feature": name} | one for name in NAMES for one in _by_head(found[name]))
     return table_of(rows, PROFILE).sort("head", maintain_order=True)
 
 
