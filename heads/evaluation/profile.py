@@ -98,14 +98,14 @@ def feature_correlations(
         unknown = torch.full((5, len(margins.signs)), torch.nan, dtype=torch.float64)
         return Correlations(len(rows), *unknown)
     heads, own = margins.ranks(rows), SignedSizes.of(feature[:, None]).ranks(rows)
-    correlation = around_zero(heads, own).clamp(-MOST, MOST)
+    correlation = around_zero(heads, own[:, 0]).clamp(-MOST, MOST)
     left = torch.full_like(correlation, torch.nan)
     if given is not None:
-        third = given.ranks(rows)
+        third = given.ranks(rows)[:, 0]
         left = _partial(correlation, around_zero(heads, third), around_zero(own, third))
     # Both to a mean square of 1, so that ψ = m f − c/2 (m² + f²); in place, for there may be millions of numbers.
-    heads /= heads.square().mean(0).sqrt()
-    own /= own.square().mean(0).sqrt()
+    for one in (heads, own):
+        one *= len(rows) ** 0.5 / torch.linalg.vector_norm(one, dim=0)
     moved = heads * own
     moved -= correlation / 2 * heads.square_().add_(own.square_())
     found = mean_intervals(moved.div_(1 - correlation.square()).add_(correlation.atanh()), shared)
@@ -117,16 +117,16 @@ def distinct(ids: torch.Tensor) -> int:
     return int((torch.bincount(ids) > 0).sum())
 
 
-def around_zero(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return Σ a b/√(Σ a² Σ b²) over the columns of [N, C] and [N, C] or [N, 1]; NaN where one of them is all 0."""
-    product = (first * second).sum(0)
-    return product / (first.square().sum(0) * second.square().sum(0)).sqrt()
+def around_zero(columns: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return Σ a b/√(Σ a² Σ b²) [C] of columns [N, C] with another one [N]; NaN where one of them is all 0."""
+    sizes: torch.Tensor = torch.linalg.vector_norm(columns, dim=0) * torch.linalg.vector_norm(other)
+    return columns.T @ other / sizes
 
 
 def head_correlations(margins: SignedSizes) -> torch.Tensor:
     """Return how alike heads' margins are [K, K], around zero; NaN for a head of 0s."""
     ranks = margins.ranks(torch.arange(margins.signs.shape[1]))
-    return torch.stack([around_zero(ranks, one[:, None]) for one in ranks.T])
+    return torch.stack([around_zero(ranks, one) for one in ranks.T])
 
 
 def _partial(both: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -60,8 +60,8 @@ def _preferences(evaluation: Evaluation) -> list[str]:
     told = [f"head {card.head} {', '.join(one.rewards for one in card.claims[:few])}" for card in cards if card.claims]
     silent = [str(card.head) for card in cards if not card.claims]
     if silent:
-        told.append(f"nothing measured: head {', '.join(silent)}")
-    return [f"heads prefer in their texts (`head_profile`): {'; '.join(told)}"]
+        told.append(f"nothing that these features show: head {', '.join(silent)}")
+    return [f"what heads prefer in texts (view head_profile): {'; '.join(told)}"]
 
 
 def _about_wordings(found: Wordings) -> str:

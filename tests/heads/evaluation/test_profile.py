@@ -68,7 +68,7 @@ def test_an_interval_is_about_as_wide_as_leaving_out_prompts_says() -> None:
     for one in prompts.unique():
         kept = rows[prompts != one].tolist()
         ranks = [torch.as_tensor(ranked(values, kept)) for values in (*margins.T, feature)]
-        without.append(around_zero(torch.stack(ranks[:3], 1), ranks[3][:, None]).atanh())
+        without.append(around_zero(torch.stack(ranks[:3], 1), ranks[3]).atanh())
     z = torch.stack(without)
     jackknife = ((len(z) - 1) / len(z) * (z - z.mean(0)).square().sum(0)).sqrt()
     half = (found.high.atanh() - found.low.atanh()) / 2

@@ -126,9 +126,9 @@ def test_an_evaluation_has_every_head_and_attribute() -> None:
     for value in found.mixture_accuracy["accuracy"]:
         assert f"{value:.3f} (0.123-0.988)" in text
     assert text.count("12,345,678") == 12 + 1
-    told = "heads prefer in their texts (`head_profile`): head 0 hedging words (might, perhaps); head 1"
+    told = "what heads prefer in texts (view head_profile): head 0 hedging words (might, perhaps); head 1"
     assert told in " ".join(text.split())
-    assert f"nothing measured: head {HEADS - 1}" in " ".join(text.split())
+    assert f"nothing that these features show: head {HEADS - 1}" in " ".join(text.split())
     assert text.count("0.801 (") == text.count("0.702 (") == 12
     assert all(name in text for name in ATTRIBUTES)
     assert text.endswith(
@@ -140,7 +140,7 @@ def test_a_single_reward_has_an_accuracy_and_no_mixture() -> None:
     text = fits(show_evaluation(evaluation(1)))
     assert "mixture" not in text
     assert "one head, which is its best head and the oracle as well" in text
-    assert "nothing measured: head 0" in text
+    assert "nothing that these features show: head 0" in " ".join(text.split())
 
 
 def record(**changes: Any) -> dict[str, Any]:
