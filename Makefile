@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients bench-embed bench-train bench-cache bench-wordings bench-route bench-score bench-people bench-serve bench-sql test-openapi latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients bench-embed bench-train bench-cache bench-eval bench-wordings bench-route bench-score bench-people bench-serve bench-sql test-openapi latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ bench-train: setup ## training on the cache: plain loop, batched, projected, sci
 
 bench-cache: setup ## reading vectors, mapped and decoded, and streaming pairs; ARGS=--quick tries it, --full takes 11 GB
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_cache.py $(ARGS)
+
+bench-eval: setup ## what eval computes at 700,000 pairs: features of texts, what heads like, calibration; ARGS=--quick tries it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_eval.py $(ARGS)
 
 bench-wordings: setup ## groups found on wordings nobody trained on: what the router reads; ARGS='--backbone smollm2' changes it
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/wordings.py $(ARGS)

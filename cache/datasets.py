@@ -1,6 +1,7 @@
 """Data sets: tables of pairs, ratings and rejects, one committed part for each source of a split.
 
-Next to them lie the links, one set for each features id: which vectors a pair's texts became.
+Next to them lie the links, one set for each features id: which vectors a pair's texts became. And the text features,
+which `eval` computes: plain figures of a pair's texts, such as their length.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from micropref.cache.commits import Commit, commit_paths, read_commit
+from micropref.cache.commits import Commit, commit_paths, read_commit, read_commits
 from micropref.cache.errors import BadInput, Damaged
 from micropref.cache.keys import short_id
-from micropref.cache.schemas import KEY_COLUMNS, PAIR_SCHEMA
+from micropref.cache.schemas import KEY_COLUMNS, PAIR_SCHEMA, TEXT_FEATURES_VERSION
 from micropref.cache.store import StoreFolder
 
 if TYPE_CHECKING:
@@ -86,6 +87,26 @@ class Dataset:
         """Return the features ids this data set has links to, sorted."""
         folder = self.folder / "links"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    @property
+    def text_features_folder(self) -> Path:
+        """Return the folder of the parts' text features."""
+        return self.folder / "text-features"
+
+    def text_features(self, part: Commit) -> Commit | None:
+        """Return the text features of a part, or None where there are none of this version and of its pairs now."""
+        found = read_commit(self.text_features_folder / f"{part.stem}.json")
+        same = found is not None and found.record["pairs_digest"] == part.files["pairs"].digest
+        return found if found is not None and same and found.record["version"] == TEXT_FEATURES_VERSION else None
+
+    def outdated_text_features(self) -> list[Commit]:
+        """Return text features of pairs that are gone or changed, and of earlier versions, not of later ones."""
+        now = {part.stem: part.files["pairs"].digest for part in self.parts}
+        return [
+            item
+            for item in read_commits(self.text_features_folder)
+            if item.record["version"] < TEXT_FEATURES_VERSION or item.record["pairs_digest"] != now.get(item.stem)
+        ]
 
     def imported_from(self, features_id: str) -> str | None:
         """Return what made the vectors of some features if they were imported; None where they were computed here."""

@@ -41,3 +41,7 @@ LINK_SCHEMA = pa.schema(
     ]
 )
 CONTEXT_SCHEMA = pa.schema([pa.field("context", _TEXT, nullable=False), pa.field("key", KEY_TYPE, nullable=False)])
+TEXT_FEATURES = "text_features"
+"""Role of the table of a part's text features: pair_id, then one float32 column a feature, chosen less rejected."""
+TEXT_FEATURES_VERSION = 1
+"""Changes with what the features of a text are; tables of an earlier version are made again."""

@@ -37,8 +37,8 @@ class Collection:
     shards: int
     """Shards removed whole or rewritten without those vectors."""
     files: int
-    """Data files without a commit, temp files of writers that were killed, what a stopped `rm` left, names without a
-    run."""
+    """Data files without a commit, text features of pairs that changed or are gone, temp files of writers that were
+    killed, what a stopped `rm` left, names without a run."""
     bytes: int
     """Bytes freed, rewritten shards counted by difference."""
 
@@ -65,7 +65,8 @@ def collect(store: StoreFolder, *, dry_run: bool = False, min_age_s: float = MIN
         files, freed = files + count, freed + size
     freed += sum(one.bytes for one in going)
     count, size = _collect_removed(store, dry_run=dry_run)
-    files += count
+    outdated, outdated_size = _collect_text_features(store, min_age_s, dry_run=dry_run)
+    files, freed = files + count + outdated, freed + outdated_size
     orphans = list(_orphans(store, min_age_s))
     freed += size + sum(path.stat().st_size for path in orphans)
     if not dry_run:
@@ -101,6 +102,15 @@ def _collect_removed(store: StoreFolder, *, dry_run: bool) -> tuple[int, int]:
         for one in lost:
             drop_name(one)
     return sum(files for files, _ in sizes) + len(lost), size
+
+
+def _collect_text_features(store: StoreFolder, min_age_s: float, *, dry_run: bool) -> tuple[int, int]:
+    """Remove old text features of pairs that changed or are gone, and of earlier versions; return files and bytes."""
+    found = (item for name in store.names("datasets") for item in open_dataset(store, name).outdated_text_features())
+    going = [item for item in found if _older(item.commit_path, min_age_s)]
+    for item in () if dry_run else going:
+        item.remove()
+    return len(going), sum(file.bytes for item in going for file in item.files.values())
 
 
 def _recover(folder: Path, min_age_s: float) -> None:

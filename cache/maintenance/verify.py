@@ -131,14 +131,15 @@ def _dataset_problems(store: StoreFolder, name: str) -> tuple[int, list[str]]:
             for part in parts
             if (item := dataset.links(part, features_id))
         ]
+        features = read_commits(dataset.text_features_folder)
     except Failure as error:
         return 0, [str(error)]
-    found = [line for item in parts for line in _file_problems(item)]
+    found = [line for item in (*parts, *features) for line in _file_problems(item)]
     for features_id, item in links:
         found += _file_problems(item) or _link_problems(store, dataset, features_id, item)
     if not found:  # of damaged parts the ids are not known
         found = [_doubled_line(dataset, both) for split in dataset.splits() for both in dataset.doubled(split)]
-    return len(parts) + len(links), found
+    return len(parts) + len(links) + len(features), found
 
 
 def _doubled_line(dataset: Dataset, both: Doubled) -> str:

@@ -23,6 +23,9 @@ HEADS = "heads.safetensors"
 BUDGET = "budget"
 CONTEXTS = "contexts"
 TABLES = ("head_accuracy", "mixture_accuracy", "best_head", "router_weights")
+"""Roles of every commit of accuracies."""
+LATER_TABLES = ("calibration", "head_profile", "head_correlation", "mixture_vs_single")
+"""Roles that commits of the first releases lack."""
 
 
 @dataclass(frozen=True)

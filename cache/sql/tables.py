@@ -20,7 +20,7 @@ from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure
 from micropref.cache.keys import canonical_json
 from micropref.cache.runs.names import RunNames, read_names, read_note
-from micropref.cache.runs.records import TABLES, Run, all_runs, router_input, sweep_leaderboards
+from micropref.cache.runs.records import LATER_TABLES, TABLES, Run, all_runs, router_input, sweep_leaderboards
 from micropref.cache.sql.views import column_names
 from micropref.cache.store import StoreFolder
 
@@ -203,5 +203,5 @@ READERS: dict[str, Callable[[StoreFolder, Names], Rows]] = {
     "runs": _run_rows,
     "sweep_settings": _sweep_settings,
     "scores": _scores,
-    **{role: _evaluation_reader(role) for role in (*TABLES, "budget_curve", "adaptation", "regret")},
+    **{role: _evaluation_reader(role) for role in (*TABLES, *LATER_TABLES, "budget_curve", "adaptation", "regret")},
 }

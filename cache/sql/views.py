@@ -17,7 +17,8 @@ VIEWS_FILE = Path(__file__).with_name("views.sql")
 VIEW = re.compile(r"((?:^-- .*\n)+)CREATE VIEW (\w+) AS\n([^;]*);", re.MULTILINE)
 
 _INTERVAL = "n BIGINT, accuracy DOUBLE, low DOUBLE, high DOUBLE"
-_EVALUATED = "run VARCHAR, data VARCHAR, split VARCHAR, part VARCHAR, attribute VARCHAR"
+_PLACE = "run VARCHAR, data VARCHAR, split VARCHAR"
+_EVALUATED = f"{_PLACE}, part VARCHAR, attribute VARCHAR"
 _SETTING = (
     "run VARCHAR, sweep VARCHAR, method VARCHAR, data VARCHAR, features VARCHAR, k INTEGER, lam DOUBLE, seed BIGINT"
 )
@@ -45,6 +46,13 @@ COLUMNS = {
     "best_head": "run VARCHAR, data VARCHAR, split VARCHAR, attribute VARCHAR, chosen_on VARCHAR, head INTEGER, "
     f"{_INTERVAL}",
     "router_weights": f"{_EVALUATED}, head INTEGER, mean_weight DOUBLE, mean_entropy DOUBLE",
+    "calibration": f"{_PLACE}, attribute VARCHAR, bin INTEGER, n BIGINT, mean_probability DOUBLE, accuracy DOUBLE, "
+    "low DOUBLE, high DOUBLE",
+    "head_profile": f"{_PLACE}, head INTEGER, feature VARCHAR, n BIGINT, correlation DOUBLE, low DOUBLE, high DOUBLE, "
+    "p_value DOUBLE, given_length DOUBLE",
+    "head_correlation": f"{_PLACE}, head INTEGER, other INTEGER, n BIGINT, correlation DOUBLE",
+    "mixture_vs_single": f"{_PLACE}, reference VARCHAR, attribute VARCHAR, n BIGINT, difference DOUBLE, low DOUBLE, "
+    "high DOUBLE",
     "budget_curve": "run VARCHAR, parent VARCHAR, data VARCHAR, split VARCHAR, seed BIGINT, budget BIGINT, tau DOUBLE, "
     f"attribute VARCHAR, {_INTERVAL}",
     "adaptation": "run VARCHAR, parent VARCHAR, data VARCHAR, split VARCHAR, grouped_by VARCHAR, method VARCHAR, "
@@ -60,6 +68,9 @@ COLUMNS = {
 COMPUTED = {
     "disagreement": frozenset({"run", "data", "split", "pair_id", "attribute", "margin"}),
     "wordings": frozenset({"data", "split", "attribute", "context"}),
+    "mixture_vs_single": frozenset(
+        {"run", "reference", "data", "split", "attribute", "n", "difference", "low", "high"}
+    ),
     "users": frozenset({"data", "split", "user", "prompt_id", "context", "attribute"}),
     "context_weights": frozenset(
         {"run", "data", "split", "part", "pair_id", "context", "attribute", "head", "margin", "weight"}

@@ -92,6 +92,37 @@ CREATE VIEW router_weights AS
 SELECT run, data, split, part, attribute, head, mean_weight, mean_entropy
 FROM stored.router_weights;
 
+-- Pairs whose likelier response was predicted with nearly the same probability (scaled as the run's): its mean, and the
+-- share of pairs in which that response was chosen (ties count one half), with its 95 % interval. bin 0 begins at .5, 9
+-- at .95; bins without pairs have no rows.
+-- Example: SELECT attribute, bin, n, mean_probability, accuracy, low, high FROM calibration ORDER BY ALL
+CREATE VIEW calibration AS
+SELECT run, data, split, attribute, bin, n, mean_probability, accuracy, low, high
+FROM stored.calibration;
+
+-- How a head's margins go with the difference of a plain feature of the two texts (length, lists, hedging, ...), over
+-- the n pairs that differ in it: correlation with its 95 % interval, p_value of none, and what is left of it once length
+-- is taken out. NULL where fewer than 30 pairs or 10 prompts differ. Positive: the head rewards more of it.
+-- Example: SELECT head, feature, n, correlation, low, high FROM head_profile ORDER BY head, abs(correlation) DESC
+CREATE VIEW head_profile AS
+SELECT run, data, split, head, feature, n, correlation, low, high, p_value, given_length
+FROM stored.head_profile;
+
+-- How alike the margins of two heads of a run are: correlation over n pairs, 1 where they order all alike, -1 opposite.
+-- Example: SELECT run, head, other, correlation FROM head_correlation WHERE head < other ORDER BY correlation DESC
+CREATE VIEW head_correlation AS
+SELECT run, data, split, head, other, n, correlation
+FROM stored.head_correlation;
+
+-- What a run is worth over an evaluated single reward (reference): its accuracy less that of the reference on the n pairs
+-- that both have scores for, with the 95 % interval of the paired difference.
+-- Example: SELECT run, reference, attribute, n, difference, low, high FROM mixture_vs_single ORDER BY ALL
+CREATE VIEW mixture_vs_single AS
+SELECT run, reference, data, split, attribute, n, difference, low, high
+FROM stored.mixture_vs_single
+-- The evaluation of either run may have written a row.
+QUALIFY row_number() OVER (PARTITION BY run, reference, data, split, attribute ORDER BY n DESC, difference) = 1;
+
 -- One wording of a context on one attribute, with the pairs that have it; in_train: whether the train split has it too.
 -- Example: SELECT split, in_train, count(DISTINCT context) AS contexts, sum(pairs) AS pairs FROM wordings GROUP BY ALL
 CREATE VIEW wordings AS

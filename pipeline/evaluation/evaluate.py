@@ -15,19 +15,22 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from micropref.cache.choices import TEST, TRAIN
-from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.names import find_run, holds_heads
-from micropref.cache.runs.records import Run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import sides_of
-from micropref.heads.evaluation.intervals import RULE, Intervals, fewest, mean_intervals
+from micropref.heads.evaluation.intervals import Intervals, fewest, mean_intervals
 from micropref.heads.evaluation.metrics import correct, nll
 from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
+from micropref.pipeline.evaluation.calibration import calibration_table
+from micropref.pipeline.evaluation.differences import differences_table
+from micropref.pipeline.evaluation.head_profile import head_tables
+from micropref.pipeline.evaluation.kept import keep_tables
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
+from micropref.pipeline.evaluation.stored_features import feature_differences
 from micropref.pipeline.evaluation.wordings import Wordings, compare_wordings
 from micropref.pipeline.training.fitted_contexts import count_known
 from micropref.pipeline.training.method_runs import FittedRun, fitted_contexts, open_fitted
@@ -63,6 +66,10 @@ class Evaluation:
     mixture_accuracy: pl.DataFrame
     best_head: pl.DataFrame
     router_weights: pl.DataFrame
+    calibration: pl.DataFrame
+    head_profile: pl.DataFrame
+    head_correlation: pl.DataFrame
+    mixture_vs_single: pl.DataFrame
     wordings: Wordings | None = None
     """Contexts seen in training and new ones, apart; None where the run reads no contexts or the pairs have none."""
 
@@ -93,8 +100,15 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     tables, clusters = _tables(fitted, known, frame, validation)
     scores = as_scores(run, frame)
     accuracy = float(correct(scores.log_probability()).mean())
-    loss = nll(scaled_log_probability(scores.log_odds(), run.scale))
-    _keep(run, dataset.name, split, tables, {"split": split, "pairs": frame.height, "accuracy": accuracy})
+    scaled = scaled_log_probability(scores.log_odds(), run.scale)
+    tables |= {
+        "calibration": calibration_table(frame, scaled, sides_of(frame, _read_by_model(fitted, known))),
+        **head_tables(
+            frame, scores.margins, feature_differences(dataset, split), sides_of(frame, _read_by_heads(fitted, known))
+        ),
+        "mixture_vs_single": differences_table(store, run, dataset, split, frame),
+    }
+    keep_tables(run, dataset, split, tables, {"pairs": frame.height, "accuracy": accuracy})
     evaluated = tables["mixture_accuracy"].filter(pl.col("part") != "validation")
     lowest = float(evaluated["accuracy"].to_numpy().min())
     seen = None
@@ -110,7 +124,7 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
         scored=scored,
         without_context=missing,
         accuracy=accuracy,
-        nll=loss,
+        nll=nll(scaled),
         scale=run.scale,
         lowest_accuracy=lowest,
         clusters=clusters,
@@ -126,9 +140,8 @@ def _tables(
 
     Heads are chosen on the scores of validation pairs. `known` are the contexts that the run was fitted on.
     """
-    run, reading = fitted.run, fitted.reading
-    of_heads = known if reading.heads_read_contexts else None
-    of_mixture = known if reading.reads_contexts else None
+    run = fitted.run
+    of_heads, of_mixture = _read_by_heads(fitted, known), _read_by_model(fitted, known)
     groups = [(part, as_scores(run, part)) for part in _groups(frame)]
     heads = [_head_accuracy(*group, known=of_heads) for group in groups]
     mixtures = [_mixture_accuracy(*group, known=of_mixture) for group in groups]
@@ -145,10 +158,13 @@ def _tables(
     return tables, fewest([found for _, found in (*heads, *mixtures)])
 
 
-def _keep(run: Run, data: str, split: str, tables: dict[str, pl.DataFrame], record: dict[str, Any]) -> None:
-    folder, stem = run.eval_folder(data), f"tables-{split}"
-    files = {role: write_table(folder, stem, role, table.to_arrow()) for role, table in tables.items()}
-    commit(folder, stem, files, {**record, "intervals": RULE})
+def _read_by_heads(fitted: FittedRun, known: pl.Series) -> pl.Series | None:
+    """Return the contexts that heads were fitted on; None where they read none, so that none is new to them."""
+    return known if fitted.reading.heads_read_contexts else None
+
+
+def _read_by_model(fitted: FittedRun, known: pl.Series) -> pl.Series | None:
+    return known if fitted.reading.reads_contexts else None
 
 
 def _groups(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from micropref.pipeline.evaluation.claims import head_cards
 from micropref.pipeline.show.figures import accuracy, counted, few_clusters, over, with_interval
 from micropref.pipeline.show.lines import next_step, paragraphs, rows_of
 from micropref.pipeline.show.tables import show_rows
@@ -14,6 +15,10 @@ from micropref.pipeline.show.tables import show_rows
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.evaluation.evaluate import Evaluation
     from micropref.pipeline.evaluation.wordings import Wordings
+
+
+MANY_HEADS = 4
+"""More heads get one preference each."""
 
 
 def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
@@ -41,8 +46,22 @@ def show_evaluation(evaluation: Evaluation, store: Path | None = None) -> str:
         )
         by_head = "\n" + show_rows([_heads(evaluation, row, keys) for row in rows], keys)
     lines += few_clusters(evaluation.clusters)
+    lines += _preferences(evaluation)
     ending = next_step(*rows_of("head_accuracy", evaluation.run), store=store)
     return f"{paragraphs(lines)}\n{show_rows(rows, keys)}{by_head}\n{ending}"
+
+
+def _preferences(evaluation: Evaluation) -> list[str]:
+    """Return in a line what heads prefer, the strongest few of each; nothing where no feature could be measured."""
+    if evaluation.head_profile.is_empty() or evaluation.head_profile["p_value"].is_null().all():
+        return []
+    cards = head_cards(evaluation.head_profile, evaluation.head_correlation, evaluation.head_accuracy)
+    few = 2 if len(cards) <= MANY_HEADS else 1
+    told = [f"head {card.head} {', '.join(one.rewards for one in card.claims[:few])}" for card in cards if card.claims]
+    silent = [str(card.head) for card in cards if not card.claims]
+    if silent:
+        told.append(f"nothing that these features show: head {', '.join(silent)}")
+    return [f"what heads prefer in texts (view head_profile): {'; '.join(told)}"]
 
 
 def _about_wordings(found: Wordings) -> str:

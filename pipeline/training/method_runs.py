@@ -61,12 +61,20 @@ def open_fitted(store: StoreFolder, run: Run) -> FittedRun:
     method = methods().get(record["method"])
     if method is None:
         raise BadInput(f"run {run.id} is of the unknown method {record['method']!r}: expected {', '.join(methods())}")
+    return FittedRun(
+        run, open_features(store, record["features"]), open_reading(store, run), method.restore(run.tensors())
+    )
+
+
+def open_reading(store: StoreFolder, run: Run) -> Reading:
+    """Return how a run reads pairs."""
+    record = run.record
     settings, units = record["settings"], record.get("units")
     named = None if units is None else Units(units["kind"], tuple(units["names"]))
     contexts_in = settings.get("router_features")
     router_features = None if contexts_in is None else open_features(store, contexts_in)
-    reading = Reading(router_input_of(record), settings["reward_input"], method.needs, named, router_features)
-    return FittedRun(run, open_features(store, record["features"]), reading, method.restore(run.tensors()))
+    needs = methods()[record["method"]].needs
+    return Reading(router_input_of(record), settings["reward_input"], needs, named, router_features)
 
 
 def fitted_contexts(store: StoreFolder, run: Run) -> pl.Series:

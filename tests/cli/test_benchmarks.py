@@ -15,7 +15,18 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["bench_train", "bench_cache", "bench_embed", "bench_score", "theory", "latent", "wordings", "bench_sql"]
+    "name",
+    [
+        "bench_train",
+        "bench_cache",
+        "bench_eval",
+        "bench_embed",
+        "bench_score",
+        "theory",
+        "latent",
+        "wordings",
+        "bench_sql",
+    ],
 )
 def test_a_quick_run_writes_rows_and_bars(name: str, tmp_path: Path) -> None:
     script = ROOT / "tests" / "benchmarks" / f"{name}.py"

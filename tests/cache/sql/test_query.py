@@ -34,6 +34,10 @@ CONTRACT = {
     "mixture_accuracy": "run data split part attribute n accuracy low high",
     "best_head": "run data split attribute chosen_on head n accuracy low high",
     "router_weights": "run data split part attribute head mean_weight mean_entropy",
+    "calibration": "run data split attribute bin n mean_probability accuracy low high",
+    "head_profile": "run data split head feature n correlation low high p_value given_length",
+    "head_correlation": "run data split head other n correlation",
+    "mixture_vs_single": "run reference data split attribute n difference low high",
     "wordings": "data split attribute context pairs in_train",
     "users": "data split user pairs prompts contexts attributes",
     "context_weights": "run data split part context attribute head n mean_weight",
@@ -63,7 +67,8 @@ TYPES = {
     "in_train": "BOOLEAN",
     **dict.fromkeys(("pairs", "prompts", "contexts", "attributes"), "BIGINT"),
     **dict.fromkeys(("top_head", "bottom_head"), "INTEGER"),
-    "spread": "DOUBLE",
+    **dict.fromkeys(("spread", "mean_probability", "correlation", "p_value", "given_length", "difference"), "DOUBLE"),
+    **dict.fromkeys(("bin", "other"), "INTEGER"),
     "rows": "BIGINT",
     "settings": "JSON",
     "created": "TIMESTAMP",
@@ -128,6 +133,29 @@ def run_record(run: str, **changes: Any) -> dict[str, Any]:
     return {"run": run, **same, **figures, **rest, "effective_heads": 1.5, **changes}
 
 
+def later_tables(place: dict[str, str], heads: int) -> dict[str, pa.Table]:
+    limits = {"low": 0.25, "high": 0.75}
+    alike = [
+        {**place, "head": head, "other": other, "n": 3, "correlation": 0.5}
+        for head in range(heads)
+        for other in range(heads)
+        if head != other
+    ]
+    # r1 knows its difference to r0 on more pairs than r0 does.
+    r1 = place["run"] == "r1"
+    compared = [
+        {**place, "run": "r1", "reference": "r0", "attribute": None, "n": 2 + r1, "difference": 0.1 + r1, **limits}
+    ]
+    profile = {**place, "head": 0, "feature": "length", "n": 3, "correlation": None, "p_value": None}
+    binned = {**place, "attribute": None, "bin": 1, "n": 3, "mean_probability": 0.57, "accuracy": 0.5, **limits}
+    return {
+        "calibration": pa.Table.from_pylist([binned]),
+        "head_profile": pa.Table.from_pylist([profile]),
+        "head_correlation": pa.Table.from_pylist(alike) if alike else pa.table({"run": pa.array([], pa.string())}),
+        "mixture_vs_single": pa.Table.from_pylist(compared),
+    }
+
+
 def put_run(root: Path, run: str, heads: int, weighted: bool) -> None:
     folder = root / "runs" / run
     folder.mkdir(parents=True)
@@ -158,6 +186,7 @@ def put_run(root: Path, run: str, heads: int, weighted: bool) -> None:
         mixture_accuracy=pa.Table.from_pylist([{**evaluated, **interval}]),
         best_head=pa.Table.from_pylist([{**best, **interval}]),
         router_weights=pa.Table.from_pylist([{**evaluated, "head": 0, **mean}]),
+        **later_tables(place, heads),
     )
     put(
         folder / "eval" / "tiny",
@@ -273,6 +302,10 @@ def test_disagreement_is_between_the_surest_heads_and_needs_two(store: Path, tmp
     far = pa.table({**names, "margin_0": [-2000.0], "margin_1": [2000.0], "weight_0": [0.5], "weight_1": [0.5]})
     put(tmp_path / "runs" / "r1" / "eval" / "tiny", "scores-x-1", {"split": "x"}, scores=far)
     assert rows(tmp_path, "SELECT spread, top_head, bottom_head FROM disagreement") == [(1.0, 1, 0)]
+
+
+def test_a_difference_that_two_evaluations_wrote_counts_once_with_the_most_pairs(store: Path) -> None:
+    assert rows(store, "SELECT run, reference, n, difference FROM mixture_vs_single") == [("r1", "r0", 3, 1.1)]
 
 
 def test_scores_are_long_whatever_the_number_of_heads(store: Path) -> None:

@@ -17,6 +17,7 @@ from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.runs.records import open_run
+from micropref.pipeline.evaluation.stored_features import feature_differences
 from micropref.pipeline.sharing import install, places
 from tests.conftest import preference_rows
 from tests.support.hub import Hub, Repository
@@ -77,6 +78,7 @@ def test_nothing_private_leaves(
     folder = tmp_path / "store-of-ann"
     first, _ = embedded(folder, tiny_backbone("llama", chat=True))
     shared = tmp_path / "shared"
+    feature_differences(open_dataset(first._store, "mine"), "train")  # what `eval` keeps next to the pairs
     first.push("features", str(shared), license="cc0-1.0", with_texts=with_texts)
     data = b"".join(path.read_bytes() for path in shared.rglob("*") if path.is_file())
     assert b"micropref pull ADDRESS" in data
@@ -95,6 +97,7 @@ def test_nothing_private_leaves(
     columns = {name for one in shared.rglob("*.parquet") for name in _columns(one)}
     assert "user" not in columns
     assert ("prompt" in columns) == with_texts
+    assert "hedging" not in columns
     ids = {row for part in open_dataset(first._store, "mine").parts for row in read_table(part, "pairs")["pair_id"]}
     told = {text for one in shared.rglob("*.parquet") for text in _texts(one)}
     assert not told & {*PEOPLE.values(), *ids}

@@ -69,6 +69,28 @@ def accuracies(rows: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame([{**place, "n": MANY, "low": 0.1234, "high": 0.9876, **row} for row in rows])
 
 
+def profile(heads: int) -> pl.DataFrame:
+    """Return a profile in which every head but the last prefers hedging and shorter responses."""
+    figures = {"length": -0.5, "hedging": 0.9, "caution": None}
+    return pl.DataFrame(
+        [
+            {"head": head, "feature": name, "n": MANY, "correlation": value, "low": value and value - 0.1,
+             "high": value and value + 0.1, "p_value": value and (0.0 if head < heads - 1 else 0.9),
+             "given_length": None}
+            for head in range(heads)
+            for name, value in figures.items()
+        ]
+    )  # fmt: skip
+
+
+def alike(heads: int) -> pl.DataFrame:
+    pairs = [(head, other) for head in range(heads) for other in range(heads) if other != head]
+    return pl.DataFrame(
+        [{"head": head, "other": other, "correlation": 0.5} for head, other in pairs],
+        schema={"head": pl.Int32, "other": pl.Int32, "correlation": pl.Float64},
+    )
+
+
 def evaluation(heads: int) -> Evaluation:
     by_head = [
         {"attribute": name, "head": head, "accuracy": value}
@@ -81,7 +103,15 @@ def evaluation(heads: int) -> Evaluation:
         for chosen_on in ("validation", "oracle")
     ]
     mixture = [{"attribute": name, "accuracy": value} for name, value in zip(ATTRIBUTES, figures(50, 12), strict=True)]
-    tables = (accuracies(by_head), accuracies(mixture), accuracies(best), pl.DataFrame())
+    tables = (
+        accuracies(by_head),
+        accuracies(mixture),
+        accuracies(best),
+        *[pl.DataFrame()] * 2,
+        profile(heads),
+        alike(heads),
+        pl.DataFrame(),
+    )
     return Evaluation(RUN, DATA, "test", MANY, MANY, 1, 0.6543, 0.5432, 0.87, 0.1111, CLUSTERS, *tables)
 
 
@@ -96,6 +126,9 @@ def test_an_evaluation_has_every_head_and_attribute() -> None:
     for value in found.mixture_accuracy["accuracy"]:
         assert f"{value:.3f} (0.123-0.988)" in text
     assert text.count("12,345,678") == 12 + 1
+    told = "what heads prefer in texts (view head_profile): head 0 hedging words (might, perhaps); head 1"
+    assert told in " ".join(text.split())
+    assert f"nothing that these features show: head {HEADS - 1}" in " ".join(text.split())
     assert text.count("0.801 (") == text.count("0.702 (") == 12
     assert all(name in text for name in ATTRIBUTES)
     assert text.endswith(
@@ -107,6 +140,7 @@ def test_a_single_reward_has_an_accuracy_and_no_mixture() -> None:
     text = fits(show_evaluation(evaluation(1)))
     assert "mixture" not in text
     assert "one head, which is its best head and the oracle as well" in text
+    assert "nothing that these features show: head 0" in " ".join(text.split())
 
 
 def record(**changes: Any) -> dict[str, Any]:
