@@ -96,9 +96,8 @@ def open_fresh(data: FitData) -> FreshPairs:
 def _right(mixtures: Sequence[Mixture], located: LocatedPairs) -> torch.Tensor:
     """Return which pairs [n, G] every mixture has right, by one product for all heads."""
     pairs = located.load()
-    margins = (pairs.delta @ torch.cat([mixture.heads for mixture in mixtures]).T).split(
-        [mixture.k for mixture in mixtures], 1
-    )
+    together = pairs.delta @ torch.cat([mixture.heads for mixture in mixtures]).T
+    margins = torch.split(together, [mixture.k for mixture in mixtures], 1)
     columns = []
     for mixture, own in zip(mixtures, margins, strict=True):
         log_weights = mixture.log_weights(pairs.router_inputs, len(pairs), pairs.router_rows)
