@@ -215,5 +215,5 @@ READERS: dict[str, Callable[[StoreFolder, Names], Rows]] = {
     "history": _history,
     "sweep_settings": _sweep_settings,
     "scores": _scores,
-    **{role: _evaluation_reader(role) for role in (*TABLES, "budget_curve", "adaptation", "regret")},
+    **{role: _evaluation_reader(role) for role in (*TABLES, "budget_curve", "adaptation", "regret", "regret_by_round")},
 }

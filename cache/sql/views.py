@@ -58,6 +58,8 @@ COLUMNS = {
     "regret": "run VARCHAR, data VARCHAR, grouped_by VARCHAR, group_name VARCHAR, forecaster VARCHAR, rounds BIGINT, "
     "accuracy DOUBLE, nll DOUBLE, loss DOUBLE, best_head INTEGER, best_head_loss DOUBLE, regret DOUBLE, "
     "switches BIGINT, bound DOUBLE",
+    "regret_by_round": "run VARCHAR, data VARCHAR, grouped_by VARCHAR, forecaster VARCHAR, round BIGINT, "
+    "groups BIGINT, regret DOUBLE, regret_se DOUBLE, bound DOUBLE",
 }
 
 

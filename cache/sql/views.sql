@@ -125,6 +125,13 @@ SELECT run, data, grouped_by, group_name, forecaster, rounds, accuracy, nll, los
        switches, bound
 FROM stored.regret;
 
+-- The mean regret of one forecaster after so many rounds, over the groups that had as many, its standard error over these
+-- (NULL for one) and the mean bound on it (NULL where there is none).
+-- Example: SELECT forecaster, round, groups, regret, bound FROM regret_by_round WHERE round <= 5 ORDER BY ALL
+CREATE VIEW regret_by_round AS
+SELECT run, data, grouped_by, forecaster, round, groups, regret, regret_se, bound
+FROM stored.regret_by_round;
+
 -- One row for each run, and one for each setting of a sweep; sweep is NULL for a run of its own. restarts_agreeing is
 -- the share of the other seeds whose favourite heads are those of the best seed, NULL where there are none.
 -- test_accuracy is that of the mixture on the test split, which nothing is chosen by, with its 95 % interval for settings

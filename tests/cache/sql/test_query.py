@@ -40,6 +40,7 @@ CONTRACT = {
     "overconfidence overconfidence_low overconfidence_high gain gain_low gain_high",
     "regret": "run data grouped_by group_name forecaster rounds accuracy nll loss best_head best_head_loss regret "
     "switches bound",
+    "regret_by_round": "run data grouped_by forecaster round groups regret regret_se bound",
     "leaderboard": "run sweep method data features k lam seed validation_nll validation_nll_se validation_accuracy "
     "validation_nll_known validation_accuracy_known test_accuracy test_low test_high effective_heads restarts_agreeing",
     "history": "run sweep parent method data k lam seed epoch train_nll validation_nll validation_accuracy "
@@ -51,13 +52,13 @@ TYPES = {
     **dict.fromkeys(("n", "seed", "train_pairs"), "BIGINT"),
     **dict.fromkeys(("rating", "lam", "accuracy", "low", "high", "mean_weight", "mean_entropy"), "DOUBLE"),
     **dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy"), "DOUBLE"),
-    **dict.fromkeys(("train_nll", "test_low", "test_high"), "DOUBLE"),
+    **dict.fromkeys(("train_nll", "test_low", "test_high", "regret_se"), "DOUBLE"),
     **dict.fromkeys(("test_accuracy", "effective_heads", "restarts_agreeing"), "DOUBLE"),
     **dict.fromkeys(("validation_nll_known", "validation_accuracy_known"), "DOUBLE"),
     **dict.fromkeys(("overconfidence", "overconfidence_low", "overconfidence_high"), "DOUBLE"),
     **dict.fromkeys(("nll", "nll_low", "nll_high", "gain", "gain_low", "gain_high"), "DOUBLE"),
     **dict.fromkeys(("loss", "best_head_loss", "regret", "bound"), "DOUBLE"),
-    **dict.fromkeys(("shots", "groups", "rounds", "switches", "budget", "epoch"), "BIGINT"),
+    **dict.fromkeys(("shots", "groups", "rounds", "switches", "budget", "epoch", "round"), "BIGINT"),
     "tau": "DOUBLE",
     "best_head": "INTEGER",
     "trimmed": "BOOLEAN",
@@ -170,6 +171,7 @@ def put_run(root: Path, run: str, heads: int, weighted: bool) -> None:
         {"split": "test"},
         adaptation=pa.Table.from_pylist([{"run": run, "method": "hedge", "shots": 4, **interval}]),
         regret=pa.Table.from_pylist([{"run": run, "forecaster": "linear", "regret": 1.5, "bound": 2.5}]),
+        regret_by_round=pa.Table.from_pylist([{"run": run, "forecaster": "linear", "round": 1, "regret": 0.5}]),
     )
 
 
