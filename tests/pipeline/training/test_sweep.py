@@ -113,7 +113,7 @@ def test_every_setting_has_the_test_accuracy_that_eval_finds_and_a_history(
     store: StoreFolder, synthetic: Synthetic
 ) -> None:
     synthetic(store, prompts=160, users=9, wordings=5)
-    swept = run(store, Grid((1, 2), (0.1,)))
+    swept = run(store, Grid((1, 2), (0.1,)), router_input="context")
     assert swept.untested is None
     board = rows(store, f"SELECT * FROM leaderboard WHERE sweep = '{swept.run}'")
     assert [(row["k"], row["seed"]) for row in sorted(board, key=lambda row: (row["k"], row["seed"]))] == [
@@ -122,7 +122,7 @@ def test_every_setting_has_the_test_accuracy_that_eval_finds_and_a_history(
     for row in board:
         setting = FitSetting("mixture" if row["k"] > 1 else "single", row["k"], lam=row["lam"], lr=2e-2, hidden=16)
         plan = PLAN if row["k"] > 1 else FitPlan(solver="scikit-learn")
-        alone = train(store, "toy", replace(setting, seed=row["seed"]), plan, TrainOptions(restarts=1))
+        alone = train(store, "toy", replace(setting, seed=row["seed"]), plan, TrainOptions("context", restarts=1))
         assert evaluate(store, alone.run).accuracy == pytest.approx(row["test_accuracy"], abs=1e-9)
         assert 0 < row["test_low"] < row["test_accuracy"] < row["test_high"] < 1
         own = f"SELECT epoch, train_nll, validation_nll, validation_accuracy FROM history WHERE run = '{alone.run}'"
