@@ -17,7 +17,7 @@ from micropref.cache.vectors.opening import open_features
 
 _TOLD_ELSEWHERE = {
     *("run", "parent", "method", "data", "data_split", "data_digest", "features", "settings", "created", "versions"),
-    *("heads_digest", "train_history", "validation_history", "restarts", "groups"),
+    *("heads_digest", "train_history", "validation_history", "validation_accuracy_history", "restarts", "groups"),
 }
 """Entries of run.json with a place of their own, or of no use to a reader."""
 _FITTED = ("train_pairs", "validation_pairs", "pairs_without_context", "streamed", "units")

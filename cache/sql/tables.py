@@ -19,6 +19,7 @@ from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure
 from micropref.cache.keys import canonical_json
+from micropref.cache.runs.histories import history_rows
 from micropref.cache.runs.names import RunNames, read_names, read_note
 from micropref.cache.runs.records import LATER_TABLES, TABLES, Run, all_runs, router_input, sweep_leaderboards
 from micropref.cache.sql.views import column_names
@@ -142,6 +143,20 @@ def _sweep_settings(store: StoreFolder, columns: Names) -> Rows:
         yield read_columns(part, "leaderboard", _is_wanted(columns, "sweep_settings"))
 
 
+def _history(store: StoreFolder, columns: Names) -> Rows:
+    wanted = _is_wanted(columns, "history")
+    for run in all_runs(store):
+        fitted = {name: run.record.get(name) for name in ("run", "parent", "method", "data", "k", "lam", "seed")}
+        rows = [fitted | row for row in history_rows(run.record)]
+        if rows:
+            yield pa.Table.from_pylist(rows)
+    for part in sweep_leaderboards(store):
+        if "history" in part.files:  # sweeps of earlier versions kept none
+            yield read_columns(part, "history", wanted)
+    for part in _evaluations(store, "history"):
+        yield read_columns(part, "history", wanted)
+
+
 def _evaluations(store: StoreFolder, role: str) -> Iterator[Commit]:
     for run in all_runs(store):
         for data in run.evaluated():
@@ -201,7 +216,11 @@ READERS: dict[str, Callable[[StoreFolder, Names], Rows]] = {
     "token_counts": _token_counts,
     "roles": _roles,
     "runs": _run_rows,
+    "history": _history,
     "sweep_settings": _sweep_settings,
     "scores": _scores,
-    **{role: _evaluation_reader(role) for role in (*TABLES, *LATER_TABLES, "budget_curve", "adaptation", "regret")},
+    **{
+        role: _evaluation_reader(role)
+        for role in (*TABLES, *LATER_TABLES, "budget_curve", "adaptation", "regret", "regret_by_round")
+    },
 }

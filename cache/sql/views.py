@@ -24,7 +24,8 @@ _SETTING = (
 )
 _FIGURES = (
     "validation_nll DOUBLE, validation_nll_se DOUBLE, validation_accuracy DOUBLE, validation_nll_known DOUBLE, "
-    "validation_accuracy_known DOUBLE, test_accuracy DOUBLE, effective_heads DOUBLE, restarts_agreeing DOUBLE"
+    "validation_accuracy_known DOUBLE, test_accuracy DOUBLE, test_low DOUBLE, test_high DOUBLE, "
+    "effective_heads DOUBLE, restarts_agreeing DOUBLE"
 )
 COLUMNS = {
     "pairs": "data VARCHAR, split VARCHAR, part VARCHAR, pair_id VARCHAR, prompt_id VARCHAR, attribute VARCHAR, "
@@ -40,6 +41,9 @@ COLUMNS = {
     "runs": f"{_SETTING}, {_FIGURES}, parent VARCHAR, settings JSON, created TIMESTAMP, train_pairs BIGINT, "
     "names VARCHAR[], note VARCHAR, router_input VARCHAR",
     "sweep_settings": f"{_SETTING}, {_FIGURES}",
+    "history": "run VARCHAR, sweep VARCHAR, parent VARCHAR, method VARCHAR, data VARCHAR, k INTEGER, lam DOUBLE, "
+    "seed BIGINT, epoch BIGINT, train_nll DOUBLE, validation_nll DOUBLE, validation_accuracy DOUBLE, "
+    "test_accuracy DOUBLE",
     "scores": "run VARCHAR, data VARCHAR, split VARCHAR, part VARCHAR, pair_id VARCHAR, attribute VARCHAR, $scores",
     "head_accuracy": f"{_EVALUATED}, head INTEGER, {_INTERVAL}",
     "mixture_accuracy": f"{_EVALUATED}, {_INTERVAL}",
@@ -62,6 +66,8 @@ COLUMNS = {
     "regret": "run VARCHAR, data VARCHAR, grouped_by VARCHAR, group_name VARCHAR, forecaster VARCHAR, rounds BIGINT, "
     "accuracy DOUBLE, nll DOUBLE, loss DOUBLE, best_head INTEGER, best_head_loss DOUBLE, regret DOUBLE, "
     "switches BIGINT, bound DOUBLE",
+    "regret_by_round": "run VARCHAR, data VARCHAR, grouped_by VARCHAR, forecaster VARCHAR, round BIGINT, "
+    "groups BIGINT, regret DOUBLE, regret_se DOUBLE, bound DOUBLE",
 }
 
 

@@ -179,13 +179,32 @@ SELECT run, data, grouped_by, group_name, forecaster, rounds, accuracy, nll, los
        switches, bound
 FROM stored.regret;
 
+-- The mean regret of one forecaster after so many rounds, over the groups that had as many, its standard error over these
+-- (NULL for one) and the mean bound on it (NULL where there is none).
+-- Example: SELECT forecaster, round, groups, regret, bound FROM regret_by_round WHERE round <= 5 ORDER BY ALL
+CREATE VIEW regret_by_round AS
+SELECT run, data, grouped_by, forecaster, round, groups, regret, regret_se, bound
+FROM stored.regret_by_round;
+
 -- One row for each run, and one for each setting of a sweep; sweep is NULL for a run of its own. restarts_agreeing is
 -- the share of the other seeds whose favourite heads are those of the best seed, NULL where there are none.
+-- test_accuracy is that of the mixture on the test split, which nothing is chosen by, with its 95 % interval for settings
+-- of a sweep; of a run it is what `eval` found.
 -- Example: SELECT * FROM leaderboard ORDER BY validation_nll LIMIT 10
 CREATE VIEW leaderboard AS
 SELECT run, sweep, method, data, features, k, lam, seed, validation_nll, validation_nll_se,
-       validation_accuracy, validation_nll_known, validation_accuracy_known, test_accuracy, effective_heads,
-       restarts_agreeing
+       validation_accuracy, validation_nll_known, validation_accuracy_known, test_accuracy, test_low, test_high,
+       effective_heads, restarts_agreeing
 FROM stored.runs
 UNION ALL BY NAME
 SELECT * FROM stored.sweep_settings;
+
+-- One epoch of the fit of a run, or of a setting of a sweep (sweep is NULL for a run of its own): NLLs in nats per pair,
+-- train_nll while the weights moved, the others after the epoch. Where parent is named it is a router that was re-fitted
+-- on a budget of that run: epoch 0 is before it, train_nll is of the budget. A single reward has a step of its path of
+-- penalties as its epoch.
+-- Example: SELECT k, epoch, avg(validation_nll) AS nll FROM history WHERE sweep IS NOT NULL GROUP BY ALL ORDER BY ALL
+CREATE VIEW history AS
+SELECT run, sweep, parent, method, data, k, lam, seed, epoch, train_nll, validation_nll, validation_accuracy,
+       test_accuracy
+FROM stored.history;

@@ -10,6 +10,7 @@ Source: Cesa-Bianchi & Lugosi 2006, "Prediction, Learning, and Games", theorems 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -33,10 +34,21 @@ class Replay:
     """[T, K] of every head, in the same loss."""
     final: torch.Tensor
     """[K] log-weights after the last round."""
-    bound: float | None
-    """On the regret after T rounds; None where there is no bound."""
+    bounds: torch.Tensor | None
+    """[T] on the regret after each round; None where there is no bound."""
     switches: int = 0
     """How often what regret is against may change its head."""
+
+    @property
+    def bound(self) -> float | None:
+        """Return the bound on the regret after T rounds; None where there is none."""
+        return None if self.bounds is None else float(self.bounds[-1])
+
+    @property
+    def regrets(self) -> torch.Tensor:
+        """Return the summed loss [T] after each round beyond what was best until then."""
+        best = torch.stack([row.min() for row in _best_by_round(self.head_losses, self.switches)])
+        return self.losses.cumsum(0) - best
 
     @cached_property
     def _in_hindsight(self) -> torch.Tensor:
@@ -61,12 +73,18 @@ class Replay:
 
 def best_sequences(losses: torch.Tensor, switches: int) -> torch.Tensor:
     """Return the least summed loss [K] of losses [T, K] by last head, over sequences of so many switches at most."""
+    *_, last = _best_by_round(losses, switches)
+    return last
+
+
+def _best_by_round(losses: torch.Tensor, switches: int) -> Iterator[torch.Tensor]:
+    """Yield after each round what `best_sequences` returns of the rounds so far."""
     best = losses.new_zeros(switches + 1, losses.shape[1])
     for loss in losses:
         elsewhere = best.min(1, keepdim=True).values
         best[1:] = torch.minimum(best[1:], elsewhere[:-1])
-        best += loss
-    return best[-1]
+        best = best + loss
+        yield best[-1]
 
 
 def replay(margins: torch.Tensor, forecaster: Forecaster, switches: int = 1) -> Replay:
@@ -74,7 +92,8 @@ def replay(margins: torch.Tensor, forecaster: Forecaster, switches: int = 1) -> 
 
     log-loss: ℓ = −log p, η = 1 (Bayes): regret ≤ log K for every T.
     fixed-share: the same for tastes that drift, see `_fixed_share`; only this one uses `switches`.
-    linear: ℓ = 1 − p, played ⟨w, ℓ⟩, η = sqrt(8 log K / T), T known in advance: regret ≤ sqrt(T log K / 2).
+    linear: ℓ = 1 − p, played ⟨w, ℓ⟩, η = sqrt(8 log K / T), T known in advance: regret ≤ sqrt(T log K / 2), and after
+    t rounds ≤ log K / η + η t / 8.
     linear-anytime: the same with η_t = sqrt(8 log K / t): regret ≤ 2 sqrt(T log K / 2) + sqrt(log K / 8).
     """
     log_right = F.logsigmoid(margins.double())
@@ -82,20 +101,22 @@ def replay(margins: torch.Tensor, forecaster: Forecaster, switches: int = 1) -> 
         return _fixed_share(log_right, switches)
     rounds, heads = log_right.shape
     log_k = math.log(heads)
+    number = torch.arange(1, rounds + 1, dtype=log_right.dtype)
     if forecaster == "log-loss":
-        losses, bound = -log_right, log_k
+        losses, bounds = -log_right, torch.full_like(number, log_k)
         rate = losses.new_ones(rounds)
     else:
-        losses, bound = -torch.expm1(log_right), math.sqrt(rounds * log_k / 2)
+        losses = -torch.expm1(log_right)
         rate = losses.new_full((rounds,), math.sqrt(8 * log_k / rounds))
+        bounds = log_k / rate + rate * number / 8
         if forecaster == "linear-anytime":
-            bound = 2 * bound + math.sqrt(log_k / 8)
-            rate = (8 * log_k / torch.arange(1, rounds + 1, dtype=losses.dtype)).sqrt()
+            bounds = 2 * (number * log_k / 2).sqrt() + math.sqrt(log_k / 8)
+            rate = (8 * log_k / number).sqrt()
     total = losses.cumsum(0)
     log_weights = torch.log_softmax(-rate[:, None] * (total - losses), 1)
     log_probability = torch.logsumexp(log_weights + log_right, 1)
     own = -log_probability if forecaster == "log-loss" else (log_weights.exp() * losses).sum(1)
-    return Replay(log_probability, own, losses, torch.log_softmax(-rate[-1] * total[-1], 0), bound)
+    return Replay(log_probability, own, losses, torch.log_softmax(-rate[-1] * total[-1], 0), bounds)
 
 
 def _fixed_share(log_right: torch.Tensor, switches: int) -> Replay:
@@ -115,10 +136,12 @@ def _fixed_share(log_right: torch.Tensor, switches: int) -> Replay:
         log_probability[number] = torch.logsumexp(joint, 0)
         learned = (joint - log_probability[number]).exp()
         weights = (1 - share) * learned + share / (heads - 1) * (1 - learned).clamp_min(0)
-    bound = math.log(heads)
+    bounds = torch.full_like(log_probability, math.log(heads))
     if share:
-        bound += possible * math.log((heads - 1) / share) - (rounds - 1 - possible) * math.log1p(-share)
-    return Replay(log_probability, -log_probability, -log_right, learned.log(), bound, possible)
+        changes = torch.arange(rounds, dtype=bounds.dtype)
+        made = changes.clamp_max(possible)
+        bounds += made * math.log((heads - 1) / share) - (changes - made) * math.log1p(-share)
+    return Replay(log_probability, -log_probability, -log_right, learned.log(), bounds, possible)
 
 
 def unlearned(margins: torch.Tensor, log_weights: torch.Tensor) -> Replay:

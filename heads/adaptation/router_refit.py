@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from micropref.heads.adaptation.router_ridge import ridge_routers
+from micropref.heads.adaptation.router_ridge import ridge_rounds
 from micropref.heads.adaptation.routing_budget import Budget, RouteSetting, soft_labels
 from micropref.heads.adaptation.whitening import whitening
 from micropref.heads.evaluation.intervals import mean_intervals
@@ -38,9 +38,22 @@ def refit_routers(start: Router, budget: Budget, setting: RouteSetting, taus: Se
     finite = [tau for tau in taus if math.isfinite(tau)]
     if not finite:
         return [start for _ in taus]
-    refit = ridge_routers if setting.solver == "ridge" else _adam_routers
-    refitted = iter(refit(start, budget, setting, finite))
+    *_, last = _rounds(start, budget, setting, finite)
+    refitted = iter(last)
     return [next(refitted) if math.isfinite(tau) else start for tau in taus]
+
+
+def refit_rounds(start: Router, budget: Budget, setting: RouteSetting, tau: float) -> Iterator[Router]:
+    """Yield `start`, and what it is after each round at one temperature, the last as `refit_router` returns it."""
+    yield start
+    if math.isfinite(tau):
+        yield from (router for (router,) in _rounds(start, budget, setting, [tau]))
+
+
+def _rounds(start: Router, budget: Budget, setting: RouteSetting, taus: Sequence[float]) -> Iterator[list[Router]]:
+    """Yield the routers of all finite temperatures after each round."""
+    rounds = ridge_rounds if setting.solver == "ridge" else _adam_rounds
+    return rounds(start, budget, setting, taus)
 
 
 def refit_router(start: Router, budget: Budget, setting: RouteSetting, tau: float) -> Router:
@@ -62,7 +75,7 @@ def fresh_router(budget: Budget, setting: RouteSetting) -> Router:
     return Router(v1, torch.zeros(HIDDEN), torch.zeros(len(log_weights), HIDDEN), log_weights)
 
 
-def _adam_routers(start: Router, budget: Budget, setting: RouteSetting, taus: Sequence[float]) -> list[Router]:
+def _adam_rounds(start: Router, budget: Budget, setting: RouteSetting, taus: Sequence[float]) -> Iterator[list[Router]]:
     """Fit all weights of the router by Adam, one pass over the budget a round, as the paper does.
 
     All temperatures see the same minibatches; their descents share products and nothing else. Only the coordinates of
@@ -83,8 +96,9 @@ def _adam_routers(start: Router, budget: Budget, setting: RouteSetting, taus: Se
             cross_entropy = -(labels[:, rows] * _log_weights(parts, inputs[rows])).sum(2).mean(1)
             cross_entropy.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    learned = (Router.of({name: part[place].detach() for name, part in parts.items()}) for place in range(len(taus)))
-    return [white.out_of(router).to(torch.float32) for router in learned]
+        now = {name: part.detach().clone() for name, part in parts.items()}
+        learned = (Router.of({name: part[place] for name, part in now.items()}) for place in range(len(taus)))
+        yield [white.out_of(router).to(torch.float32) for router in learned]
 
 
 def _log_weights(parts: Parts, inputs: torch.Tensor) -> torch.Tensor:

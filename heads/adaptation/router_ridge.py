@@ -12,7 +12,7 @@ folded into the bias. A start that is constant becomes a linear router; one with
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -27,15 +27,15 @@ STEPS = 60
 
 
 @torch.no_grad()
-def ridge_routers(
+def ridge_rounds(
     start: Router,
     budget: Budget,
     setting: RouteSetting,
     taus: Sequence[float],
     ridge: float = RIDGE,
     steps: int = STEPS,
-) -> list[Router]:
-    """Return the corrected router after `setting.epochs` rounds of soft labels, for each finite τ [T]."""
+) -> Iterator[list[Router]]:
+    """Yield the corrected routers after each of `setting.epochs` rounds of soft labels, one for each finite τ [T]."""
     white = whitening(budget.alone, budget.router)
     distinct, rows = torch.unique(budget.router, dim=0, return_inverse=True)
     inputs = white.inputs(distinct)
@@ -50,8 +50,8 @@ def ridge_routers(
         labels = soft_labels(said, budget, setting, taus) / len(budget)
         wanted = torch.zeros_like(own).expand(len(taus), -1, -1).index_add(1, rows, labels)
         found = _descend(found, own, design, share, wanted, ridge, steps)
-    corrections = (Router(None, None, one[:, :-1] @ basis, one[:, -1]) for one in found)
-    return [corrected(start, white.out_of(one)) for one in corrections]
+        corrections = (Router(None, None, one[:, :-1] @ basis, one[:, -1]) for one in found)
+        yield [corrected(start, white.out_of(one)) for one in corrections]
 
 
 def _descend(

@@ -156,10 +156,13 @@ class _Track:
     weights: Parts = field(default_factory=dict)
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
 
-    def add(self, train_nll: float, validation_nll: float, stack: Stack, position: int) -> None:
+    def add(self, figures: Sequence[float], stack: Stack, position: int) -> None:
+        train_nll, validation_nll, validation_accuracy = figures
         self.train.append(train_nll)
         self.validation.append(validation_nll)
+        self.accuracy.append(validation_accuracy)
         if math.isfinite(validation_nll) and (self.patience == 0 or validation_nll < self.best_nll):
             self.best_nll, self.best_epoch = validation_nll, len(self.validation)
             self.weights = stack.weights(position)
@@ -184,9 +187,9 @@ def _fit_chunk(
     active = tracks
     for epoch in range(1, plan.epochs + 1):
         train_nll = solver.epoch().tolist()
-        validation_nll = held_out.nll(solver.stack).tolist()
-        for position, track in enumerate(active):
-            track.add(train_nll[position], validation_nll[position], solver.stack, position)
+        validated = (one.tolist() for one in held_out.figures(solver.stack))
+        for position, (track, *figures) in enumerate(zip(active, train_nll, *validated, strict=True)):
+            track.add(figures, solver.stack, position)
         going = [position for position, track in enumerate(active) if not track.stopped]
         if progress is not None:
             best = min(track.best_nll for track in tracks)
@@ -240,6 +243,7 @@ def _fitted(tracks: Sequence[_Track], shared: _Shared) -> list[Fitted]:
             known=weights,
             train_history=tuple(track.train),
             validation_history=tuple(track.validation),
+            validation_accuracy_history=tuple(track.accuracy),
             execution=_execution(track.setting, shared, len(tracks)),
         )
         for track, mixture, weights in zip(tracks, mixtures, known, strict=True)

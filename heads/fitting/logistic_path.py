@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 
 from micropref.cache.errors import BadInput
+from micropref.heads.evaluation.metrics import accuracy, nll
 from micropref.heads.fitting.pair_source import Source, source_scales
 from micropref.heads.fitting.settings import Execution, FitProgress, FitSetting, Fitted, PairTensors
 from micropref.heads.mixture import Mixture
@@ -79,6 +80,7 @@ def fit_path(
         known=None if setting.latent == "pair" else torch.zeros(validation.pairs, 1),
         train_history=tuple(train_history),
         validation_history=tuple(history[1:]),
+        validation_accuracy_history=tuple(accuracy(_log_probability(head, held_out)) for head in heads[1:]),
         execution=Execution(device="cpu", dtype="float64", batch=train.pairs, chunk=1, lr=None),
         path=tuple(c / scale**2 for c in path[1:]),
         c=path[best] / scale**2,
@@ -87,7 +89,11 @@ def fit_path(
 
 def _loss(head: torch.Tensor, delta: torch.Tensor) -> float:
     """Return the mean NLL of a head on pairs [N, D]."""
-    return -torch.nn.functional.logsigmoid(delta @ head).mean().item()
+    return nll(_log_probability(head, delta))
+
+
+def _log_probability(head: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.logsigmoid(delta @ head)
 
 
 class _Problem:

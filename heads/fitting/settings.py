@@ -262,6 +262,8 @@ class Fitted:
     """Per epoch, the mean of what the method lowers over its minibatches, while the weights moved."""
     validation_history: tuple[float, ...]
     """After each epoch, in the compute dtype."""
+    validation_accuracy_history: tuple[float, ...]
+    """Of the same predictions."""
     execution: Execution
     """How it ran."""
     path: tuple[float, ...] = ()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from micropref.heads.evaluation.metrics import correct
 from micropref.heads.fitting.losses import log_probability
 from micropref.heads.fitting.minibatches import Batches
 from micropref.heads.fitting.pair_source import SCORED_ROWS, Source, score
@@ -78,21 +79,24 @@ class HeldOut:
     training: UnitFeed | None = None
     """The pairs that tell of units."""
 
-    def nll(self, stack: Stack) -> torch.Tensor:
-        """Return each setting's mean NLL [G]."""
+    def figures(self, stack: Stack) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return each setting's mean NLL and accuracy [G]."""
         evidence = None
         if self.known is not None and self.training is not None:
             evidence = self.known.evidence(stack, self.training)
             of_pair = self.known.of_pair.to(stack.device)
-        sums, start = [], 0
+        losses, right, start = [], [], 0
         for batch in self.pairs.in_order():
             act = stack.forward(batch)
             logits, count = act.logits, len(batch.delta)
             if evidence is not None:
                 logits = logits + spread(evidence, of_pair[start : start + count])
-            sums.append(log_probability(act.margins, torch.log_softmax(logits, 1)).sum(1))
+            log_p = log_probability(act.margins, torch.log_softmax(logits, 1))
+            losses.append(-log_p.sum(1))
+            right.append(correct(log_p).sum(1))
             start += count
-        return -torch.stack(sums).cpu().double().sum(0) / self.pairs.pairs
+        nll, accuracy = (torch.stack(sums).cpu().double().sum(0) / self.pairs.pairs for sums in (losses, right))
+        return nll, accuracy
 
 
 def known_weights(mixtures: Sequence[Mixture], train: Source, validation: Source) -> list[torch.Tensor]:

@@ -5,6 +5,7 @@ G groups (people, attributes, contexts), T rounds of one of them, N pairs, K hea
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -88,8 +89,10 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
     ]
     regret = pl.DataFrame(rows, schema_overrides={"best_head": pl.Int32, "bound": pl.Float64})
     folder = run.eval_folder(frozen.dataset.name)
-    file = write_table(folder, f"online-{TEST}", "regret", regret.to_arrow())
-    commit(folder, f"online-{TEST}", {"regret": file}, {"split": TEST, "intervals": RULE})
+    by_round = regret_by_round(replays).with_columns(pl.lit(value).alias(name) for name, value in place.items())
+    tables = {"regret": regret, "regret_by_round": by_round}
+    files = {role: write_table(folder, f"online-{TEST}", role, one.to_arrow()) for role, one in tables.items()}
+    commit(folder, f"online-{TEST}", files, {"split": TEST, "intervals": RULE})
     order = torch.cat(rounds)
     sides = {name: ids[order] for name, ids in sides_of(scored.table).items()}
     met_first = scored.table.select(pl.struct(by, "prompt_id").is_first_distinct()).to_series().to_torch()[order]
@@ -108,6 +111,34 @@ def adapt_online(store: StoreFolder, run_id: str, data: str | None, by: GroupedB
         switches=switches,
         forecasters=forecasters,
         regret=regret,
+    )
+
+
+def regret_by_round(replays: Mapping[str, Sequence[Replay]]) -> pl.DataFrame:
+    """Return each forecaster's mean regret and bound after every round, over the groups that had so many.
+
+    forecaster, round (from 1), groups, regret, its standard error over groups regret_se (null for one), bound.
+    """
+    rows = [
+        pl.DataFrame(
+            {
+                "forecaster": forecaster,
+                "round": range(1, len(one.losses) + 1),
+                "regret": one.regrets.tolist(),
+                "bound": None if one.bounds is None else one.bounds.tolist(),
+            },
+            {"forecaster": pl.String, "round": pl.Int64, "regret": pl.Float64, "bound": pl.Float64},
+        )
+        for forecaster, many in replays.items()
+        for one in many
+    ]
+    error = pl.col("regret").std() / pl.len().sqrt()
+    figures = pl.len().cast(pl.Int64).alias("groups"), pl.col("regret").mean(), error.alias("regret_se")
+    return (
+        pl.concat(rows)
+        .group_by("forecaster", "round", maintain_order=True)
+        .agg(*figures, pl.col("bound").mean())
+        .sort("forecaster", "round")
     )
 
 

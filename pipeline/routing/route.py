@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 import polars as pl
@@ -18,7 +19,8 @@ from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.records import Run, save_budget, save_run
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import prompt_clusters
-from micropref.heads.adaptation.router_refit import BAYES, TAUS, choose_tau, fresh_router, refit_router
+from micropref.cache.vectors.pair_features import PairFeatures
+from micropref.heads.adaptation.router_refit import BAYES, TAUS, choose_tau, fresh_router, refit_rounds, refit_router
 from micropref.heads.adaptation.routing_budget import RouteSetting
 from micropref.heads.evaluation.intervals import RULE, fewest
 from micropref.heads.evaluation.metrics import correct
@@ -26,6 +28,7 @@ from micropref.heads.mixture import Mixture, Router, pair_log_odds, pair_log_pro
 from micropref.pipeline.options import RoutedBy
 from micropref.pipeline.routing import curves as route_tables
 from micropref.pipeline.routing.data import RouteData, open_route_data
+from micropref.pipeline.routing.history import history
 from micropref.pipeline.training.method_runs import fitted_contexts
 from micropref.pipeline.training.results import Figures, figures_of, provenance
 
@@ -60,8 +63,10 @@ class Fit:
     """Temperature; None where the router was not re-fitted."""
     tau_nll: dict[float, float]
     """Held-out NLL inside the budget by temperature, where it was chosen."""
+    start: Router
+    """The router that was re-fitted."""
     router: Router
-    """What became of the router."""
+    """What became of it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
     sizes = sorted(set(options.budgets))
     found = open_route_data(store, run_id, data, sizes[-1], options.setting.seed, options.reward_input)
     fits = [_fit(found, size, options) for size in sizes]
-    run = _save(store, found, fits, options)
+    validation = _validation_pairs(found)
+    run = _save(store, found, fits, options, validation)
     table, margins = found.scored.table, found.mixture.margins(found.scored.delta)
     weights = (routed_mixture(found, fit).log_weights(found.scored.router, len(found.scored)) for fit in fits)
     right = correct(torch.stack([found.stage1, *(pair_log_probability(margins, one) for one in weights)], 1))
@@ -120,7 +126,18 @@ def route(store: StoreFolder, run_id: str, data: str | None, options: RouteOptio
     totals, total = route_tables.totals(table, known, right, taus)
     curve, parts = route_tables.curve(table, known, right, taus)
     by_attribute = curve.select(*(pl.lit(value).alias(name) for name, value in place.items()), pl.all())
-    _keep(run, found, by_attribute)
+    rounds = _rounds(found, fits[-1], options.setting)
+    rows = history(rounds, found.first(sizes[-1]), validation, found.scored)
+    fitted = {name: run.record[name] for name in ("run", "parent", "method", "data", "k", "lam", "seed")}
+    whole = totals.select(*(pl.lit(value).alias(name) for name, value in place.items()), pl.all())
+    _keep(
+        run,
+        {
+            "budget_curve": by_attribute,
+            "budget_totals": whole,
+            "history": pl.DataFrame([fitted | row for row in rows], infer_schema_length=None),
+        },
+    )
     return Routed(
         run=run.id,
         parent=found.fitted.run.id,
@@ -145,12 +162,12 @@ def _fit(found: RouteData, size: int, options: RouteOptions) -> Fit:
     if start is None:
         start = fresh_router(budget, setting)
     if options.tau is not None:
-        return Fit(size, options.tau, {}, refit_router(start, budget, setting, options.tau))
+        return Fit(size, options.tau, {}, start, refit_router(start, budget, setting, options.tau))
     # A router that already reads contexts is left alone unless that is clearly worse; one that read prompts cannot be.
     left_alone = () if _reads_prompts(found) else (math.inf,)
     kept = math.inf if found.fitted.reading.contexts and found.mixture.router is not None else BAYES
     tau, scores = choose_tau(start, budget, setting, (*TAUS, *left_alone), kept)
-    return Fit(size, None if math.isinf(tau) else tau, scores, refit_router(start, budget, setting, tau))
+    return Fit(size, None if math.isinf(tau) else tau, scores, start, refit_router(start, budget, setting, tau))
 
 
 def _reads_prompts(found: RouteData) -> bool:
@@ -165,7 +182,9 @@ def routed_mixture(found: RouteData, fit: Fit) -> Mixture:
     )
 
 
-def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteOptions) -> Run:
+def _save(
+    store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteOptions, validation: PairFeatures
+) -> Run:
     """Save the heads with the router of the largest budget.
 
     The budget is written first, with that of a parent that was routed itself: `eval` leaves both out.
@@ -187,7 +206,7 @@ def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteO
         "seed": options.setting.seed,
         "tau": fits[-1].tau,
         "tau_nll": {str(fit.size): {str(tau): value for tau, value in fit.tau_nll.items()} for fit in fits},
-        **_validation(found, mixture),
+        **_validated(mixture, validation),
     }
     parents = found.fitted.run.budget()
     spent = found.sample if parents is None else pl.concat([read_table(parents, "budget"), found.sample])
@@ -195,11 +214,14 @@ def _save(store: StoreFolder, found: RouteData, fits: list[Fit], options: RouteO
     return save_run(store, run_id, asked | outcome | provenance(), mixture.state())
 
 
-def _validation(found: RouteData, mixture: Mixture) -> Figures:
-    """Return the run's figures on validation pairs as `train` has them; None where there are none."""
+def _validation_pairs(found: RouteData) -> PairFeatures:
     reads = replace(found.fitted.reading, router_input=found.reads, reward_input=found.reward_input)
     held_out = pl.col("part") == "validation"
-    pairs = reads.locate(found.dataset, found.fitted.features, found.split, held_out).load()
+    return reads.locate(found.dataset, found.fitted.features, found.split, held_out).load()
+
+
+def _validated(mixture: Mixture, pairs: PairFeatures) -> Figures:
+    """Return the run's figures on validation pairs as `train` has them; None where there are none."""
     if not len(pairs):
         unknown = dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy", "effective_heads"))
         return {"scale": 1.0, **unknown}
@@ -207,8 +229,15 @@ def _validation(found: RouteData, mixture: Mixture) -> Figures:
     return figures_of(pair_log_odds(margins, log_weights), log_weights, prompt_clusters(pairs.table))
 
 
-def _keep(run: Run, found: RouteData, curve: pl.DataFrame) -> None:
-    """Keep the curve where the view finds it."""
-    folder, stem = run.eval_folder(found.dataset.name), f"route-{TEST}"
-    file = write_table(folder, stem, "budget_curve", curve.to_arrow())
-    commit(folder, stem, {"budget_curve": file}, {"split": TEST, "intervals": RULE})
+def _rounds(found: RouteData, fit: Fit, setting: RouteSetting) -> Iterator[Mixture]:
+    """Yield the frozen heads with the router as it was before and after every round of the re-fit."""
+    tau = math.inf if fit.tau is None else fit.tau
+    for router in refit_rounds(fit.start, found.first(fit.size), setting, tau):
+        yield routed_mixture(found, replace(fit, router=router))
+
+
+def _keep(run: Run, tables: dict[str, pl.DataFrame]) -> None:
+    """Keep tables by role where the views and the report find them."""
+    folder, stem = run.eval_folder(run.record["data"]), f"route-{TEST}"
+    files = {role: write_table(folder, stem, role, table.to_arrow()) for role, table in tables.items()}
+    commit(folder, stem, files, {"split": TEST, "intervals": RULE})

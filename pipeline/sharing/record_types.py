@@ -89,7 +89,7 @@ _MAY_LACK: dict[str, Holds] = {
     **dict.fromkeys(("scale", "scale_known"), lambda value: _number(value) and value >= 0),
     **dict.fromkeys(("seed", "train_pairs", "validation_pairs", "pairs_without_context", "best_epoch"), _LARGE),
     **dict.fromkeys(("epochs_run", "router_reading", "fit_width"), _LARGE),
-    **dict.fromkeys(("train_history", "validation_history"), _figures),
+    **dict.fromkeys(("train_history", "validation_history", "validation_accuracy_history"), _figures),
     "created": is_time,
     "versions": _words,
     "restarts": _restarts,

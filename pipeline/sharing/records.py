@@ -17,7 +17,17 @@ _FIGURES = (
     *("scale", "validation_nll", "validation_nll_se", "validation_accuracy", "effective_heads"),
     *("scale_known", "validation_nll_known", "validation_accuracy_known"),
     *("train_pairs", "validation_pairs", "pairs_without_context", "streamed", "dead_heads", "duplicate_heads"),
-    *("best_epoch", "epochs_run", "train_history", "validation_history", "execution", "path", "c", "pruned"),
+    *(
+        "best_epoch",
+        "epochs_run",
+        "train_history",
+        "validation_history",
+        "validation_accuracy_history",
+        "execution",
+        "path",
+        "c",
+        "pruned",
+    ),
     *("restarts", "merged", "restarts_agreeing", "by_k", "fit_width", "lr_factor", "widths_tried"),
     *("identified", "one_group_for", "router_choice", "context_known", "router_reading", "tau", "tau_nll"),
 )

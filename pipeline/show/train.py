@@ -174,6 +174,9 @@ def show_sweep(swept: Swept, store: Path | None = None) -> str:
         *([LOW_AGREEMENT.format(others="restarts of some settings")] if min(shares, default=1) < HALF else []),
         *about_units(record),
         *_about_heads(record),
+        "test accuracy of every setting: in the view leaderboard; nothing was chosen by it"
+        if swept.untested is None
+        else f"no test accuracy of the settings: {swept.untested}",
     ]
     return show_rows(rows) + paragraphs(lines) + next_evaluation(swept.run, swept.splits, store)
 

@@ -47,7 +47,7 @@ class Outcome:
     standard error over prompts; validation_accuracy, effective_heads; where users or contexts have groups, also
     all three once more, ending in _known: given their pairs to fit, with a scale of its own."""
     fit: dict[str, Any]
-    """best_epoch, epochs_run, both histories and how it was executed; of scikit-learn's path also its C's."""
+    """best_epoch, epochs_run, the histories and how it was executed; of scikit-learn's path also its C's."""
     log_probability: torch.Tensor
     """[N] log P(chosen ≻ rejected) of the validation pairs, scaled; of known units where units have groups."""
     favourites: torch.Tensor
@@ -105,6 +105,7 @@ def outcome_of(fitted: Fitted, validation: Source, clusters: torch.Tensor, proje
         "epochs_run": fitted.epochs_run,
         "train_history": list(fitted.train_history),
         "validation_history": list(fitted.validation_history),
+        "validation_accuracy_history": list(fitted.validation_accuracy_history),
         "execution": asdict(fitted.execution),
     }
     if fitted.path:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from micropref.cache.commits import commit, write_table
 from micropref.cache.errors import BadInput, Interrupted
 from micropref.cache.keys import short_id
 from micropref.cache.maintenance.uses import holds
@@ -22,9 +18,11 @@ from micropref.heads.fitting.pair_source import Source
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting, Fitted, PairTensors
 from micropref.pipeline.training.choose_width import project
 from micropref.pipeline.training.data import FitData
+from micropref.pipeline.training.fresh_pairs import FreshPairs, open_fresh
 from micropref.pipeline.training.restarts import fit_restarts, reads_contexts
 from micropref.pipeline.training.results import Outcome, restarts_agreeing, save_outcome
 from micropref.pipeline.training.sweep_checkpoint import load_chunks, remove_chunks, save_chunk
+from micropref.pipeline.training.sweep_tables import save_tables
 from micropref.pipeline.training.train import TrainOptions
 
 
@@ -69,6 +67,8 @@ class Swept:
     """A row for each K and λ, best first: figures of its best restart, share of its other restarts that agree."""
     splits: list[str]
     """Splits that the data set has: what the run can be scored on."""
+    untested: str | None
+    """Why the settings have no test accuracy; None where they have."""
 
 
 @holds(data="name")
@@ -85,7 +85,8 @@ def sweep(
 
     K is the smallest whose best restart's validation NLL is within one standard error over prompts of the best of all;
     λ and seed are those of that restart, and its best seeds are merged as `train` does. Where users or contexts have
-    groups, it is the NLL of known ones.
+    groups, it is the NLL of known ones. Every setting's accuracy on test pairs is kept, and nothing is chosen
+    by it.
     Raises BadInput like `train`, and Interrupted on Ctrl-C: finished chunks are kept, and the same call goes on from
     there.
     """
@@ -95,15 +96,16 @@ def sweep(
     sweep_id = f"sweep-{short_id(asked, 8)}"
     folder = store.run(sweep_id)
     projected = project(data, options.projection, grid.middle(base), plan, progress)
-    outcomes = load_chunks(folder, settings)
+    fresh = open_fresh(data)
+    outcomes = load_chunks(folder, settings, fresh.digest)
     try:
         pairs = projected.train, projected.validation
         for chunk in _chunks(*pairs, projected.scaled(settings), plan, progress, set(outcomes)):
             scored = {place: projected.outcome(one, settings[place], data) for place, one in chunk.items()}
-            outcomes = _candidates(outcomes | scored)
-            save_chunk(folder, [outcomes[place] for place in chunk])
+            outcomes = _candidates(outcomes | _reported(scored, fresh))
+            save_chunk(folder, [outcomes[place] for place in chunk], fresh.digest)
     except KeyboardInterrupt:
-        _save_leaderboard(folder, data, outcomes.values())
+        save_tables(folder, data, _by_setting(outcomes.values()))
         kept = f"{len(outcomes)} of {len(settings)} settings are fitted and in the view leaderboard as {sweep_id}"
         raise Interrupted(f"interrupted: {kept}; the same command again goes on from there") from None
     by_k = compare_sizes({k: one.log_probability for k, one in _best_by_k(outcomes.values()).items()}, data.clusters)
@@ -117,10 +119,10 @@ def sweep(
         chosen, found = restarts.chosen, restarts.record()
     found["by_k"] = [asdict(one) for one in by_k]
     record = asked | data.group_record() | projected.record() | found
-    _save_leaderboard(folder, data, outcomes.values())
+    save_tables(folder, data, _by_setting(outcomes.values()))
     run = save_outcome(store, sweep_id, record, chosen, data, options.prune)
     remove_chunks(folder)
-    return Swept(run.id, run.record, len(settings), by_k, board, data.dataset.splits())
+    return Swept(run.id, run.record, len(settings), by_k, board, data.dataset.splits(), fresh.unknown)
 
 
 def _chunks(
@@ -168,6 +170,13 @@ def _best_by_k(outcomes: Collection[Outcome]) -> dict[int, Outcome]:
     return {one.setting.k: one for one in ordered}
 
 
+def _reported(outcomes: Mapping[int, Outcome], fresh: FreshPairs) -> dict[int, Outcome]:
+    """Return newly fitted settings with what they are worth on test pairs among their figures."""
+    mixtures = [one.mixture for one in outcomes.values() if one.mixture is not None]
+    places = zip(outcomes.items(), fresh.figures(mixtures), strict=True)
+    return {place: replace(one, figures=one.figures | figures) for (place, one), figures in places}
+
+
 def _candidates(outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
     """Drop all weights but those of the best setting of each K: no other can be chosen."""
     best = {id(one) for one in _best_by_k(outcomes.values()).values()}
@@ -194,26 +203,3 @@ def _leaderboard(outcomes: Collection[Outcome]) -> list[dict[str, Any]]:
         }
         for (k, lam), group in _by_setting(outcomes).items()
     ]
-
-
-def _save_leaderboard(folder: Path, data: FitData, outcomes: Collection[Outcome]) -> None:
-    rows = [
-        {
-            "run": folder.name,
-            "sweep": folder.name,
-            "method": one.setting.method,
-            "data": data.dataset.name,
-            "features": data.features.id,
-            "k": one.setting.k,
-            "lam": one.setting.lam,
-            "seed": one.setting.seed,
-            **one.figures,
-            "restarts_agreeing": agreeing,
-        }
-        for group in _by_setting(outcomes).values()
-        for agreeing in [restarts_agreeing(group)]
-        for one in group
-    ]
-    if rows:
-        file = write_table(folder, "leaderboard", "leaderboard", pa.Table.from_pylist(rows))
-        commit(folder, "leaderboard", {"leaderboard": file}, {"settings": len(rows)})

@@ -26,8 +26,8 @@ CHUNKS = "chunks"
 """Folder of an unfinished run."""
 
 
-def save_chunk(run: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write a chunk of settings below a run's folder."""
+def save_chunk(run: Path, outcomes: Sequence[Outcome], tested: str | None) -> None:
+    """Write a chunk of settings below a run's folder; `tested` names the test pairs that their figures are of."""
     entries = [{"setting": asdict(one.setting), "figures": one.figures, "fit": one.fit} for one in outcomes]
     predictions = pa.table(
         {
@@ -46,15 +46,19 @@ def save_chunk(run: Path, outcomes: Sequence[Outcome]) -> None:
         "predictions": write_table(folder, stem, "predictions", predictions),
         "weights": write_file(folder, stem, "weights", "safetensors", lambda file: file.write(save(tensors)) and 1),
     }
-    commit(folder, stem, files, {"outcomes": entries})
+    commit(folder, stem, files, {"outcomes": entries, "tested": tested})
 
 
-def load_chunks(run: Path, settings: Sequence[FitSetting]) -> dict[int, Outcome]:
-    """Return the finished outcomes by their setting's place; a damaged chunk counts as not finished."""
+def load_chunks(run: Path, settings: Sequence[FitSetting], tested: str | None) -> dict[int, Outcome]:
+    """Return the finished outcomes by their setting's place.
+
+    A damaged chunk counts as not finished, and so does one with figures of other test pairs than these, or of none.
+    """
     places = {canonical_json(asdict(setting)): place for place, setting in enumerate(settings)}
     found: dict[int, Outcome] = {}
     for item in filter(None, map(_whole, commit_paths(run / CHUNKS))):
-        if not any(item.damage(role, digest=True) for role in item.files):
+        same = item.record.get("tested", "") == tested  # chunks of earlier versions name none
+        if same and not any(item.damage(role, digest=True) for role in item.files):
             found |= {places[canonical_json(asdict(one.setting))]: one for one in _outcomes(item)}
     return found
 

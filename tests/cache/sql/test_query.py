@@ -46,8 +46,11 @@ CONTRACT = {
     "overconfidence overconfidence_low overconfidence_high gain gain_low gain_high",
     "regret": "run data grouped_by group_name forecaster rounds accuracy nll loss best_head best_head_loss regret "
     "switches bound",
+    "regret_by_round": "run data grouped_by forecaster round groups regret regret_se bound",
     "leaderboard": "run sweep method data features k lam seed validation_nll validation_nll_se validation_accuracy "
-    "validation_nll_known validation_accuracy_known test_accuracy effective_heads restarts_agreeing",
+    "validation_nll_known validation_accuracy_known test_accuracy test_low test_high effective_heads restarts_agreeing",
+    "history": "run sweep parent method data k lam seed epoch train_nll validation_nll validation_accuracy "
+    "test_accuracy",
 }
 TYPES = {
     "names": "VARCHAR[]",
@@ -55,12 +58,13 @@ TYPES = {
     **dict.fromkeys(("n", "seed", "train_pairs"), "BIGINT"),
     **dict.fromkeys(("rating", "lam", "accuracy", "low", "high", "mean_weight", "mean_entropy"), "DOUBLE"),
     **dict.fromkeys(("validation_nll", "validation_nll_se", "validation_accuracy"), "DOUBLE"),
+    **dict.fromkeys(("train_nll", "test_low", "test_high", "regret_se"), "DOUBLE"),
     **dict.fromkeys(("test_accuracy", "effective_heads", "restarts_agreeing"), "DOUBLE"),
     **dict.fromkeys(("validation_nll_known", "validation_accuracy_known"), "DOUBLE"),
     **dict.fromkeys(("overconfidence", "overconfidence_low", "overconfidence_high"), "DOUBLE"),
     **dict.fromkeys(("nll", "nll_low", "nll_high", "gain", "gain_low", "gain_high"), "DOUBLE"),
     **dict.fromkeys(("loss", "best_head_loss", "regret", "bound"), "DOUBLE"),
-    **dict.fromkeys(("shots", "groups", "rounds", "switches", "budget"), "BIGINT"),
+    **dict.fromkeys(("shots", "groups", "rounds", "switches", "budget", "epoch", "round"), "BIGINT"),
     "tau": "DOUBLE",
     "best_head": "INTEGER",
     "trimmed": "BOOLEAN",
@@ -200,6 +204,7 @@ def put_run(root: Path, run: str, heads: int, weighted: bool) -> None:
         {"split": "test"},
         adaptation=pa.Table.from_pylist([{"run": run, "method": "hedge", "shots": 4, **interval}]),
         regret=pa.Table.from_pylist([{"run": run, "forecaster": "linear", "regret": 1.5, "bound": 2.5}]),
+        regret_by_round=pa.Table.from_pylist([{"run": run, "forecaster": "linear", "round": 1, "regret": 0.5}]),
     )
 
 
@@ -214,7 +219,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_run(root, "r1", heads=2, weighted=True)
     put_run(root, "r2", heads=3, weighted=False)
     setting = {"run": "r2", "sweep": "r2", "k": 5, "lam": 0.3, "validation_nll": 0.3}
-    put(root / "runs" / "r2", "leaderboard", {}, leaderboard=pa.Table.from_pylist([setting]))
+    tables = {"leaderboard": [setting], "history": [setting | {"epoch": 1}]}
+    put(root / "runs" / "r2", "leaderboard", {}, **{role: pa.Table.from_pylist(one) for role, one in tables.items()})
     return root
 
 

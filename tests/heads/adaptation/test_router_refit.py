@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from micropref.cache.errors import BadInput
 from micropref.heads.adaptation.hedge import head_losses, hedge
 from micropref.heads.adaptation.router_refit import TAUS, choose_tau, fresh_router, refit_router, refit_routers
-from micropref.heads.adaptation.router_ridge import corrected, ridge_routers
+from micropref.heads.adaptation.router_ridge import corrected, ridge_rounds
 from micropref.heads.adaptation.routing_budget import Budget, RouteSetting
 from micropref.heads.adaptation.whitening import REACH, SHRINKAGE, whitening
 from micropref.heads.mixture import Router
@@ -179,7 +179,7 @@ def test_the_ridge_is_the_optimum_that_scipy_finds(hidden: int, alone: bool) -> 
         words = torch.randn(4 * GROUPS, WIDTH, generator=torch.Generator().manual_seed(5))
         budget = replace(budget, router=words[budget.wording], alone=torch.zeros(45, WIDTH))
     setting = RouteSetting(anchor="stage1", epochs=1)
-    (found,) = ridge_routers(start, budget, setting, [2.0], ridge=0.03, steps=3000)
+    *_, (found,) = ridge_rounds(start, budget, setting, [2.0], ridge=0.03, steps=3000)
     v, b = ridge_by_scipy(start, budget, 2.0, 0.03)
     expected = start.logits(budget.router).double() + dense_inputs(budget) @ v.T + b
     difference = found.logits(budget.router).double() - expected
@@ -189,10 +189,12 @@ def test_the_ridge_is_the_optimum_that_scipy_finds(hidden: int, alone: bool) -> 
 
 def test_rounds_of_the_ridge_take_their_labels_from_the_router_before() -> None:
     budget, start = planted(2, 45), random_router()
-    (one,) = ridge_routers(start, budget, RouteSetting(epochs=1), [3.0], ridge=0.03, steps=3000)
+    *_, (one,) = ridge_rounds(start, budget, RouteSetting(epochs=1), [3.0], ridge=0.03, steps=3000)
     relabelled = replace(budget, stage1=torch.log_softmax(one.logits(budget.router), 1))
-    (again,) = ridge_routers(start, relabelled, RouteSetting(epochs=1, anchor="stage1"), [3.0], ridge=0.03, steps=3000)
-    (two,) = ridge_routers(start, budget, RouteSetting(epochs=2), [3.0], ridge=0.03, steps=3000)
+    *_, (again,) = ridge_rounds(
+        start, relabelled, RouteSetting(epochs=1, anchor="stage1"), [3.0], ridge=0.03, steps=3000
+    )
+    *_, (two,) = ridge_rounds(start, budget, RouteSetting(epochs=2), [3.0], ridge=0.03, steps=3000)
     weights = [torch.softmax(router.logits(budget.router), 1) for router in (one, again, two)]
     assert torch.allclose(weights[2], weights[1], atol=2e-3)
     assert not torch.allclose(weights[2], weights[0], atol=0.02)

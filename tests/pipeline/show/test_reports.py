@@ -220,7 +220,7 @@ def test_a_sweep_and_another_method_fit() -> None:
         for k in (1, 10) for lam in (0.0, 0.25)
     ]  # fmt: skip
     by_k = [Candidate(k, 0.4 + k / 1000, 0.0123, 0.0, 0.0) for k in range(1, 20)]
-    text = fits(show_sweep(Swept(RUN, record(), MANY, by_k, rows, ["test"])))
+    text = fits(show_sweep(Swept(RUN, record(), MANY, by_k, rows, ["test"], None)))
     assert all(f"{one.size}: {one.nll:.4f} ± 0.0123" in text for one in by_k)
     assert all(f"{row['validation_nll']:.4f} ± 0.0123" in text for row in rows)
     assert "0.25" in text

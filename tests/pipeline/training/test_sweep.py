@@ -18,6 +18,7 @@ from micropref.cache.maintenance.verify import verify
 from micropref.cache.runs.records import open_run
 from micropref.cache.sql.query import SqlLimits, run_query
 from micropref.cache.store import StoreFolder
+from micropref.heads.evaluation.intervals import mean_intervals
 from micropref.heads.fitting.settings import FitPlan, FitProgress, FitSetting
 from micropref.heads.methods.base import MethodOptions
 from micropref.pipeline.evaluation.evaluate import evaluate
@@ -106,6 +107,57 @@ def test_a_setting_of_a_sweep_is_what_train_gives(store: StoreFolder, synthetic:
     first, second = (open_run(store, one).tensors() for one in (swept.run, trained.run))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     assert trained.record["validation_nll"] == swept.record["validation_nll"]
+
+
+def test_every_setting_has_the_test_accuracy_that_eval_finds_and_a_history(
+    store: StoreFolder, synthetic: Synthetic
+) -> None:
+    synthetic(store, prompts=160, users=9, wordings=5)
+    swept = run(store, Grid((1, 2), (0.1,)), router_input="context")
+    assert swept.untested is None
+    board = rows(store, f"SELECT * FROM leaderboard WHERE sweep = '{swept.run}'")
+    assert [(row["k"], row["seed"]) for row in sorted(board, key=lambda row: (row["k"], row["seed"]))] == [
+        *((1, 0), (2, 0), (2, 1))
+    ]
+    for row in board:
+        setting = FitSetting("mixture" if row["k"] > 1 else "single", row["k"], lam=row["lam"], lr=2e-2, hidden=16)
+        plan = PLAN if row["k"] > 1 else FitPlan(solver="scikit-learn")
+        alone = train(store, "toy", replace(setting, seed=row["seed"]), plan, TrainOptions("context", restarts=1))
+        assert evaluate(store, alone.run).accuracy == pytest.approx(row["test_accuracy"], abs=1e-9)
+        assert 0 < row["test_low"] < row["test_accuracy"] < row["test_high"] < 1
+        own = f"SELECT epoch, train_nll, validation_nll, validation_accuracy FROM history WHERE run = '{alone.run}'"
+        setting_of = f"sweep = '{swept.run}' AND k = {row['k']} AND seed = {row['seed']}"
+        found = rows(store, own.replace(f"run = '{alone.run}'", setting_of) + " ORDER BY epoch")
+        expected = rows(store, own + " ORDER BY epoch")
+        assert len(found) == len(expected) == alone.record["epochs_run"]
+        for one, other in zip(found, expected, strict=True):
+            assert one == pytest.approx(other, abs=2e-3)
+        assert [one["epoch"] for one in found] == list(range(1, len(found) + 1))
+
+
+def test_the_test_accuracy_has_the_interval_of_eval(store: StoreFolder, synthetic: Synthetic) -> None:
+    features = synthetic(store, users=9)
+    path = next((store.dataset("toy") / "pairs").glob("test*.json"))
+    swept = run(store, Grid((1,), (0.1,)))
+    evaluate(store, swept.run)
+    scored = rows(store, f"SELECT pair_id, user, prompt_id, margin FROM scores JOIN pairs USING (pair_id) "
+                  f"WHERE run = '{swept.run}' AND scores.part = 'test'".replace("margin", "scores.margin"))  # fmt: skip
+    right = torch.tensor([[float(row["margin"] > 0)] for row in scored])
+    people = [row["user"] or row["pair_id"] for row in scored]
+    sides = {"users": people, "prompts": [row["prompt_id"] for row in scored]}
+    codes = {name: torch.tensor([sorted(set(ids)).index(one) for one in ids]) for name, ids in sides.items()}
+    expected = mean_intervals(right, codes, "share")
+    found = swept.leaderboard[0]
+    wanted = {"test_accuracy": expected.mean, "test_low": expected.low, "test_high": expected.high}
+    assert {name: found[name] for name in wanted} == pytest.approx({name: float(one) for name, one in wanted.items()})
+    links = next((store.dataset("toy") / "links" / features).glob("test*.json"))
+    links.unlink()
+    again = run(store, Grid((1,), (0.1,)))
+    assert "split 'test': source made.jsonl is not embedded with features" in (again.untested or "")
+    assert again.leaderboard[0]["test_accuracy"] is None
+    assert "no test accuracy of the settings: data set 'toy', split 'test'" in show_sweep(again)
+    path.unlink()
+    assert run(store, Grid((1,), (0.1,))).untested == "data set 'toy' has no test split"
 
 
 def test_an_interrupted_sweep_keeps_its_chunks_and_goes_on(
