@@ -241,6 +241,7 @@ ATTRIBUTES = Form(
     parse=lambda text: [name for name in text.split(",") if name],
 )
 PROJECTION = Form(metavar="none|N|auto", kind=str, parse=_projection)
+PAGE = Form(metavar="FILE", kind=Path)
 MEMORY = Form(
     metavar="8GB",
     help="Most memory of the process; pairs that need more are streamed.  [default: 60 % of the machine's]",
@@ -347,6 +348,7 @@ def train(call: _Call) -> Any:
     lam=Form(metavar="L,L,...", kind=str, parse=_numbers("lam", float)),
     projection=PROJECTION,
     memory=MEMORY,
+    html=PAGE,
 )
 def sweep(call: _Call) -> Any:
     """Fit many K, lam and seeds at once; save the best.
@@ -607,7 +609,7 @@ def ask(
     _print(asked, show_asked(asked), as_json=as_json)
 
 
-@_command(Store.diagnose)
+@_command(Store.diagnose, html=PAGE)
 def diagnose(call: _Call) -> Any:
     """Say whether personalisation pays on this data.
 
@@ -620,7 +622,7 @@ def diagnose(call: _Call) -> Any:
     return call.store.diagnose(**call.arguments)
 
 
-@_command(Store.compare, methods=Form(metavar="all|A,B,...", kind=str))
+@_command(Store.compare, methods=Form(metavar="all|A,B,...", kind=str), html=PAGE)
 def compare(call: _Call) -> Any:
     """Fit every method and score all on the same pairs.
 
@@ -629,6 +631,34 @@ def compare(call: _Call) -> Any:
       micropref compare mine --methods single,static,mixture,micro --seeds 3
     """
     return call.store.compare(**call.arguments)
+
+
+@_command(
+    Store.report,
+    runs=Form(metavar="RUN...", kind=list[str]),
+    out=Form("--out", metavar="FILE", short="-o", kind=Path),
+)
+def report(
+    call: _Call,
+    show: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+) -> Any:
+    """Write a page: what each head likes, what it adds.
+
+    Accuracy of heads by attribute, runs side by side, router, curves, calibration, heads in words, pairs to read.
+
+    \b
+    Example:
+      micropref report mixture-1a2b3c4d
+      micropref report mixture-1a2b3c4d single-5e6f7a8b -o both.html --open
+    """
+    written = call.store.report(**call.arguments)
+    if show:
+        import webbrowser
+
+        page = Path(written.path).absolute()
+        if not webbrowser.open(page.as_uri()):
+            _announce(f"{page}: no browser was found to show it")
+    return written
 
 
 @_command(

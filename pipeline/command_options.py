@@ -24,6 +24,7 @@ _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n        .*)*)$", re.MULTILINE)
 """A line of a docstring's Args, with those that continue it."""
 _NAMES_OF = {
     "run": "runs",
+    "runs": "runs",
     "name": "datasets",
     "data": "datasets",
     "route_on": "datasets",

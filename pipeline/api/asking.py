@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.cache.choices import TEST
 from micropref.pipeline.api.checks import checked
 from micropref.pipeline.api.opened import OpenedStore
+from micropref.pipeline.api.page_file import page_file
 from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.values import words
 from micropref.pipeline.options import (
@@ -38,6 +40,7 @@ class Asking(OpenedStore):
         seed: int = 0,
         device: DeviceName = "auto",
         features: str | None = None,
+        html: str | Path | None = None,
     ) -> Diagnosis:
         """Say whether personalisation is worth it on this data: what knowing who chose adds on held-out prompts.
 
@@ -49,6 +52,7 @@ class Asking(OpenedStore):
             seed: seed of the first restart.
             device: where to compute.
             features: features id; None: the only one there is.
+            html: file for a page of the figures; it replaces an earlier page of ours, and no other file.
 
         Returns:
             A yes or no for users, attributes and contexts, with the gain in nats and its interval.
@@ -63,10 +67,14 @@ class Asking(OpenedStore):
         from micropref.heads.adaptation.diagnosis import DiagnosisPlan
         from micropref.pipeline.people import diagnose as stage
         from micropref.pipeline.show.diagnose import show_diagnosis
+        from micropref.pipeline.show.sections.diagnosed import diagnosis_page
 
+        write = page_file(html, self._announce)
         plan = DiagnosisPlan(k, restarts, device, seed)
         found = stage.diagnose(self._store, name, plan, features=features, reward_input=reward_input)
-        return readable(found, show_diagnosis(found, self.folder))
+        page = diagnosis_page(found)
+        write(page)
+        return readable(found, show_diagnosis(found, self.folder), page)
 
     @checked
     def compare(
@@ -85,6 +93,7 @@ class Asking(OpenedStore):
         route_on: str | None = None,
         device: DeviceName = "auto",
         features: str | None = None,
+        html: str | Path | None = None,
     ) -> Compared:
         """Fit every compared method on one data set and score all on the same held-out pairs.
 
@@ -102,6 +111,7 @@ class Asking(OpenedStore):
             route_on: data set to route and score on; None: the one trained on.
             device: where to compute.
             features: features id; None: the only one there is.
+            html: file for a page of the figures; it replaces an earlier page of ours, and no other file.
 
         Returns:
             A row for each method, with intervals and paired differences to the single reward.
@@ -116,11 +126,15 @@ class Asking(OpenedStore):
         from micropref.pipeline.comparison import compare as stage
         from micropref.pipeline.comparison.experiment import ExperimentOptions
         from micropref.pipeline.show.compare import show_compared
+        from micropref.pipeline.show.sections.compared import compared_page
 
+        write = page_file(html, self._announce)
         wanted = None if methods == "all" else words(methods)
         options = ExperimentOptions(split, shots, budget, k, seeds, armo_gate, paper, route_on, features, device, lam)
         compared = stage.run_comparison(self._store, name, wanted, options, self._announce)
-        return readable(compared, show_compared(compared, self.folder))
+        page = compared_page(compared)
+        write(page)
+        return readable(compared, show_compared(compared, self.folder), page)
 
     @checked
     def sql(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from micropref.cache.errors import BadInput
 from micropref.pipeline.api.checks import checked
 from micropref.pipeline.api.opened import OpenedStore
+from micropref.pipeline.api.page_file import page_file
 from micropref.pipeline.api.reports import readable
 from micropref.pipeline.api.values import changed, several, size
 from micropref.pipeline.options import (
@@ -194,6 +196,7 @@ class Fitting(OpenedStore):
         features: str | None = None,
         router_features: str | None = None,
         run_name: str | None = None,
+        html: str | Path | None = None,
     ) -> Swept:
         """Fit many K, λ and seeds at once, choose K by the one-standard-error rule, and save the winner as a run.
 
@@ -226,6 +229,7 @@ class Fitting(OpenedStore):
             features: as in `train`.
             router_features: as in `train`.
             run_name: as in `train`.
+            html: file for a page of the figures; it replaces an earlier page of ours, and no other file.
 
         Returns:
             The leaderboard, and the run that was saved.
@@ -238,7 +242,10 @@ class Fitting(OpenedStore):
             Store("data").sweep("mine", k=[1, 2, 5], lam=[0.03, 0.3], seeds=4)
 
         """
+        from micropref.cache.runs.records import open_run
         from micropref.heads.fitting.settings import FitPlan, FitSetting
+        from micropref.pipeline.evaluation.curve_tables import sweep_tables
+        from micropref.pipeline.show.sections.swept import swept_page
         from micropref.pipeline.show.train import show_sweep, training_progress
         from micropref.pipeline.training import sweep as stage
         from micropref.pipeline.training.method_options import check_latent
@@ -247,6 +254,7 @@ class Fitting(OpenedStore):
         check_latent(latent, changed(Fitting.sweep, locals()))
         if seeds < 1:
             raise BadInput(f"seeds is {seeds}: expected at least 1")
+        write = page_file(html, self._announce)
         self._check_name(run_name)
         grid = stage.Grid(tuple(several(k)), tuple(float(value) for value in several(lam)))
         base = FitSetting(method, max(grid.k), 0.0, prior, hidden, lr, wd, seed=seed, latent=latent, weight=weight)
@@ -265,4 +273,8 @@ class Fitting(OpenedStore):
         with training_progress() as progress:
             swept = stage.sweep(self._store, name, grid, base, plan, options, progress)
         self._give_name(run_name, swept.run)
-        return readable(swept, show_sweep(swept, self.folder))
+        tables = sweep_tables(self._store, open_run(self._store, swept.run))
+        assert tables is not None
+        page = swept_page(swept, tables)
+        write(page)
+        return readable(swept, show_sweep(swept, self.folder), page)

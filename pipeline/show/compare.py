@@ -29,16 +29,6 @@ ROUTED = ("micro", "micro-example")
 
 def show_compared(compared: Compared, store: Path | None = None) -> str:
     """Return the protocol, the table, its intervals, and the rows that could not be had with their reasons."""
-    counts = ", ".join(f"{group} {count:,}" for group, count in compared.scored.items())
-    routed = any(row.system in ROUTED for row in compared.rows)
-    strength = "" if compared.lam is None else f", λ = {compared.lam:g}"
-    budget = f", {compared.budget} with context from {compared.budget_from}" if routed else ""
-    about = [
-        f"trained on {compared.data}, scored on {compared.scored_on} ({compared.split}): {counts} pairs of "
-        f"{compared.prompts:,} prompts; {counted(compared.seeds, 'seed')}, features {compared.features}",
-        f"K = {compared.k}{strength}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}"
-        f"{budget}; none of their prompts is scored",
-    ]
     tables = [
         "accuracy by attribute, mean ± standard deviation over seeds"
         if compared.seeds > 1
@@ -51,15 +41,32 @@ def show_compared(compared: Compared, store: Path | None = None) -> str:
         show_rows(_interval(row) for row in compared.rows),
         *_sections(compared),
     ]
+    about, notes = paragraphs(compared_lines(compared)), paragraphs([*compared_notes(compared), *_paper(compared)])
+    return about + "\n" + "\n".join(tables) + notes + _next(compared, store)
+
+
+def compared_lines(compared: Compared) -> list[str]:
+    """Return what was fitted on what, and what is scored."""
+    counts = ", ".join(f"{group} {count:,}" for group, count in compared.scored.items())
+    routed = any(row.system in ROUTED for row in compared.rows)
+    strength = "" if compared.lam is None else f", λ = {compared.lam:g}"
+    budget = f", {compared.budget} with context from {compared.budget_from}" if routed else ""
+    return [
+        f"trained on {compared.data}, scored on {compared.scored_on} ({compared.split}): {counts} pairs of "
+        f"{compared.prompts:,} prompts; {counted(compared.seeds, 'seed')}, features {compared.features}",
+        f"K = {compared.k}{strength}; {compared.shots} labelled pairs for each attribute from {compared.shots_from}"
+        f"{budget}; none of their prompts is scored",
+    ]
+
+
+def compared_notes(compared: Compared) -> list[str]:
+    """Return warnings, and what is left out and why."""
     notes = [f"warning: {line}" for line in compared.warnings]
     notes += few_clusters(compared.clusters)
     notes += [f"{name}: left out, {reason}" for name, reason in compared.skipped.items()]
-    notes += [
+    return notes + [
         f"{group}: not scored, it has {counted(count, 'pair')}" for group, count in compared.groups_left_out.items()
     ]
-    return (
-        paragraphs(about) + "\n" + "\n".join(tables) + paragraphs([*notes, *_paper(compared)]) + _next(compared, store)
-    )
 
 
 def _paper(compared: Compared) -> list[str]:

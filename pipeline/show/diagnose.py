@@ -29,10 +29,6 @@ def show_diagnosis(diagnosis: Diagnosis, store: Path | None = None) -> str:
         }
         for one in diagnosis.units
     ]
-    verdicts = [_verdict(diagnosis, one) for one in diagnosis.units]
-    verdicts += [f"{diagnosis.data}, by {kind}: not known: {reason}" for kind, reason in diagnosis.left_out.items()]
-    if not any(one.worth_it == "yes" for one in diagnosis.units):
-        verdicts.append("a single reward is enough for this data as it is")
     about = [
         f"single: one reward for everybody; known: groups' heads, each unit known by its pairs to fit, which count β; "
         f"K = {diagnosis.k}",
@@ -43,7 +39,25 @@ def show_diagnosis(diagnosis: Diagnosis, store: Path | None = None) -> str:
     ]
     gains = show_rows([row for one in diagnosis.units for row in _gains(one)], keys=2)
     ending = next_step("train", diagnosis.data, *_best_model(diagnosis), store=store)
-    return f"{paragraphs(verdicts)}\n{show_rows(rows)}\n{gains}\n{paragraphs(about)}\n{ending}"
+    return f"{paragraphs(diagnosis_verdicts(diagnosis))}\n{show_rows(rows)}\n{gains}\n{paragraphs(about)}\n{ending}"
+
+
+def diagnosis_verdicts(diagnosis: Diagnosis) -> list[str]:
+    """Return whether personalisation is worth it, a line for each kind of unit."""
+    verdicts = [_verdict(diagnosis, one) for one in diagnosis.units]
+    verdicts += [f"{diagnosis.data}, by {kind}: not known: {reason}" for kind, reason in diagnosis.left_out.items()]
+    if not any(one.worth_it == "yes" for one in diagnosis.units):
+        verdicts.append("a single reward is enough for this data as it is")
+    return verdicts
+
+
+def diagnosis_gains(one: UnitDiagnosis) -> tuple[tuple[str, Gain], ...]:
+    """Return what knowing the units of a kind is worth over each prediction that does not."""
+    return (
+        ("a single reward", one.over_single),
+        ("nobody known", one.over_nobody),
+        (f"another {one.kind}'s choices", one.over_stranger),
+    )
 
 
 def _best_model(diagnosis: Diagnosis) -> tuple[str, ...]:
@@ -57,12 +71,7 @@ def _best_model(diagnosis: Diagnosis) -> tuple[str, ...]:
 
 
 def _gains(one: UnitDiagnosis) -> Iterator[dict[str, Any]]:
-    known: tuple[tuple[str, Gain], ...] = (
-        ("a single reward", one.over_single),
-        ("nobody known", one.over_nobody),
-        (f"another {one.kind}'s choices", one.over_stranger),
-    )
-    for over, gain in known:
+    for over, gain in diagnosis_gains(one):
         yield {
             "by": one.kind,
             "gain over": over,

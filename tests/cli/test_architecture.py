@@ -36,13 +36,14 @@ FLOORS = (
     {"pipeline.named.adapters", "pipeline.text", "pipeline.training"},
     {"pipeline.named"},
     {"pipeline.backbone", "pipeline.evaluation"},
-    {"pipeline.forwarding", "pipeline.people"},
+    {"pipeline.forwarding", "pipeline.people", "pipeline.evaluation.reporting"},
     {"pipeline.forwarding.engines", "pipeline.routing"},
     {"pipeline.embedding", "pipeline.comparison", "pipeline.rewards", "pipeline.rewards.scoring"},
     {"pipeline.benchmarks", "pipeline.demo", "pipeline.rewards.exporting", "pipeline.rewards.people"},
     {"pipeline.rewards.serving.bodies"},
     {"pipeline.rewards.serving", "pipeline.sharing"},
-    {"pipeline.show"},
+    {"pipeline.show", "pipeline.show.page"},
+    {"pipeline.show.sections"},
     {"pipeline.api"},
     {"cli"},
 )
@@ -259,7 +260,7 @@ def test_the_defaults_of_sweep_are_those_of_the_stage_and_of_train() -> None:
     train, told = defaults("train"), defaults("sweep")
     assert Grid(told["k"], told["lam"]) == Grid()
     assert told["seeds"] == TrainOptions().restarts
-    own = ("k", "lam", "seeds")
+    own = ("k", "lam", "seeds", "html")
     assert {name: value for name, value in told.items() if name not in own}.items() <= train.items()
 
 

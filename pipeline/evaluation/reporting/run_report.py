@@ -1,0 +1,168 @@
+"""All that a report tells of one run on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+
+from micropref.cache.choices import TEST
+from micropref.cache.maintenance.description import RunDescription, describe
+from micropref.cache.maintenance.uses import holds
+from micropref.cache.runs.data import open_run_data
+from micropref.cache.runs.histories import history_rows
+from micropref.cache.runs.names import find_run, holds_heads
+from micropref.cache.runs.records import Run, readable_runs
+from micropref.cache.store import StoreFolder
+from micropref.cache.vectors.groups import sides_of
+from micropref.heads.evaluation.intervals import Sides, mean_intervals
+from micropref.heads.evaluation.metrics import correct
+from micropref.heads.evaluation.scale import scaled_log_probability
+from micropref.heads.methods.base import Scores
+from micropref.pipeline.evaluation.calibration import calibration_table
+from micropref.pipeline.evaluation.claims import HeadCard, head_cards
+from micropref.pipeline.evaluation.curve_tables import SweepTables, Variant, derived, sweep_tables
+from micropref.pipeline.evaluation.reporting.pairs import ROOM, ShownPairs, choose_pairs, spread_of
+from micropref.pipeline.evaluation.scoring import as_scores, current_scores
+from micropref.pipeline.evaluation.stored import StoredTables, stored_tables
+from micropref.pipeline.training.method_runs import fitted_contexts, open_reading
+
+CURVES = ("budget_curve", "history", "adaptation", "regret_by_round")
+"""Roles of the tables that runs made of a run's heads leave."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of a run over all pairs of a split, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    clusters: dict[str, int]
+    """What the interval is over: users, prompts, wordings, and how many of each."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run on one split, as a report has it."""
+
+    run: Run
+    about: RunDescription
+    method: str
+    heads: int
+    tables: StoredTables
+    accuracy: Accuracy
+    cards: tuple[HeadCard, ...]
+    """What may be said of each head."""
+    calibration: pl.DataFrame
+    """Of all pairs together, with the columns of the view but for the attribute, which is NULL."""
+    disagreement: pl.DataFrame
+    """One row an attribute: attribute, n, entropy (mean of the router's, nats), spread (mean of the heads')."""
+    contexts: pl.DataFrame
+    """One row a wording: context, n, and its mean weights weight_0, weight_1, ..., most frequent first."""
+    pairs: ShownPairs
+    sweep: SweepTables | None
+    """The sweep it was chosen in, if it was."""
+    history: pl.DataFrame | None
+    """Its own fit by epoch, with the columns of the view; None where none was kept."""
+    curves: dict[str, list[Variant]]
+    """By role, what was made of its heads."""
+    rights: Rights
+
+    @property
+    def id(self) -> str:
+        """Return the run's id."""
+        return self.run.id
+
+    @property
+    def title(self) -> str:
+        """Return the run's first name, or its id."""
+        return self.about.names[0] if self.about.names else self.run.id
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Whether a run gets each pair right, and what intervals of that are over."""
+
+    pairs: pl.DataFrame
+    """pair_id, attribute, right (½ for a tie)."""
+    sides: Sides
+
+
+@holds(run="run_id", data="data")
+def gather_run(
+    store: StoreFolder, run_id: str, data: str | None = None, split: str = TEST, *, room: int = ROOM
+) -> RunReport:
+    """Return what a report tells of a run, `room` characters of pairs; evaluates it where its tables are not of today.
+
+    Raises BadInput as `evaluate` does.
+    """
+    run = find_run(store, run_id, holds_heads)
+    tables = stored_tables(store, run.id, data, split)
+    dataset = open_run_data(store, run, data)
+    frame = current_scores(run, dataset, split)
+    scores = as_scores(run, frame)
+    known = fitted_contexts(store, run) if open_reading(store, run).reads_contexts else None
+    sides = sides_of(frame, known)
+    scaled = scaled_log_probability(scores.log_odds(), run.scale)
+    runs = readable_runs(store)
+    right = correct(scores.log_probability())
+    mean = mean_intervals(right[:, None], sides, "share")
+    return RunReport(
+        run=run,
+        about=describe(store, [run.id]).runs[0],
+        method=run.record["method"],
+        heads=scores.margins.shape[1],
+        tables=tables,
+        accuracy=Accuracy(mean.mean.item(), mean.low.item(), mean.high.item(), mean.clusters),
+        cards=tuple(head_cards(tables.head_profile, tables.head_correlation, tables.head_accuracy)),
+        calibration=calibration_table(_unnamed(frame), scaled, sides),
+        disagreement=_disagreement(frame, scores),
+        contexts=_contexts(frame),
+        pairs=choose_pairs(dataset, split, frame, scores, run.scale, room),
+        sweep=sweep_tables(store, run),
+        history=_history(run),
+        curves={role: found for role in CURVES if (found := _made_of(store, run, role, runs))},
+        rights=Rights(frame.select("pair_id", "attribute").with_columns(right=right.numpy()), sides),
+    )
+
+
+def _made_of(store: StoreFolder, run: Run, role: str, runs: Sequence[Run]) -> list[Variant]:
+    """Return what was made of a run's heads, and of the run itself where `adapt` replayed or `route` made it."""
+    found = derived(store, run, role, runs)
+    if run.record.get("parent") is None:
+        return found
+    parent = next((one for one in runs if one.id == run.record["parent"]), None)
+    own = derived(store, parent, role, [run]) if parent else []
+    return [*own, *found]
+
+
+def _unnamed(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(attribute=pl.lit(None, pl.String))
+
+
+def _disagreement(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+    """Return by attribute how evenly the router spreads its weight, and how far heads' probabilities are apart."""
+    weights = scores.log_weights.exp()
+    entropy = torch.special.entr(weights).sum(1)
+    columns = [pl.Series("entropy", entropy.numpy()), pl.Series("spread", spread_of(scores.margins).numpy())]
+    rows = frame.select("attribute").with_columns(columns)
+    means = rows.group_by("attribute").agg(pl.len().alias("n"), pl.col("entropy", "spread").mean())
+    return means.sort("attribute", nulls_last=True)
+
+
+def _contexts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the mean weights of each wording of a context; without rows where pairs have none."""
+    weights = [name for name in frame.columns if name.startswith("weight_")]
+    means = frame.filter(pl.col("context").is_not_null()).group_by("context")
+    found = means.agg(pl.len().alias("n"), *(pl.col(name).cast(pl.Float64).mean() for name in weights))
+    return found.sort("n", "context", descending=[True, False])
+
+
+def _history(run: Run) -> pl.DataFrame | None:
+    fitted: dict[str, Any] = {name: run.record.get(name) for name in ("run", "method", "k", "lam", "seed")}
+    rows = [fitted | row for row in history_rows(run.record)]
+    return pl.DataFrame(rows) if rows else None

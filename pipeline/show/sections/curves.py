@@ -1,0 +1,167 @@
+"""Curves of what was made of a run's heads, by budget, shots and rounds, and what its probabilities are worth."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from micropref.pipeline.evaluation.curve_tables import Variant
+from micropref.pipeline.evaluation.curves import adaptation_curve, budget_curve, regret_curve
+from micropref.pipeline.evaluation.reporting.run_report import RunReport
+from micropref.pipeline.show.figures import over
+from micropref.pipeline.show.page.colours import LINES
+from micropref.pipeline.show.page.figures import Charts, Figure, LineChart, Section, Series
+from micropref.pipeline.show.sections.sweeps import own_history, refit_figure, sweep_figures
+from micropref.pipeline.show.sections.values import named, numbers_of, points
+
+
+def curves_section(run: RunReport, prefix: str, title: str) -> Section:
+    """Return the curves there are, and which are missing with the command that makes them."""
+    figures = [_calibration(run, prefix)]
+    missing = []
+    if run.sweep is not None:
+        figures += sweep_figures(run.sweep, prefix)
+    else:
+        missing.append("curves by K and λ (made by micropref sweep)")
+    if run.history is not None and run.history.height > 1:
+        figures.append(own_history(run.history, prefix))
+    drawn = {"budget_curve": _budget, "history": _refits, "adaptation": _adaptation, "regret_by_round": _regret}
+    for role, draw in drawn.items():
+        for number, variant in enumerate(run.curves.get(role, []), 1):
+            figures += draw(variant, f"{prefix}{number}-")
+    for role, what in (
+        ("budget_curve", "accuracy by budget (micropref route)"),
+        ("adaptation", "accuracy by shots (micropref adapt)"),
+        ("regret_by_round", "regret by round (micropref adapt --online)"),
+    ):
+        if role not in run.curves:
+            missing.append(what)
+    text = (f"Not drawn, as the run has none: {'; '.join(missing)}.",) if missing else ()
+    return Section(f"{prefix}curves", title, text, tuple(figures))
+
+
+def _behind(variant: Variant) -> str:
+    return f" ({variant.label})" if variant.label else ""
+
+
+def _made_by(variant: Variant) -> str:
+    return f"Made by {', '.join(variant.runs)}."
+
+
+def _calibration(run: RunReport, prefix: str) -> Figure:
+    rows = run.calibration
+    overall = Series("all pairs", points(rows, "mean_probability", "accuracy", "low", "high"))
+    table = run.tables.calibration
+    attributes = table["attribute"].unique().sort(nulls_last=True).to_list()
+    charts = [_calibrated("All pairs", (overall,))]
+    if 1 < len(attributes) <= LINES:
+        lines = []
+        for attribute in attributes:
+            same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
+            lines.append(Series(named(attribute), points(table.filter(same), "mean_probability", "accuracy")))
+        charts.append(_calibrated("By attribute", tuple(lines)))
+    note = (
+        f"{len(attributes)} attributes are too many for one chart; the CSV has them." if len(attributes) > LINES else ""
+    )
+    return Figure(
+        f"{prefix}calibration",
+        "Calibration",
+        "Pairs whose likelier response was predicted with nearly the same probability, and the share of them in which "
+        "it was chosen: on the dashed line probabilities are what they say, below it they are too sure. 95 % intervals "
+        f"over {over(run.accuracy.clusters)}.",
+        Charts(tuple(charts)),
+        numbers_of(pl.concat([rows, table])),
+        (note,) if note else (),
+    )
+
+
+def _calibrated(title: str, series: tuple[Series, ...]) -> LineChart:
+    return LineChart(title, "mean predicted probability", "share chosen", series, diagonal=True)
+
+
+def _budget(variant: Variant, prefix: str) -> list[Figure]:
+    found = budget_curve(variant.tables["budget_curve"], variant.tables.get("budget_totals"))
+    budgets = tuple(found.overall["budget"].to_list())
+    overall = Series("all scored pairs", points(found.overall, "budget", "accuracy", "low", "high"))
+    charts = [LineChart("Accuracy by budget", "pairs of each attribute", "accuracy", (overall,), places=budgets)]
+    attributes = found.by_attribute["attribute"].unique().sort(nulls_last=True).to_list()
+    kept = attributes[:LINES]
+    if len(attributes) > 1:
+        lines = []
+        for attribute in kept:
+            same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
+            lines.append(Series(named(attribute), points(found.by_attribute.filter(same), "budget", "accuracy")))
+        charts.append(LineChart("By attribute", "pairs of each attribute", "accuracy", tuple(lines), places=budgets))
+    left = len(attributes) - len(kept)
+    numbers = pl.concat(
+        [found.overall.with_columns(attribute=pl.lit(None, pl.String)), found.by_attribute], how="diagonal"
+    )
+    return [
+        Figure(
+            f"{prefix}budget",
+            f"Router re-fitted on a budget{_behind(variant)}",
+            "Accuracy once the router has read so many labelled pairs with context of each attribute; budget 0 is the "
+            "run as it was, and the same pairs are scored for every budget. Several seeds: their mean, with intervals "
+            f"over pairs and seeds (the paper's Figure 4). {_made_by(variant)}",
+            Charts(tuple(charts)),
+            numbers_of(numbers),
+            (f"{left} more attributes are in the CSV.",) if left > 0 else (),
+        )
+    ]
+
+
+def _refits(variant: Variant, prefix: str) -> list[Figure]:
+    return [refit_figure(variant.label, variant.tables["history"], prefix)]
+
+
+def _adaptation(variant: Variant, prefix: str) -> list[Figure]:
+    table = adaptation_curve(variant.tables["adaptation"])
+    shots = tuple(sorted(table["shots"].unique().to_list()))
+    charts = []
+    for name, title, low, high in (
+        ("accuracy", "Accuracy by shots", "low", "high"),
+        ("gain", "Gain over no choices", "gain_low", "gain_high"),
+        ("nll", "NLL by shots", "nll_low", "nll_high"),
+    ):
+        series = tuple(
+            Series(f"{method}, by {grouped}", points(rows, "shots", name, low, high))
+            for (method, grouped), rows in table.group_by("method", "grouped_by", maintain_order=True)
+        )
+        charts.append(LineChart(title, "choices of each", name, series, places=shots))
+    return [
+        Figure(
+            f"{prefix}adaptation",
+            f"Adapted to people{_behind(variant)}",
+            "How well heads weighted for each user, attribute or context predict the rest of their choices, by how "
+            f"many they learned from; none of those is scored. 95 % intervals. {_made_by(variant)}",
+            Charts(tuple(charts)),
+            numbers_of(table),
+        )
+    ]
+
+
+def _regret(variant: Variant, prefix: str) -> list[Figure]:
+    charts, tables = [], []
+    for run in variant.runs:
+        rows = variant.tables["regret_by_round"].filter(pl.col("run") == run)
+        if rows.is_empty():
+            continue
+        table = regret_curve(rows)
+        tables.append(table.with_columns(run=pl.lit(run)))
+        lines = []
+        for forecaster in table["forecaster"].unique().sort().to_list():
+            own = table.filter(pl.col("forecaster") == forecaster)
+            lines.append(Series(forecaster, points(own, "round", "regret", "low", "high"), marks=False))
+            if own["bound"].drop_nulls().len():
+                lines.append(Series(f"{forecaster}: bound", points(own, "round", "bound"), marks=False))
+        charts.append(LineChart(f"Mean regret by round: {run}", "round", "regret", tuple(lines)))
+    return [
+        Figure(
+            f"{prefix}regret",
+            f"Regret of online forecasters{_behind(variant)}",
+            "Summed loss less that of the head best in hindsight, mean over groups that had so many rounds; a bound "
+            "holds whatever the choices are. A forecaster under its bound keeps its promise; one below 0 beats every "
+            f"single head. {_made_by(variant)}",
+            Charts(tuple(charts)),
+            numbers_of(pl.concat(tables)),
+        )
+    ]
