@@ -157,6 +157,7 @@ def budget_curve(rows: pl.DataFrame, totals: pl.DataFrame | None = None) -> Budg
     by_attribute = over_seeds(rows, ["attribute", "budget"], ["accuracy"])
     counted = rows.group_by("attribute", "budget").agg(pl.col("n").max())
     by_attribute = by_attribute.join(counted, on=["attribute", "budget"], nulls_equal=True)
+    by_attribute = by_attribute.sort("attribute", "budget", nulls_last=True)
     weight = pl.col("n") / pl.col("n").sum()
     of_seed = rows.group_by("budget", "seed").agg(
         accuracy=(pl.col("accuracy") * weight).sum(), attribute_mean=pl.col("accuracy").mean()

@@ -33,7 +33,7 @@ def show_compared(compared: Compared, store: Path | None = None) -> str:
         "accuracy by attribute, mean ± standard deviation over seeds"
         if compared.seeds > 1
         else "accuracy by attribute",
-        show_rows(_accuracies(compared)),
+        show_rows(accuracy_rows(compared)),
         paragraph(
             f"95 % intervals over {over(compared.clusters)}, and paired differences to the single reward; each "
             "interval is for itself; * marks differences that hold at 5 % when all rows are judged together (Holm)"
@@ -86,7 +86,7 @@ def _next(compared: Compared, store: Path | None) -> str:
     return "\n" + next_step("train", compared.data, "--method", best.system, *heads, store=store)
 
 
-def _accuracies(compared: Compared) -> list[dict[str, Any]]:
+def accuracy_rows(compared: Compared) -> list[dict[str, Any]]:
     """Return mean ± deviation over seeds on each attribute, under each row the paper's figures if it has any."""
     columns = [*compared.scored, AVERAGE]
     rows: list[dict[str, Any]] = []

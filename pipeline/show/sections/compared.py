@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
-from micropref.pipeline.show.compare import compared_lines, compared_notes
-from micropref.pipeline.show.figures import gain_with_interval, over, with_error
+from micropref.pipeline.show.compare import accuracy_rows, compared_lines, compared_notes
+from micropref.pipeline.show.figures import gain_with_interval, over
 from micropref.pipeline.show.page.figures import Figure, IntervalRow, IntervalTable, Numbers, Page, PlainTable, Section
 from micropref.pipeline.show.sections.values import bounds, gain_row, interval_row
 
@@ -43,17 +43,15 @@ def _rows(compared: Compared, one: ComparedRow) -> list[dict[str, Any]]:
 
 
 def _table(compared: Compared, numbers: Numbers) -> Figure:
-    columns = (*compared.scored, AVERAGE)
-    rows = tuple(
-        (one.title, one.supervision, *(with_error(one.accuracy[name], one.deviation[name]) for name in columns))
-        for one in compared.rows
-    )
+    rows = accuracy_rows(compared)
+    columns = tuple(rows[0])
     return Figure(
         "table",
         "Accuracy by attribute",
         "Mean and standard deviation over seeds." if compared.seeds > 1 else "One seed.",
-        PlainTable(("method", "learns from", *columns), rows, frozenset(range(2, 2 + len(columns)))),
+        PlainTable(columns, tuple(tuple(row.values()) for row in rows), frozenset(range(2, len(columns)))),
         numbers,
+        tuple(compared.protocol),
     )
 
 

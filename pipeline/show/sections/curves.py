@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from micropref.pipeline.evaluation.curve_tables import Variant
@@ -12,6 +14,11 @@ from micropref.pipeline.show.page.colours import LINES
 from micropref.pipeline.show.page.figures import Charts, Figure, LineChart, Section, Series
 from micropref.pipeline.show.sections.sweeps import own_history, refit_figure, sweep_figures
 from micropref.pipeline.show.sections.values import named, numbers_of, points
+
+MOST_ROUNDS = 200
+"""Rounds of a replay that are drawn and saved."""
+FEWEST = 10
+"""Pairs of a bin below which the chart by attribute leaves it out."""
 
 
 def curves_section(run: RunReport, prefix: str, title: str) -> Section:
@@ -24,10 +31,12 @@ def curves_section(run: RunReport, prefix: str, title: str) -> Section:
         missing.append("curves by K and λ (made by micropref sweep)")
     if run.history is not None and run.history.height > 1:
         figures.append(own_history(run.history, prefix))
-    drawn = {"budget_curve": _budget, "history": _refits, "adaptation": _adaptation, "regret_by_round": _regret}
+    drawn = {"budget_curve": _budget, "history": _refits, "regret_by_round": _regret}
     for role, draw in drawn.items():
         for number, variant in enumerate(run.curves.get(role, []), 1):
             figures += draw(variant, f"{prefix}{number}-")
+    if "adaptation" in run.curves:
+        figures.append(_adaptation(run.curves["adaptation"], prefix))
     for role, what in (
         ("budget_curve", "accuracy by budget (micropref route)"),
         ("adaptation", "accuracy by shots (micropref adapt)"),
@@ -54,10 +63,10 @@ def _calibration(run: RunReport, prefix: str) -> Figure:
     attributes = table["attribute"].unique().sort(nulls_last=True).to_list()
     charts = [_calibrated("All pairs", (overall,))]
     if 1 < len(attributes) <= LINES:
-        lines = []
+        lines, enough = [], table.filter(pl.col("n") >= FEWEST)
         for attribute in attributes:
             same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
-            lines.append(Series(named(attribute), points(table.filter(same), "mean_probability", "accuracy")))
+            lines.append(Series(named(attribute), points(enough.filter(same), "mean_probability", "accuracy")))
         charts.append(_calibrated("By attribute", tuple(lines)))
     note = (
         f"{len(attributes)} attributes are too many for one chart; the CSV has them." if len(attributes) > LINES else ""
@@ -67,7 +76,7 @@ def _calibration(run: RunReport, prefix: str) -> Figure:
         "Calibration",
         "Pairs whose likelier response was predicted with nearly the same probability, and the share of them in which "
         "it was chosen: on the dashed line probabilities are what they say, below it they are too sure. 95 % intervals "
-        f"over {over(run.accuracy.clusters)}.",
+        f"over {over(run.accuracy.clusters)}. By attribute only bins of {FEWEST} pairs or more are drawn.",
         Charts(tuple(charts)),
         numbers_of(pl.concat([rows, table])),
         (note,) if note else (),
@@ -113,55 +122,60 @@ def _refits(variant: Variant, prefix: str) -> list[Figure]:
     return [refit_figure(variant.label, variant.tables["history"], prefix)]
 
 
-def _adaptation(variant: Variant, prefix: str) -> list[Figure]:
-    table = adaptation_curve(variant.tables["adaptation"])
-    shots = tuple(sorted(table["shots"].unique().to_list()))
+def _adaptation(variants: Sequence[Variant], prefix: str) -> Figure:
+    """Return all ways to adapt in one figure, so that they can be compared."""
+    tables = [(one, adaptation_curve(one.tables["adaptation"])) for one in variants]
+    shots = tuple(sorted({value for _, table in tables for value in table["shots"].to_list()}))
+    several = len({(row["method"], row["grouped_by"]) for _, table in tables for row in table.iter_rows(named=True)})
     charts = []
     for name, title, low, high in (
         ("accuracy", "Accuracy by shots", "low", "high"),
         ("gain", "Gain over no choices", "gain_low", "gain_high"),
         ("nll", "NLL by shots", "nll_low", "nll_high"),
     ):
-        series = tuple(
-            Series(f"{method}, by {grouped}", points(rows, "shots", name, low, high))
-            for (method, grouped), rows in table.group_by("method", "grouped_by", maintain_order=True)
-        )
-        charts.append(LineChart(title, "choices of each", name, series, places=shots))
-    return [
-        Figure(
-            f"{prefix}adaptation",
-            f"Adapted to people{_behind(variant)}",
-            "How well heads weighted for each user, attribute or context predict the rest of their choices, by how "
-            f"many they learned from; none of those is scored. 95 % intervals. {_made_by(variant)}",
-            Charts(tuple(charts)),
-            numbers_of(table),
-        )
-    ]
+        series = []
+        for variant, table in tables:
+            for (method, grouped), rows in table.group_by("method", "grouped_by", maintain_order=True):
+                label = f"{method}, by {grouped}" + (_behind(variant) if several < len(tables) else "")
+                series.append(Series(label, points(rows, "shots", name, low, high)))
+        charts.append(LineChart(title, "choices of each", name, tuple(series), places=shots))
+    return Figure(
+        f"{prefix}adaptation",
+        "Adapted to people",
+        "How well heads weighted for each user, attribute or context predict the rest of their choices, by how many "
+        "they learned from; none of those is scored, and every line has the same pairs for all of its points. 95 % "
+        f"intervals. Made by {', '.join(run for one in variants for run in one.runs)}.",
+        Charts(tuple(charts)),
+        numbers_of(pl.concat([table.with_columns(made=pl.lit(one.label)) for one, table in tables])),
+    )
 
 
 def _regret(variant: Variant, prefix: str) -> list[Figure]:
-    charts, tables = [], []
-    for run in variant.runs:
-        rows = variant.tables["regret_by_round"].filter(pl.col("run") == run)
-        if rows.is_empty():
-            continue
-        table = regret_curve(rows)
-        tables.append(table.with_columns(run=pl.lit(run)))
-        lines = []
-        for forecaster in table["forecaster"].unique().sort().to_list():
-            own = table.filter(pl.col("forecaster") == forecaster)
-            lines.append(Series(forecaster, points(own, "round", "regret", "low", "high"), marks=False))
-            if own["bound"].drop_nulls().len():
-                lines.append(Series(f"{forecaster}: bound", points(own, "round", "bound"), marks=False))
-        charts.append(LineChart(f"Mean regret by round: {run}", "round", "regret", tuple(lines)))
     return [
-        Figure(
-            f"{prefix}regret",
-            f"Regret of online forecasters{_behind(variant)}",
-            "Summed loss less that of the head best in hindsight, mean over groups that had so many rounds; a bound "
-            "holds whatever the choices are. A forecaster under its bound keeps its promise; one below 0 beats every "
-            f"single head. {_made_by(variant)}",
-            Charts(tuple(charts)),
-            numbers_of(pl.concat(tables)),
-        )
+        _regret_of(run, regret_curve(rows), f"{prefix}{number}-")
+        for number, run in enumerate(variant.runs, 1)
+        if (rows := variant.tables["regret_by_round"].filter(pl.col("run") == run)).height
     ]
+
+
+def _regret_of(run: str, table: pl.DataFrame, prefix: str) -> Figure:
+    last = table["round"].max()
+    every = -(-int(last) // MOST_ROUNDS) if isinstance(last, int) else 1
+    kept = table.filter((pl.col("round") % every == 0) | (pl.col("round") == 1) | (pl.col("round") == last))
+    charts = []
+    for forecaster in table["forecaster"].unique().sort().to_list():
+        own = kept.filter(pl.col("forecaster") == forecaster)
+        lines = [Series("regret", points(own, "round", "regret", "low", "high"), marks=False)]
+        if own["bound"].drop_nulls().len():
+            lines.append(Series("bound", points(own, "round", "bound"), marks=False))
+        charts.append(LineChart(f"Mean regret: {forecaster}", "round", "regret", tuple(lines)))
+    return Figure(
+        f"{prefix}regret",
+        f"Regret of online forecasters ({run})",
+        "Summed loss less that of the head best in hindsight, mean over groups that had so many rounds; a bound holds "
+        "whatever the choices are. A forecaster under its bound keeps its promise; one below 0 beats every single "
+        "head. Router is the run's own weights, which learn nothing.",
+        Charts(tuple(charts)),
+        numbers_of(kept),
+        (f"Every {every}th round is drawn and saved; the view regret_by_round has all.",) if every > 1 else (),
+    )
