@@ -86,15 +86,16 @@ def _mean_intervals(values: torch.Tensor, sides: Sides, scale: Scale, groups: to
     margin = torch.as_tensor(special.stdtrit(freedom.numpy(), (1 + LEVEL) / 2)) * error
     p_value = 2 * torch.as_tensor(special.stdtr(freedom.numpy(), -(mean / error).abs().numpy()))
     low, high = mean - margin, mean + margin
-    constant = residuals.weighed.abs().amax(0) <= 1e-12
+    least, most = residuals.weighed.aminmax(dim=0)
+    constant = torch.maximum(-least, most) <= 1e-12
     if scale != "free":
         alone = constant | error.isinf() | (error <= 1e-9)
         size = effective_size(residuals, list(clusters.values()))
         wilson_low, wilson_high, wilson_p = _wilson(mean, size, scale)
         low, high = torch.where(alone, wilson_low, low), torch.where(alone, wilson_high, high)
         p_value = torch.where(alone, wilson_p, p_value)
-        least = 0.0 if scale == "share" else -1.0
-        low, high = low.clamp(least, 1.0), high.clamp(least, 1.0)
+        bound = 0.0 if scale == "share" else -1.0
+        low, high = low.clamp(bound, 1.0), high.clamp(bound, 1.0)
     counted = {name: _count(ids) for name, ids in clusters.items() if name in kept or _count(ids) == 1}
     return Intervals(mean, low, high, error, p_value, counted)
 
@@ -149,6 +150,8 @@ def _residuals(values: torch.Tensor, groups: torch.Tensor | None) -> tuple[torch
     sizes = torch.bincount(group).double()
     sums = torch.zeros(len(sizes), values.shape[1], dtype=torch.float64).index_add_(0, group, values)
     means = sums / sizes[:, None]
+    if len(sizes) == 1:  # all weights are 1, and no copies are needed of what pairs have in common
+        return means[0], Residuals(values - means[0], group, sizes)
     found = Residuals(values - means[group], group, sizes)
     return means.mean(0), Residuals(found.weighed * found.weights[group][:, None], group, sizes)
 
@@ -194,6 +197,10 @@ def _wilson(mean: torch.Tensor, size: float, scale: Scale) -> tuple[torch.Tensor
 
 
 def _numbered(ids: torch.Tensor) -> torch.Tensor:
+    """Return ids [N] as numbers from 0 without gaps, in their order."""
+    low, high = (int(end) for end in ids.aminmax())
+    if low >= 0 and high < 4 * len(ids):  # counting is ten times as fast as sorting
+        return ((torch.bincount(ids) > 0).cumsum(0) - 1)[ids]
     numbers: torch.Tensor = torch.unique(ids, return_inverse=True)[1]
     return numbers
 

@@ -107,7 +107,8 @@ def feature_correlations(
     for one in (heads, own):
         one *= len(rows) ** 0.5 / torch.linalg.vector_norm(one, dim=0)
     moved = heads * own
-    moved -= correlation / 2 * heads.square_().add_(own.square_())
+    moved -= heads.square_().add_(own.square_()).mul_(correlation / 2)
+    del heads
     found = mean_intervals(moved.div_(1 - correlation.square()).add_(correlation.atanh()), shared)
     return Correlations(len(rows), correlation, found.low.tanh(), found.high.tanh(), found.p_value, left)
 

@@ -97,8 +97,8 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
         )
     validation = current_scores(run, dataset, TRAIN).filter(pl.col("part") == "validation")
     known = fitted_contexts(store, run)
-    tables, clusters = _tables(fitted, known, frame, validation)
     scores = as_scores(run, frame)
+    tables, clusters = _tables(fitted, known, frame, scores, validation)
     accuracy = float(correct(scores.log_probability()).mean())
     scaled = scaled_log_probability(scores.log_odds(), run.scale)
     tables |= {
@@ -134,28 +134,27 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
 
 
 def _tables(
-    fitted: FittedRun, known: pl.Series, frame: pl.DataFrame, validation: pl.DataFrame
+    fitted: FittedRun, known: pl.Series, frame: pl.DataFrame, scores: Scores, validation: pl.DataFrame
 ) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
     """Return the four tables of a split's scores, and the clusters that their intervals are over.
 
     Heads are chosen on the scores of validation pairs. `known` are the contexts that the run was fitted on.
     """
-    run = fitted.run
     of_heads, of_mixture = _read_by_heads(fitted, known), _read_by_model(fitted, known)
-    groups = [(part, as_scores(run, part)) for part in _groups(frame)]
-    heads = [_head_accuracy(*group, known=of_heads) for group in groups]
-    mixtures = [_mixture_accuracy(*group, known=of_mixture) for group in groups]
-    by_head = pl.concat([rows for rows, _ in heads])
-    validated = [(part, as_scores(run, part)) for part in _groups(validation)] if validation.height else []
-    on_validation = [_head_accuracy(*group, known=of_heads)[0] for group in validated]
-    chosen_by = pl.concat(on_validation) if on_validation else None
+    right = correct(scores.log_probability())[:, None]
+    by_head, counted = _accuracies(frame, correct(F.logsigmoid(scores.margins)), of_heads, heads=True)
+    of_all, more = _accuracies(frame, right, of_mixture, heads=False)
+    chosen_by = None
+    if validation.height:
+        margins = as_scores(fitted.run, validation).margins
+        chosen_by = _accuracies(validation, correct(F.logsigmoid(margins)), of_heads, heads=True)[0]
     tables = {
         "head_accuracy": by_head,
-        "mixture_accuracy": pl.concat([rows for rows, _ in mixtures]),
+        "mixture_accuracy": of_all,
         "best_head": _best_heads(by_head.filter(pl.col("part") != "validation"), chosen_by),
-        "router_weights": pl.concat([_router_weights(*group) for group in groups]),
+        "router_weights": _router_weights(frame, scores),
     }
-    return tables, fewest([found for _, found in (*heads, *mixtures)])
+    return tables, fewest([*counted, *more])
 
 
 def _read_by_heads(fitted: FittedRun, known: pl.Series) -> pl.Series | None:
@@ -167,44 +166,40 @@ def _read_by_model(fitted: FittedRun, known: pl.Series) -> pl.Series | None:
     return known if fitted.reading.reads_contexts else None
 
 
-def _groups(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield the pairs of each (part, attribute), attribute NULL being one of its own, sorted by name."""
-    ordered = frame.partition_by(["part", "attribute"], maintain_order=True)
-    yield from sorted(ordered, key=lambda part: (part["part"][0], part["attribute"][0] or ""))
+def _groups(frame: pl.DataFrame) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+    """Yield the place of each (part, attribute), attribute NULL being one of its own, and its rows, sorted by name."""
+    rows = frame.select(KEYS).with_row_index("row").group_by(KEYS, maintain_order=True).all()
+    for found in sorted(rows.iter_rows(named=True), key=lambda one: (one["part"], one["attribute"] or "")):
+        yield {name: found[name] for name in KEYS}, torch.tensor(found["row"])
 
 
-def _accuracy_rows(
-    frame: pl.DataFrame, right: torch.Tensor, heads: list[int] | None, *, known: pl.Series | None
-) -> tuple[pl.DataFrame, Intervals]:
-    """Return one row for each column of `right` [n, C], and the intervals in it."""
-    found = mean_intervals(right, sides_of(frame, known), "share")
-    count = right.shape[1]
-    columns: dict[str, Any] = {name: [frame[name][0]] * count for name in KEYS}
-    if heads is not None:
-        columns["head"] = heads
-    columns |= {"n": [frame.height] * count, "accuracy": found.mean.tolist()}
-    columns |= {"low": found.low.tolist(), "high": found.high.tolist()}
-    return _typed(columns), found
-
-
-def _head_accuracy(frame: pl.DataFrame, scores: Scores, *, known: pl.Series | None) -> tuple[pl.DataFrame, Intervals]:
-    right = correct(F.logsigmoid(scores.margins))
-    return _accuracy_rows(frame, right, list(range(right.shape[1])), known=known)
-
-
-def _mixture_accuracy(
-    frame: pl.DataFrame, scores: Scores, *, known: pl.Series | None
-) -> tuple[pl.DataFrame, Intervals]:
-    return _accuracy_rows(frame, correct(scores.log_probability())[:, None], None, known=known)
+def _accuracies(
+    frame: pl.DataFrame, right: torch.Tensor, known: pl.Series | None, *, heads: bool
+) -> tuple[pl.DataFrame, list[Intervals]]:
+    """Return one row for each group and column of `right` [N, C], which are heads or the mixture; and the intervals."""
+    sides, count = sides_of(frame, known), right.shape[1]
+    tables, intervals = [], []
+    for place, rows in _groups(frame):
+        found = mean_intervals(right[rows], {name: ids[rows] for name, ids in sides.items()}, "share")
+        columns: dict[str, Any] = {name: [value] * count for name, value in place.items()}
+        columns |= {"head": list(range(count))} if heads else {}
+        columns |= {"n": [len(rows)] * count, "accuracy": found.mean.tolist()}
+        columns |= {"low": found.low.tolist(), "high": found.high.tolist()}
+        tables.append(_typed(columns))
+        intervals.append(found)
+    return pl.concat(tables), intervals
 
 
 def _router_weights(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
-    weights = scores.log_weights.exp()
-    count = weights.shape[1]
-    columns: dict[str, Any] = {name: [frame[name][0]] * count for name in KEYS}
-    columns |= {"head": list(range(count)), "mean_weight": weights.mean(0).tolist()}
-    columns["mean_entropy"] = [float(torch.special.entr(weights).sum(1).mean())] * count
-    return _typed(columns)
+    tables = []
+    for place, rows in _groups(frame):
+        weights = scores.log_weights[rows].exp()
+        count = weights.shape[1]
+        columns: dict[str, Any] = {name: [value] * count for name, value in place.items()}
+        columns |= {"head": list(range(count)), "mean_weight": weights.mean(0).tolist()}
+        columns["mean_entropy"] = [float(torch.special.entr(weights).sum(1).mean())] * count
+        tables.append(_typed(columns))
+    return pl.concat(tables)
 
 
 def _typed(columns: dict[str, Any]) -> pl.DataFrame:

@@ -29,9 +29,10 @@ def score_missing(fitted: FittedRun, dataset: Dataset, split: str, part: str | N
     Pairs whose prompt the run's router was re-fitted on are skipped.
     """
     wanted = pl.lit(True) if part is None else pl.col("part") == part
-    known = _stored_scores(fitted.run, dataset, split)
-    if known is not None:
-        wanted &= ~pl.col("pair_id").is_in(known["pair_id"].implode())
+    shards = fitted.run.score_shards(dataset.name, split)
+    if shards:
+        known = pl.concat([read_table(item, "scores", ["pair_id"]) for item in shards])
+        wanted &= ~pl.col("pair_id").is_in(known["pair_id"].unique().implode())
     wanted &= unspent(fitted.run)
     located = fitted.reading.locate(dataset, fitted.features, split, wanted)
     rows = np.arange(len(located))

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
-import pyarrow.parquet as pq
 import torch
 
 from micropref.cache.datasets import Dataset
@@ -26,7 +25,6 @@ ROOM = 500_000
 """Characters of all pairs to read."""
 LONGEST = 12_000
 """Characters of a text that count as shown."""
-BATCH = 1 << 14
 TEXTS = ["pair_id", "prompt", "chosen", "rejected"]
 
 
@@ -132,15 +130,14 @@ def _most_sure(known: pl.DataFrame, weights: torch.Tensor) -> list[int]:
 
 
 def _texts(dataset: Dataset, split: str, known: pl.DataFrame, rows: Iterable[int]) -> dict[int, dict[str, str]]:
-    """Return the texts of rows, read in batches so that no more of the split is held."""
+    """Return the texts of rows; of the others none are held."""
     row_of = {known["pair_id"][row]: row for row in rows}
     wanted = pl.col("pair_id").is_in(list(row_of))
     found: dict[int, dict[str, str]] = {}
     for part in dataset.of_split(split):
-        for batch in pq.ParquetFile(part.checked_path("pairs")).iter_batches(BATCH, columns=TEXTS):
-            kept = pl.DataFrame(pl.from_arrow(batch)).filter(wanted)
-            for one in kept.iter_rows(named=True):
-                found.setdefault(row_of[one["pair_id"]], one)
+        kept = pl.scan_parquet(part.checked_path("pairs")).filter(wanted).select(TEXTS).collect()
+        for one in kept.iter_rows(named=True):
+            found.setdefault(row_of[one["pair_id"]], one)
     return found
 
 
