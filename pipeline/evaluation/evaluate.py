@@ -5,7 +5,7 @@ n pairs of one attribute, K heads, C columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.names import find_run, holds_heads
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import sides_of
-from micropref.heads.evaluation.intervals import Intervals, fewest, mean_intervals
+from micropref.heads.evaluation.intervals import Intervals, Sides, fewest, mean_intervals
 from micropref.heads.evaluation.metrics import correct, nll
 from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
@@ -29,13 +29,15 @@ from micropref.pipeline.evaluation.calibration import calibration_table
 from micropref.pipeline.evaluation.differences import differences_table
 from micropref.pipeline.evaluation.head_profile import head_tables
 from micropref.pipeline.evaluation.kept import keep_tables
+from micropref.pipeline.evaluation.rows import place_of
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores, score_missing
 from micropref.pipeline.evaluation.stored_features import feature_differences
 from micropref.pipeline.evaluation.wordings import Wordings, compare_wordings
 from micropref.pipeline.training.fitted_contexts import count_known
 from micropref.pipeline.training.method_runs import FittedRun, fitted_contexts, open_fitted
 
-KEYS = ["run", "data", "split", "part", "attribute"]
+_Group = tuple[dict[str, Any], torch.Tensor]
+"""run, data, split, part and attribute of a group of pairs, and their rows [n]."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,16 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     validation = current_scores(run, dataset, TRAIN).filter(pl.col("part") == "validation")
     known = fitted_contexts(store, run)
     scores = as_scores(run, frame)
-    tables, clusters = _tables(fitted, known, frame, scores, validation)
-    accuracy = float(correct(scores.log_probability()).mean())
+    sides = _sides(fitted, known, frame)
+    right = correct(scores.log_probability())
+    tables, clusters = _tables(frame, scores, right, sides)
+    chosen_by = _on_validation(fitted, known, validation) if validation.height else None
+    tables["best_head"] = _best_heads(tables["head_accuracy"].filter(pl.col("part") != "validation"), chosen_by)
+    accuracy = float(right.mean())
     scaled = scaled_log_probability(scores.log_odds(), run.scale)
     tables |= {
-        "calibration": calibration_table(frame, scaled, sides_of(frame, _read_by_model(fitted, known))),
-        **head_tables(
-            frame, scores.margins, feature_differences(dataset, split), sides_of(frame, _read_by_heads(fitted, known))
-        ),
+        "calibration": calibration_table(frame, scaled, sides.model),
+        **head_tables(frame, scores.margins, feature_differences(dataset, split), sides.heads),
         "mixture_vs_single": differences_table(store, run, dataset, split, frame),
     }
     keep_tables(run, dataset, split, tables, {"pairs": frame.height, "accuracy": accuracy})
@@ -133,53 +137,63 @@ def evaluate(store: StoreFolder, run_id: str, data: str | None = None, split: st
     )
 
 
-def _tables(
-    fitted: FittedRun, known: pl.Series, frame: pl.DataFrame, scores: Scores, validation: pl.DataFrame
-) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
-    """Return the four tables of a split's scores, and the clusters that their intervals are over.
+@dataclass(frozen=True)
+class _Sides:
+    """What intervals are over: users, prompts, and wordings that are new to what reads contexts."""
 
-    Heads are chosen on the scores of validation pairs. `known` are the contexts that the run was fitted on.
+    heads: Sides
+    """Of figures of single heads."""
+    model: Sides
+    """Of figures of the mixture."""
+
+
+def _sides(fitted: FittedRun, known: pl.Series, frame: pl.DataFrame) -> _Sides:
+    """Return what intervals of a split's scores are over; `known` are the contexts that the run was fitted on."""
+    reading = fitted.reading
+    heads = sides_of(frame, known if reading.heads_read_contexts else None)
+    if reading.heads_read_contexts == reading.reads_contexts:
+        return _Sides(heads, heads)
+    return _Sides(heads, sides_of(frame, known if reading.reads_contexts else None))
+
+
+def _tables(
+    frame: pl.DataFrame, scores: Scores, right: torch.Tensor, sides: _Sides
+) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
+    """Return accuracies of heads and mixture and the router's weights, and the clusters that intervals are over.
+
+    `right` [N]: whether the mixture gets each pair right.
     """
-    of_heads, of_mixture = _read_by_heads(fitted, known), _read_by_model(fitted, known)
-    right = correct(scores.log_probability())[:, None]
-    by_head, counted = _accuracies(frame, correct(F.logsigmoid(scores.margins)), of_heads, heads=True)
-    of_all, more = _accuracies(frame, right, of_mixture, heads=False)
-    chosen_by = None
-    if validation.height:
-        margins = as_scores(fitted.run, validation).margins
-        chosen_by = _accuracies(validation, correct(F.logsigmoid(margins)), of_heads, heads=True)[0]
+    groups = list(_groups(frame))
+    by_head, counted = _accuracies(groups, correct(F.logsigmoid(scores.margins)), sides.heads, heads=True)
+    of_all, more = _accuracies(groups, right[:, None], sides.model, heads=False)
     tables = {
         "head_accuracy": by_head,
         "mixture_accuracy": of_all,
-        "best_head": _best_heads(by_head.filter(pl.col("part") != "validation"), chosen_by),
-        "router_weights": _router_weights(frame, scores),
+        "router_weights": _router_weights(groups, scores),
     }
     return tables, fewest([*counted, *more])
 
 
-def _read_by_heads(fitted: FittedRun, known: pl.Series) -> pl.Series | None:
-    """Return the contexts that heads were fitted on; None where they read none, so that none is new to them."""
-    return known if fitted.reading.heads_read_contexts else None
+def _on_validation(fitted: FittedRun, known: pl.Series, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return heads' accuracies on validation pairs, which the best ones are chosen by."""
+    right = correct(F.logsigmoid(as_scores(fitted.run, frame).margins))
+    return _accuracies(list(_groups(frame)), right, _sides(fitted, known, frame).heads, heads=True)[0]
 
 
-def _read_by_model(fitted: FittedRun, known: pl.Series) -> pl.Series | None:
-    return known if fitted.reading.reads_contexts else None
-
-
-def _groups(frame: pl.DataFrame) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+def _groups(frame: pl.DataFrame) -> Iterator[_Group]:
     """Yield the place of each (part, attribute), attribute NULL being one of its own, and its rows, sorted by name."""
-    rows = frame.select(KEYS).with_row_index("row").group_by(KEYS, maintain_order=True).all()
-    for found in sorted(rows.iter_rows(named=True), key=lambda one: (one["part"], one["attribute"] or "")):
-        yield {name: found[name] for name in KEYS}, torch.tensor(found["row"])
+    rows = frame.select("part", "attribute").with_row_index("row").group_by("part", "attribute", maintain_order=True)
+    for part, attribute, found in sorted(rows.all().iter_rows(), key=lambda one: (one[0], one[1] or "")):
+        yield place_of(frame) | {"part": part, "attribute": attribute}, torch.tensor(found)
 
 
 def _accuracies(
-    frame: pl.DataFrame, right: torch.Tensor, known: pl.Series | None, *, heads: bool
+    groups: Sequence[_Group], right: torch.Tensor, sides: Sides, *, heads: bool
 ) -> tuple[pl.DataFrame, list[Intervals]]:
     """Return one row for each group and column of `right` [N, C], which are heads or the mixture; and the intervals."""
-    sides, count = sides_of(frame, known), right.shape[1]
+    count = right.shape[1]
     tables, intervals = [], []
-    for place, rows in _groups(frame):
+    for place, rows in groups:
         found = mean_intervals(right[rows], {name: ids[rows] for name, ids in sides.items()}, "share")
         columns: dict[str, Any] = {name: [value] * count for name, value in place.items()}
         columns |= {"head": list(range(count))} if heads else {}
@@ -190,9 +204,9 @@ def _accuracies(
     return pl.concat(tables), intervals
 
 
-def _router_weights(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+def _router_weights(groups: Sequence[_Group], scores: Scores) -> pl.DataFrame:
     tables = []
-    for place, rows in _groups(frame):
+    for place, rows in groups:
         weights = scores.log_weights[rows].exp()
         count = weights.shape[1]
         columns: dict[str, Any] = {name: [value] * count for name, value in place.items()}

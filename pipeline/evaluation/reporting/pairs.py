@@ -12,7 +12,6 @@ import polars as pl
 import torch
 
 from micropref.cache.datasets import Dataset
-from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
 
 EXAMPLES = 3
@@ -62,10 +61,15 @@ class ShownPairs:
 
 
 def choose_pairs(
-    dataset: Dataset, split: str, frame: pl.DataFrame, scores: Scores, scale: float, room: int = ROOM
+    dataset: Dataset, split: str, frame: pl.DataFrame, scores: Scores, probability: torch.Tensor, room: int = ROOM
 ) -> ShownPairs:
-    """Choose the pairs of a split that a report shows, from its scores and what is known of their pairs."""
-    known = _figures(frame, scores, scale)
+    """Choose the pairs of a split that a report shows, from its scores and P(chosen) [N] of each pair by the run.
+
+    `room` is how many characters the pairs to read may have.
+    """
+    names = ["pair_id", "prompt_id", "attribute", "user", "context"]
+    spread = spread_of(scores.margins)
+    known = frame.select(names).with_columns(probability=probability.numpy(), spread=spread.numpy())
     heads = {head: _examples(known, scores.margins[:, head]) for head in range(scores.margins.shape[1])}
     candidates = _candidates(known)
     routed = _most_sure(known, scores.log_weights.exp())
@@ -89,14 +93,6 @@ def spread_of(margins: torch.Tensor) -> torch.Tensor:
     """
     ordered = margins.double().sigmoid()
     return ordered.amax(1) - ordered.amin(1)
-
-
-def _figures(frame: pl.DataFrame, scores: Scores, scale: float) -> pl.DataFrame:
-    probability = scaled_log_probability(scores.log_odds(), scale).exp()
-    names = ["pair_id", "prompt_id", "attribute", "user", "context"]
-    return frame.select(names).with_columns(
-        pl.Series("probability", probability.numpy()), pl.Series("spread", spread_of(scores.margins).numpy())
-    )
 
 
 def _examples(known: pl.DataFrame, margins: torch.Tensor) -> list[int]:

@@ -122,7 +122,7 @@ def gather_run(
         calibration=calibration_table(_unnamed(frame), scaled, sides),
         disagreement=_disagreement(frame, scores),
         contexts=_contexts(frame),
-        pairs=choose_pairs(dataset, split, frame, scores, run.scale, room),
+        pairs=choose_pairs(dataset, split, frame, scores, scaled.exp(), room),
         sweep=sweep_tables(store, run),
         history=_history(run),
         curves={role: found for role in CURVES if (found := _made_of(store, run, role, runs))},

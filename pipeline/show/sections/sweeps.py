@@ -18,7 +18,7 @@ def sweep_figures(found: SweepTables, prefix: str) -> list[Figure]:
     """Return the curves by K, by λ and by epoch of a sweep."""
     curve = k_curve(found.leaderboard, found.by_k)
     figures = [_by_k(curve, prefix)]
-    if found.leaderboard["lam"].n_unique() > 1:
+    if found.leaderboard.filter(pl.col("k") > 1)["lam"].n_unique() > 1:
         figures.append(_by_lam(found, curve, prefix))
     if found.history is not None and found.history.height:
         figures.append(_by_epoch(found.history, curve, prefix))
