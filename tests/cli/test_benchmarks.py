@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
         "latent",
         "wordings",
         "bench_sql",
+        "bench_report",
     ],
 )
 def test_a_quick_run_writes_rows_and_bars(name: str, tmp_path: Path) -> None:

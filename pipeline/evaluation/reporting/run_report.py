@@ -25,6 +25,7 @@ from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.calibration import calibration_table
 from micropref.pipeline.evaluation.claims import HeadCard, head_cards
 from micropref.pipeline.evaluation.curve_tables import SweepTables, Variant, derived, sweep_tables
+from micropref.pipeline.evaluation.reporting.data import data_sources
 from micropref.pipeline.evaluation.reporting.pairs import ROOM, ShownPairs, choose_pairs, spread_of
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores
 from micropref.pipeline.evaluation.stored import StoredTables, stored_tables
@@ -64,6 +65,8 @@ class RunReport:
     contexts: pl.DataFrame
     """One row a wording: context, n, and its mean weights weight_0, weight_1, ..., most frequent first."""
     pairs: ShownPairs
+    data: pl.DataFrame
+    """One row for each source of its data set: see `data_sources`."""
     sweep: SweepTables | None
     """The sweep it was chosen in, if it was."""
     history: pl.DataFrame | None
@@ -123,6 +126,7 @@ def gather_run(
         disagreement=_disagreement(frame, scores),
         contexts=_contexts(frame),
         pairs=choose_pairs(dataset, split, frame, scores, scaled.exp(), room),
+        data=data_sources(dataset),
         sweep=sweep_tables(store, run),
         history=_history(run),
         curves={role: found for role in CURVES if (found := _made_of(store, run, role, runs))},

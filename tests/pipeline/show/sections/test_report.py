@@ -60,7 +60,7 @@ def test_everything_that_was_made_is_drawn_once(opened: micropref.Store) -> None
     assert set(found) == {
         *("heads-attributes", "best-heads", "profile", "alike", "weights-attributes", "weights-contexts"),
         *("weights-prompts", "entropy-disagreement", "calibration", "k-curve", "lam-curve", "convergence", "fit"),
-        *("1-budget", "1-refits", "1-1-regret", "adaptation", "record"),
+        *("1-budget", "1-refits", "1-1-regret", "adaptation", "data", "record"),
     }
     for one in found.values():
         assert one.numbers.rows, one.id
