@@ -162,6 +162,7 @@ def test_what_was_read_is_evaluated_first(opened: micropref.Store, tmp_path: Pat
 def test_every_source_is_counted(opened: micropref.Store, mixed: RunReport) -> None:
     shown = opened.sql(
         "SELECT split, count(*) AS pairs, count(DISTINCT prompt_id) AS prompts, "
-        "count(DISTINCT attribute) AS attributes, count(DISTINCT context) AS contexts, count(DISTINCT user) AS people FROM pairs GROUP BY split ORDER BY split"
+        "count(DISTINCT attribute) AS attributes, count(DISTINCT context) AS contexts, "
+        "count(DISTINCT user) AS people FROM pairs GROUP BY split ORDER BY split"
     )
     assert mixed.data.drop("source").sort("split").rows() == shown.rows()
