@@ -16,7 +16,7 @@ from micropref.heads.methods.base import Scores
 
 EXAMPLES = 3
 """Pairs of each head that its card shows."""
-EACH = 40
+EACH = 60
 """Pairs of each attribute and order that may be shown, where there is room for their texts."""
 MOST = 400
 """Pairs to read, at most."""
@@ -110,9 +110,12 @@ def _candidates(known: pl.DataFrame) -> list[int]:
     if known["spread"].max() != 0:
         ranks.append(pl.col("spread").rank("ordinal", descending=True).over("attribute").alias("apart"))
     names = [expression.meta.output_name() for expression in ranks]
-    ranked = known.select("attribute", *ranks).with_row_index("row")
+    ranked = known.select("attribute", "prompt_id", *ranks).with_row_index("row")
     ranked = ranked.with_columns(place=pl.min_horizontal(names)).filter(pl.col("place") <= EACH)
-    return ranked.sort("place", "attribute", "row", nulls_last=True)["row"].to_list()[: 4 * MOST]
+    # Of a prompt that an attribute has several times the first comes with the others' first: many are alike.
+    turn = pl.col("place").rank("ordinal").over("attribute", "prompt_id")
+    ranked = ranked.with_columns(turn=turn).sort("turn", "place", "attribute", "row", nulls_last=True)
+    return ranked["row"].to_list()[: 4 * MOST]
 
 
 def _most_sure(known: pl.DataFrame, weights: torch.Tensor) -> list[int]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 import torch
 
-from micropref.cache.choices import TEST
+from micropref.cache.choices import TEST, OldJoint, RouterInput
 from micropref.cache.maintenance.description import RunDescription, describe
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.data import open_run_data
 from micropref.cache.runs.histories import history_rows
 from micropref.cache.runs.names import find_run, holds_heads
-from micropref.cache.runs.records import Run, readable_runs
+from micropref.cache.runs.records import Run, readable_runs, router_input
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import sides_of
 from micropref.heads.evaluation.intervals import Sides, mean_intervals
-from micropref.heads.evaluation.metrics import correct
+from micropref.heads.evaluation.metrics import correct, nll
+from micropref.heads.evaluation.profile import distinct
 from micropref.heads.evaluation.scale import scaled_log_probability
 from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.calibration import calibration_table
@@ -27,12 +28,16 @@ from micropref.pipeline.evaluation.claims import HeadCard, head_cards
 from micropref.pipeline.evaluation.curve_tables import SweepTables, Variant, derived, sweep_tables
 from micropref.pipeline.evaluation.reporting.data import data_sources
 from micropref.pipeline.evaluation.reporting.pairs import ROOM, ShownPairs, choose_pairs, spread_of
+from micropref.pipeline.evaluation.rows import by_attribute
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores
 from micropref.pipeline.evaluation.stored import StoredTables, stored_tables
 from micropref.pipeline.training.method_runs import fitted_contexts, open_reading
 
 CURVES = ("budget_curve", "history", "adaptation", "regret_by_round")
 """Roles of the tables that runs made of a run's heads leave."""
+
+WITHOUT_ROUTER = ("single", "static", "ensemble")
+"""Methods whose heads have the same weights for every pair."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Accuracy:
     low: float
     high: float
     clusters: dict[str, int]
-    """What the interval is over: users, prompts, wordings, and how many of each."""
+    """What intervals are over: users, prompts, wordings, and how many of each, of the attribute with the fewest."""
+    nll: float
+    """Of the same pairs, log-odds scaled, in nats per pair."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class RunReport:
     about: RunDescription
     method: str
     heads: int
+    reads: RouterInput | OldJoint | None
+    """What its router reads; None where it has none."""
     tables: StoredTables
     accuracy: Accuracy
     cards: tuple[HeadCard, ...]
@@ -119,8 +128,11 @@ def gather_run(
         about=describe(store, [run.id]).runs[0],
         method=run.record["method"],
         heads=scores.margins.shape[1],
+        reads=_reads(run),
         tables=tables,
-        accuracy=Accuracy(mean.mean.item(), mean.low.item(), mean.high.item(), mean.clusters),
+        accuracy=Accuracy(
+            mean.mean.item(), mean.low.item(), mean.high.item(), _fewest(frame, sides, mean.clusters), nll(scaled)
+        ),
         cards=tuple(head_cards(tables.head_profile, tables.head_correlation, tables.head_accuracy)),
         calibration=calibration_table(_unnamed(frame), scaled, sides),
         disagreement=_disagreement(frame, scores),
@@ -132,6 +144,17 @@ def gather_run(
         curves={role: found for role in CURVES if (found := _made_of(store, run, role, runs))},
         rights=Rights(frame.select("pair_id", "attribute").with_columns(right=right.numpy()), sides),
     )
+
+
+def _reads(run: Run) -> RouterInput | OldJoint | None:
+    routed = run.record["k"] > 1 and run.record["method"] not in WITHOUT_ROUTER
+    return router_input(run.record) if routed and "router_input" in run.record["settings"] else None
+
+
+def _fewest(frame: pl.DataFrame, sides: Sides, names: Iterable[str]) -> dict[str, int]:
+    """Return how many clusters of each side the attribute has that has the fewest of it."""
+    rows = [rows for _, rows in by_attribute(frame)]
+    return {name: min(distinct(sides[name][own]) for own in rows) for name in names}
 
 
 def _made_of(store: StoreFolder, run: Run, role: str, runs: Sequence[Run]) -> list[Variant]:

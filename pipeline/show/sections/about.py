@@ -60,6 +60,9 @@ def warnings_of(run: RunReport) -> list[str]:
         found.append(f"dead heads, next to no weight anywhere: {', '.join(map(str, record['dead_heads']))}")
     for first, second, correlation in record.get("duplicate_heads") or ():
         found.append(f"heads {first} and {second} predict alike (correlation {correlation:.3f})")
+    epochs = record["settings"].get("epochs")
+    if record.get("best_epoch") is not None and record["best_epoch"] == epochs:
+        found.append(f"validation NLL still fell in the last of {epochs} epochs: more may be better")
     share = record.get("restarts_agreeing")
     if share is not None and share < HALF:
         found.append(

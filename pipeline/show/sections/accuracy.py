@@ -18,12 +18,15 @@ LEAST_SPAN = 0.1
 Row = dict[str, Any]
 
 
-def accuracy_section(run: RunReport, prefix: str, title: str) -> Section:
-    """Return every head on every attribute, the best head and the mixture, and the gain over single rewards."""
+def accuracy_section(run: RunReport, prefix: str, title: str, told: frozenset[str] = frozenset()) -> Section:
+    """Return every head on every attribute, the best head and the mixture, and the gain over single rewards.
+
+    `told` are runs that this one is compared with already.
+    """
     parts = [_heat(run, prefix)]
     if run.heads > 1:
         parts.append(_best_heads(run, prefix))
-    if run.tables.mixture_vs_single.height:
+    if not set(run.tables.mixture_vs_single["reference"]) <= told:
         parts.append(_over_single(run, prefix))
     return Section(f"{prefix}accuracy", title, (), tuple(parts))
 
@@ -78,7 +81,7 @@ def _cell(row: Row, span: float) -> Cell:
 
 
 def _best_heads(run: RunReport, prefix: str) -> Figure:
-    """Return mixture and best heads with intervals: the paper's Figure 2 with ours."""
+    """Return mixture and best heads with intervals: Figure 2 of the paper, with ours."""
     names = {"validation": "best head, chosen on validation", "oracle": "oracle: best head on these pairs"}
     groups = []
     for label, row in _rows(run):
@@ -91,7 +94,7 @@ def _best_heads(run: RunReport, prefix: str) -> Figure:
         f"{prefix}best-heads",
         "Mixture and best heads",
         "Accuracy with 95 % intervals. The oracle knows the labels of the pairs it is judged on: an upper bound of "
-        "what one head reaches, nothing to reach in use. Best heads by attribute are what the paper's Figure 2 shows.",
+        "what one head reaches, which cannot be had in use. Figure 2 of the MiCRo paper shows best heads by attribute.",
         IntervalTable("prediction", "accuracy", tuple(groups), 0.5, bounds(groups, 0.5, 0.1)),
         numbers_of(_best_numbers(run)),
     )
@@ -127,7 +130,7 @@ def _over_single(run: RunReport, prefix: str) -> Figure:
         f"{prefix}over-single",
         "Gain over single rewards",
         "Accuracy of the run less that of a single Bradley-Terry reward on the same pairs, with the 95 % interval of "
-        "the paired difference: where it does not reach 0, the difference is no chance of these pairs.",
+        "the paired difference: where it does not reach 0, the difference is unlikely to be chance.",
         IntervalTable("single reward", "difference in accuracy", tuple(groups), 0.0, bounds(groups, 0.0, 0.05)),
         numbers_of(table),
     )

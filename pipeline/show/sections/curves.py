@@ -58,15 +58,16 @@ def _made_by(variant: Variant) -> str:
 
 def _calibration(run: RunReport, prefix: str) -> Figure:
     rows = run.calibration
-    overall = Series("all pairs", points(rows, "mean_probability", "accuracy", "low", "high"))
     table = run.tables.calibration
+    enough = pl.col("n") >= FEWEST
+    overall = Series("all pairs", points(rows.filter(enough), "mean_probability", "accuracy", "low", "high"))
     attributes = table["attribute"].unique().sort(nulls_last=True).to_list()
     charts = [_calibrated("All pairs", (overall,))]
     if 1 < len(attributes) <= LINES:
-        lines, enough = [], table.filter(pl.col("n") >= FEWEST)
+        lines = []
         for attribute in attributes:
             same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
-            lines.append(Series(named(attribute), points(enough.filter(same), "mean_probability", "accuracy")))
+            lines.append(Series(named(attribute), points(table.filter(same, enough), "mean_probability", "accuracy")))
         charts.append(_calibrated("By attribute", tuple(lines)))
     note = (
         f"{len(attributes)} attributes are too many for one chart; the CSV has them." if len(attributes) > LINES else ""
@@ -75,11 +76,24 @@ def _calibration(run: RunReport, prefix: str) -> Figure:
         f"{prefix}calibration",
         "Calibration",
         "Pairs whose likelier response was predicted with nearly the same probability, and the share of them in which "
-        "it was chosen: on the dashed line probabilities are what they say, below it they are too sure. 95 % intervals "
-        f"over {over(run.accuracy.clusters)}. By attribute only bins of {FEWEST} pairs or more are drawn.",
+        "it was chosen: on the dashed line probabilities are what they say, below it they are too sure, above it too "
+        f"timid. 95 % intervals over {over(run.accuracy.clusters)}; bins of {FEWEST} pairs or more are drawn. "
+        f"{_gap(rows)}",
         Charts(tuple(charts)),
         numbers_of(pl.concat([rows, table])),
         (note,) if note else (),
+    )
+
+
+def _gap(rows: pl.DataFrame) -> str:
+    """Return how far predictions are from what happened, over all pairs."""
+    share = rows["n"] / rows["n"].sum()
+    said, right = float((share * rows["mean_probability"]).sum()), float((share * rows["accuracy"]).sum())
+    far = float((share * (rows["mean_probability"] - rows["accuracy"]).abs()).sum())
+    what = "too sure" if said > right else "too timid"
+    return (
+        f"Over all pairs the likelier response was given {said:.3f} and chosen in {right:.3f}: {what} by "
+        f"{abs(said - right):.3f}. Expected calibration error: {far:.3f}."
     )
 
 
@@ -110,7 +124,7 @@ def _budget(variant: Variant, prefix: str) -> list[Figure]:
             f"Router re-fitted on a budget{_behind(variant)}",
             "Accuracy once the router has read so many labelled pairs with context of each attribute; budget 0 is the "
             "run as it was, and the same pairs are scored for every budget. Several seeds: their mean, with intervals "
-            f"over pairs and seeds (the paper's Figure 4). {_made_by(variant)}",
+            f"over pairs and seeds (Figure 4 of the MiCRo paper). {_made_by(variant)}",
             Charts(tuple(charts)),
             numbers_of(numbers),
             (f"{left} more attributes are in the CSV.",) if left > 0 else (),

@@ -25,10 +25,12 @@ def heads_section(run: RunReport, prefix: str, title: str) -> Section:
     cards = Cards(
         f"{prefix}cards",
         "What each head rewards",
-        "From correlations of a head's margins with plain features of the two texts. Told is only what stays away from "
-        "0 after Holm's correction for all heads and features of the run; a correlation is no cause, and features go "
-        "together (lists make texts long): given length is what is left with length taken out. Rewards of different "
-        "prompts are not comparable, so the best and worst responses are told as the pairs with the largest margins.",
+        "From correlations of a head's margins with plain features of the two texts, over the n pairs that differ in a "
+        "feature. Only those are listed that differ from 0 after Holm's correction for all heads and features of the "
+        "run, first those that explain most of the head's margins over all pairs. A correlation is no cause, and "
+        "features go together (lists make texts long): 'given length' is the partial correlation, length held fixed. "
+        "Rewards of different prompts cannot be compared, so best and worst responses are shown as the pairs with the "
+        "largest margins.",
         tuple(_card(run, card) for card in run.cards),
     )
     parts: list[Cards | Figure] = [cards, _profile(run, prefix)]
@@ -56,11 +58,11 @@ def _summary(card: HeadCard) -> str:
 
 def _lines(run: RunReport, card: HeadCard) -> Iterator[str]:
     for one in card.claims[:IN_LIST]:
-        given = "" if one.given_length is None else f"; {one.given_length:+.2f} given length"
-        yield (
-            f"{one.rewards}: correlation {one.correlation:+.2f} ({one.low:+.2f} to {one.high:+.2f}), "
-            f"n = {one.n:,}{given}"
-        )
+        # With what the words say: of "shorter responses" the correlation is with being short.
+        sign = 1 if one.correlation > 0 else -1
+        low, high = sorted((sign * one.low, sign * one.high))
+        given = "" if one.given_length is None else f"; {sign * one.given_length:+.2f} given length"
+        yield f"{one.rewards}: correlation {abs(one.correlation):.2f} ({low:.2f} to {high:.2f}), n = {one.n:,}{given}"
     if len(card.claims) > IN_LIST:
         yield f"also, all in the table below: {', '.join(one.rewards for one in card.claims[IN_LIST:])}"
     best = _best_at(run, card.head)
@@ -80,10 +82,10 @@ def _best_at(run: RunReport, head: int) -> list[str]:
 
 def _example(pair: ShownPair, head: int) -> Example:
     margin = pair.margins[head]
-    right = "as chosen" if margin > 0 else "against what was chosen"
+    right = "it prefers the chosen response" if margin > 0 else "it prefers the rejected response"
     context = "" if pair.context is None else f", context: {pair.context}"
     liked, disliked = (pair.chosen, pair.rejected) if margin > 0 else (pair.rejected, pair.chosen)
-    about = f"margin {abs(margin):.2f}, {right}: {named(pair.attribute)}{context}"
+    about = f"{named(pair.attribute)}{context}: {right}, margin {abs(margin):.2f}"
     return Example(pair.prompt, liked, disliked, about)
 
 

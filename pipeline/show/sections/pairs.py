@@ -17,12 +17,22 @@ def pairs_section(run: RunReport, prefix: str, title: str) -> Section:
     browser = PairBrowser(
         f"{prefix}browser",
         "Where heads disagree and where the run is wrong",
-        f"{count:,} of {run.tables.pairs:,} pairs: of each attribute {orders}, as many as there is room for. Extremes, "
-        "not a sample: shares of them say nothing about the rest. A margin above 0 prefers the chosen response.",
+        f"{count:,} of {run.tables.pairs:,} pairs: of each attribute {orders}, until the page is full. They are "
+        "extremes, not a sample: shares of them say nothing about the rest. A margin above 0 prefers the chosen "
+        f"response. {_combined(run)}",
         run.heads,
         tuple(_pair(pair) for pair in run.pairs.browsed),
     )
     return Section(f"{prefix}pairs", title, (), (browser,))
+
+
+def _combined(run: RunReport) -> str:
+    """Return how margins and weights become a probability."""
+    if run.heads == 1:
+        return "P(chosen) is σ(margin)."
+    if run.run.record.get("combine", "probability") == "probability":
+        return "P(chosen) is Σ weight · σ(margin), its log-odds multiplied by the run's scale."
+    return "P(chosen) is σ(Σ weight · margin), its log-odds multiplied by the run's scale."
 
 
 def _pair(pair: ShownPair) -> dict[str, Any]:

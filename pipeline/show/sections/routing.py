@@ -12,6 +12,7 @@ from micropref.pipeline.show.page.colours import step_of
 from micropref.pipeline.show.page.figures import Cell, Figure, HeatTable, PlainTable, Section
 from micropref.pipeline.show.page.texts import shown
 from micropref.pipeline.show.sections.values import named, numbers_of
+from micropref.pipeline.show.train import ROUTER_READS
 
 MOST_CONTEXTS = 40
 """Wordings that the page shows; the CSV has as many as MOST_SAVED."""
@@ -25,9 +26,10 @@ def routing_section(run: RunReport, prefix: str, title: str) -> Section | None:
     if run.heads < 2:
         return None
     parts = [_by_attribute(run, prefix)]
-    if run.contexts.height:
+    varies = bool(run.pairs.by_prompt)
+    if run.contexts.height and varies:
         parts.append(_by_context(run, prefix))
-    if run.pairs.by_prompt:
+    if varies and run.reads != "context":  # else weights are those of the context, above
         parts.append(_by_prompt(run, prefix))
     parts.append(_sureness(run, prefix))
     return Section(f"{prefix}router", title, (), tuple(parts))
@@ -51,8 +53,12 @@ def _by_attribute(run: RunReport, prefix: str) -> Figure:
     return Figure(
         f"{prefix}weights-attributes",
         "Mixture weights by attribute",
-        "Mean weight of each head over an attribute's pairs. Weights of a row add up to 1; the router does not see the "
-        "attribute, only what it reads.",
+        "Mean weight of each head over an attribute's pairs; weights of a row add up to 1. "
+        + (
+            f"The router reads {ROUTER_READS[run.reads]}; it never sees the attribute."
+            if run.reads is not None and run.pairs.by_prompt
+            else "This run has the same weights for every pair."
+        ),
         HeatTable("attribute", _columns(run), tuple(rows), "rising"),
         numbers_of(table),
     )
@@ -90,8 +96,8 @@ def _by_prompt(run: RunReport, prefix: str) -> Figure:
     return Figure(
         f"{prefix}weights-prompts",
         "Mixture weights of single prompts",
-        "For each attribute the prompt whose weights are least even, so extremes and no averages: what the paper's "
-        "Figure 3 shows. The pairs to read below have their weights too.",
+        "For each attribute the prompt whose weights are least even: extremes, not averages. Figure 3 of the MiCRo "
+        "paper shows such weights; the pairs to read below have theirs too.",
         HeatTable("prompt", _columns(run), tuple(rows), "rising"),
         numbers_of(pl.DataFrame(saved, schema_overrides={"attribute": pl.String, "context": pl.String})),
     )
@@ -114,7 +120,7 @@ def _sureness(run: RunReport, prefix: str) -> Figure:
         f"Two different things. Router entropy: how evenly the router spreads its weight, from 0 (one head) to "
         f"{math.log(run.heads):.3f} nats (all {run.heads} alike); its exponential counts heads in use. Head "
         "disagreement: P(chosen) by the head with the highest margin less that by the lowest, whatever their weights: "
-        "0 where all agree. An unsure router over heads that agree costs nothing.",
+        "0 where all agree. An unsure router costs nothing where heads agree.",
         PlainTable(
             ("attribute", "pairs", "router entropy (nats)", "heads in use", "head disagreement"),
             rows,

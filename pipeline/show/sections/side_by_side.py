@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from micropref.pipeline.evaluation.reporting.run_report import RunReport
 from micropref.pipeline.evaluation.reporting.side_by_side import MEAN, SideBySide
-from micropref.pipeline.show.figures import gain_with_interval, over, with_interval
+from micropref.pipeline.show.figures import accuracy, gain_with_interval, over, with_interval
 from micropref.pipeline.show.page.figures import Figure, IntervalRow, IntervalTable, Numbers, PlainTable, Section
 from micropref.pipeline.show.sections.values import bounds, gain_row, interval_row, named
+from micropref.pipeline.show.train import ROUTER_READS
 
 FALSE_ALARMS = 0.05
 
@@ -23,7 +25,7 @@ def side_by_side_section(found: SideBySide, prefix: str, title: str) -> Section:
         title,
         (),
         (
-            _table(found, rows, prefix, numbers),
+            _table(found, rows, prefix),
             _accuracies(found, rows, prefix, numbers),
             _differences(found, rows, prefix, numbers, reference),
         ),
@@ -43,29 +45,43 @@ def _rows(found: SideBySide) -> Iterator[dict[str, Any]]:
             yield {"run": run.id, "attribute": attribute, "n": count, **figures}
 
 
-def _table(found: SideBySide, rows: list[dict[str, Any]], prefix: str, numbers: Numbers) -> Figure:
+def _table(found: SideBySide, rows: list[dict[str, Any]], prefix: str) -> Figure:
     means = [row for row in rows if row["attribute"] == MEAN]
-    lines = []
+    lines, saved = [], []
     for place, (run, row) in enumerate(zip(found.runs, means, strict=True)):
         p_value = found.comparison.p_value[place]
-        holds = p_value <= FALSE_ALARMS and place != found.reference
         gain = gain_with_interval(row["difference"], row["difference_low"], row["difference_high"])
-        lines.append(
-            (
-                run.title, run.method, str(run.heads), with_interval(row["accuracy"], row["low"], row["high"]),
-                "reference" if place == found.reference else gain + (" *" if holds else ""),
-            )
-        )  # fmt: skip
-    columns = ("run", "method", "heads", f"accuracy, {MEAN}", "difference")
+        gain += " *" if p_value <= FALSE_ALARMS else ""
+        shown = with_interval(row["accuracy"], row["low"], row["high"])
+        figures = (shown, "reference" if place == found.reference else gain, accuracy(run.accuracy.nll))
+        lines.append((run.title, run.method, f"{run.heads}", _reads(run), *figures))
+        about = {"method": run.method, "heads": run.heads, "reads": _reads(run), "nll": run.accuracy.nll}
+        saved.append({"run": run.id, **about, **row, "p_value": p_value})
+    reference = found.runs[found.reference].title
+    differ = len({_reads(run) for run in found.runs}) > 1
     return Figure(
         f"{prefix}runs-table",
         "Runs",
-        f"On the {found.pairs:,} pairs of {found.data}/{found.split} that all of them have scores for. Differences are "
-        f"to {found.runs[found.reference].title}; * marks those that hold at 5 % when all runs are judged together "
-        "(Holm).",
-        PlainTable(columns, tuple(lines), frozenset({2, 3, 4})),
-        numbers,
+        f"On the {found.pairs:,} pairs of {found.data}/{found.split} that all of them have scores for; NLL in nats per "
+        f"pair, of all pairs that each has. Differences are to {reference}; * marks those that hold at 5 % when all "
+        "runs are judged together (Holm).",
+        PlainTable(
+            ("run", "method", "heads", "reads", f"accuracy, {MEAN}", "difference", "NLL"),
+            tuple(lines),
+            frozenset({2, 4, 5, 6}),
+        ),
+        Numbers.of(saved),
+        ("Runs differ in what they read: a difference may come from that as well as from the method.",)
+        if differ
+        else (),
     )
+
+
+def _reads(run: RunReport) -> str:
+    """Return what a run reads besides prompt and response."""
+    rewards = "rewards: the context" if run.run.record["settings"]["reward_input"] == "context" else ""
+    router = f"router: {ROUTER_READS[run.reads]}" if run.reads is not None else ""
+    return "; ".join(filter(None, (router, rewards))) or "prompt and response alone"
 
 
 def _groups(
@@ -102,8 +118,8 @@ def _differences(
     return Figure(
         f"{prefix}runs-differences",
         f"Paired differences to {reference}",
-        "Accuracy less that of the reference on the same pairs, with the 95 % interval of the difference, each for "
-        "itself.",
+        "Accuracy less that of the reference on the same pairs, with the 95 % interval of the difference, not "
+        "corrected for several comparisons.",
         IntervalTable("run", "difference in accuracy", groups, 0.0, bounds(groups, 0.0, 0.05)),
         numbers,
     )

@@ -44,14 +44,18 @@ def _by_k(curve: KCurve, prefix: str) -> Figure:
         if curve.chosen is None
         else f"K = {curve.chosen} (ringed) is the smallest within one standard error of the best."
     )
+    largest = max(sizes)
+    edge = curve.chosen == largest and len(sizes) > 1
     return Figure(
         f"{prefix}k-curve",
         "Choice of K",
         f"{chosen} Bars of NLLs are standard errors over prompts. Test pairs choose nothing: their accuracies are of "
         "each K's setting with the lowest validation NLL, with 95 % intervals, and the mean over seeds at its λ, with "
-        "the standard deviation over them (the paper's Figure 5).",
+        "the standard deviation over them (Figure 5 of the MiCRo paper). These are settings as fitted; the saved run "
+        "may be several of them merged, and its own figures may differ.",
         Charts(tuple(charts)),
         numbers_of(curve.points),
+        (f"K = {largest:g} is the largest tried: a sweep with larger ones may choose another.",) if edge else (),
     )
 
 
@@ -89,6 +93,8 @@ def _by_lam(found: SweepTables, curve: KCurve, prefix: str) -> Figure:
                 series.append(Series(f"K = {size}", points(rows, "lam", name, "test_low", "test_high")))
         if any(one.points for one in series):
             charts.append(LineChart(title, "λ", y, tuple(series), places=values))
+    taken = several.filter(pl.col("chosen"), pl.col("k") == curve.chosen)["lam"].to_list()
+    ends = [value for value in taken if value in (values[0], values[-1]) and value != 0]
     return Figure(
         f"{prefix}lam-curve",
         "Choice of λ",
@@ -97,6 +103,7 @@ def _by_lam(found: SweepTables, curve: KCurve, prefix: str) -> Figure:
         "point is the λ of the chosen K.",
         Charts(tuple(charts)),
         numbers_of(table),
+        tuple(f"λ = {value:g} is at the end of those tried: others beyond it may be better." for value in ends),
     )
 
 
@@ -146,7 +153,7 @@ def own_history(history: pl.DataFrame, prefix: str) -> Figure:
 
 
 def refit_figure(label: str, history: pl.DataFrame, prefix: str) -> Figure:
-    """Return how routers that `route` re-fitted converge, by round: the paper's Figure 6."""
+    """Return how routers that `route` re-fitted converge, by round: Figure 6 of the MiCRo paper."""
     table = convergence(history)
     charts = []
     for name, title in (("train_nll", "NLL of the budget by round"), ("test_accuracy", "Accuracy by round")):

@@ -145,7 +145,7 @@ def test_several_runs_are_compared_first_and_their_figures_have_names_of_their_o
     ids = [part.id for section in page.sections for part in section.parts]
     assert len(ids) == len(set(ids))
     assert {"runs-table", "runs-accuracy", "runs-differences", "r1-heads-attributes", "r2-heads-attributes"} <= set(ids)
-    assert sum("right." in line for line in page.lead) == 2
+    assert sum("prefers the chosen response in" in line for line in page.lead) == 2
 
 
 def test_the_command_writes_a_page_and_says_what_it_has(opened: micropref.Store, tmp_path: Path) -> None:
