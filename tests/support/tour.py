@@ -40,30 +40,31 @@ class Step:
     command: str
     """As it is typed in, behind the prompt, with `$RUN` and the like in it."""
     shown: str | None
-    """The output printed below it; None for commands whose output the tour leaves out."""
+    """The output printed below it; None for commands other than `sql`, whose output the tour leaves out."""
     start: int
-    """Where in the page `shown` begins; 0 without it."""
+    """Where in the page `shown` begins."""
 
 
 def steps(text: str) -> list[Step]:
-    """Return the commands of a page; the outputs behind a console block are those of its `sql` commands, in order."""
+    """Return the commands of a page's console blocks, those of `sql` with the output below them."""
     found: list[Step] = []
-    waiting: list[str] = []
-    for block in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        language, body = block.groups()
-        if language == "console":
-            if waiting:
-                raise ValueError(f"no output below: {waiting[0]}")
-            for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-                if command.startswith("micropref sql"):
-                    waiting.append(command)
-                else:
-                    found.append(Step(command, None, 0))
-        elif not language and waiting:
-            found.append(Step(waiting.pop(0), body, block.start(2)))
-    if waiting:
-        raise ValueError(f"no output below: {waiting[0]}")
+    for block in re.finditer(r"^```console\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        for part in re.finditer(r"^\$ (.*?)(?=^\$ |\Z)", block[1], re.DOTALL | re.MULTILINE):
+            command = _command(part[1])
+            start = block.start(1) + part.start(1) + len(command)
+            has_output = command.startswith("micropref sql")
+            found.append(Step(command, part[1][len(command) :] if has_output else None, start))
     return found
+
+
+def _command(part: str) -> str:
+    """Return the lines that a command takes: up to the one that closes its quotes."""
+    lines = part.splitlines(keepends=True)
+    for end in range(1, len(lines) + 1):
+        with contextlib.suppress(ValueError):
+            shlex.split("".join(lines[:end]))
+            return "".join(lines[:end])
+    raise ValueError(f"a quote that is never closed: {part}")
 
 
 def given_files(text: str) -> dict[str, str]:
@@ -72,7 +73,7 @@ def given_files(text: str) -> dict[str, str]:
 
 
 def outputs(found: list[Step], runs: Mapping[str, str]) -> Iterator[str]:
-    """Run the commands in the folder there is, and yield what each prints; `runs` has an id for `RUN` and the others."""
+    """Run the commands in the current folder, and yield what each prints; `runs` has an id for `RUN` and the others."""
     for step in found:
         typed = re.sub(r"\$(\w+)", lambda name: runs[name[1]], step.command)
         program, *words = shlex.split(typed)
