@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients bench-embed bench-train bench-cache bench-eval bench-wordings bench-route bench-score bench-people bench-serve bench-sql bench-report test-openapi latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients tour screenshots bench-embed bench-train bench-cache bench-eval bench-wordings bench-route bench-score bench-people bench-serve bench-sql bench-report test-openapi latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -92,6 +92,12 @@ bench-sql: setup ## heads on attributes in SQL over 700,000 pairs against Polars
 
 bench-report: setup ## seconds, bytes and memory of a page on 700,000 pairs
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_report.py $(ARGS)
+
+tour: setup ## run docs/tour.md on the demo and write its outputs anew
+	PYTHONPATH=. $(BIN)/python tests/support/tour.py
+
+screenshots: setup ## the pictures of docs/tour.md and the README; needs playwright and a chromium
+	PYTHONPATH=. $(BIN)/python tests/support/screenshots.py
 
 latent: setup ## groups from who chose: recovery against pairs of each person, and the cost; ARGS="--store DIR" adds real features
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/latent.py $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import html
 import inspect
 import json
 import subprocess
@@ -81,7 +82,12 @@ def test_stages_take_values_and_runs(embedded: micropref.Store) -> None:
     compared = embedded.compare("mine", methods=["single", "static"], seeds=1, shots=2, budget=2)
     for report in (swept, adapted, routed, compared):
         assert dataclasses.is_dataclass(report)
-        assert repr(report) in report._repr_html_() or "&" in report._repr_html_()
+        assert repr(report)
+    for report in (adapted, routed):
+        assert report._repr_html_() == f"<pre>{html.escape(repr(report))}</pre>"
+    for report in (swept, compared):
+        assert report._repr_html_().startswith('<div class="micropref">')
+        assert "<figure" in report._repr_html_()
 
 
 def test_the_command_prints_what_the_report_reads_as(embedded: micropref.Store) -> None:
