@@ -36,6 +36,8 @@ from micropref.pipeline.training.method_runs import fitted_contexts, open_readin
 CURVES = ("budget_curve", "history", "adaptation", "regret_by_round")
 """Roles of the tables that runs made of a run's heads leave."""
 
+MOST_CONTEXTS = 40
+"""Wordings that have accuracies."""
 WITHOUT_ROUTER = ("single", "static", "ensemble")
 """Methods whose heads have the same weights for every pair."""
 
@@ -72,7 +74,8 @@ class RunReport:
     disagreement: pl.DataFrame
     """One row an attribute: attribute, n, entropy (mean of the router's, nats), spread (mean of the heads')."""
     contexts: pl.DataFrame
-    """One row a wording: context, n, and its mean weights weight_0, weight_1, ..., most frequent first."""
+    """One row a wording: context, n, its mean weights weight_0, weight_1, ..., most frequent first; accuracy with low
+    and high of the MOST_CONTEXTS most frequent."""
     pairs: ShownPairs
     data: pl.DataFrame
     """One row for each source of its data set: see `data_sources`."""
@@ -136,7 +139,7 @@ def gather_run(
         cards=tuple(head_cards(tables.head_profile, tables.head_correlation, tables.head_accuracy)),
         calibration=calibration_table(_unnamed(frame), scaled, sides),
         disagreement=_disagreement(frame, scores),
-        contexts=_contexts(frame),
+        contexts=_contexts(frame, right, sides),
         pairs=choose_pairs(dataset, split, frame, scores, scaled.exp(), room),
         data=data_sources(dataset),
         sweep=sweep_tables(store, run),
@@ -181,12 +184,24 @@ def _disagreement(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
     return means.sort("attribute", nulls_last=True)
 
 
-def _contexts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the mean weights of each wording of a context; without rows where pairs have none."""
+def _contexts(frame: pl.DataFrame, right: torch.Tensor, sides: Sides) -> pl.DataFrame:
+    """Return weights and accuracy of each wording of a context; without rows where pairs have none."""
     weights = [name for name in frame.columns if name.startswith("weight_")]
     means = frame.filter(pl.col("context").is_not_null()).group_by("context")
     found = means.agg(pl.len().alias("n"), *(pl.col(name).cast(pl.Float64).mean() for name in weights))
-    return found.sort("n", "context", descending=[True, False])
+    found = found.sort("n", "context", descending=[True, False])
+    rows = frame.select("context").with_row_index("row")
+    frequent = rows.filter(pl.col("context").is_in(found["context"].head(MOST_CONTEXTS).implode()))
+    accuracies = []
+    for (context,), own in frequent.group_by("context"):
+        places = own["row"].cast(pl.Int64).to_torch()
+        # One wording is one cluster of its own: over prompts and people the interval is of this wording alone.
+        shared = {name: ids[places] for name, ids in sides.items() if name != "wordings"}
+        one = mean_intervals(right[places][:, None], shared, "share")
+        accuracies.append((context, one.mean.item(), one.low.item(), one.high.item()))
+    schema = {"context": pl.String, **dict.fromkeys(("accuracy", "low", "high"), pl.Float64)}
+    table = pl.DataFrame(accuracies, schema=schema, orient="row")
+    return found.join(table, on="context", how="left", maintain_order="left")
 
 
 def _history(run: Run) -> pl.DataFrame | None:

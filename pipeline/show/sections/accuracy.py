@@ -11,6 +11,7 @@ from micropref.pipeline.evaluation.reporting.run_report import RunReport
 from micropref.pipeline.show.figures import over, with_interval
 from micropref.pipeline.show.page.colours import step_of
 from micropref.pipeline.show.page.figures import Cell, Figure, HeatTable, IntervalRow, IntervalTable, Section
+from micropref.pipeline.show.page.texts import shown
 from micropref.pipeline.show.sections.values import bounds, gain_row, interval_row, named, numbers_of
 
 LEAST_SPAN = 0.1
@@ -26,6 +27,8 @@ def accuracy_section(run: RunReport, prefix: str, title: str, told: frozenset[st
     parts = [_heat(run, prefix)]
     if run.heads > 1:
         parts.append(_best_heads(run, prefix))
+    if run.contexts.height > 1:
+        parts.append(_by_context(run, prefix))
     if not set(run.tables.mixture_vs_single["reference"]) <= told:
         parts.append(_over_single(run, prefix))
     return Section(f"{prefix}accuracy", title, (), tuple(parts))
@@ -110,6 +113,24 @@ def _best_numbers(run: RunReport) -> pl.DataFrame:
 def _of_attribute(table: pl.DataFrame, attribute: str | None, chosen_on: str) -> Iterator[Row]:
     same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
     yield from table.filter(same, pl.col("chosen_on") == chosen_on).iter_rows(named=True)
+
+
+def _by_context(run: RunReport, prefix: str) -> Figure:
+    known = run.contexts.drop_nulls("accuracy")
+    rows = [
+        interval_row(shown(row["context"], 200), row, 0, f"{row['n']:,} pairs") for row in known.iter_rows(named=True)
+    ]
+    groups = [("", tuple(sorted(rows, key=lambda one: one.interval.value or 0.0)))]
+    left = run.contexts.height - known.height
+    return Figure(
+        f"{prefix}contexts",
+        "Accuracy by context",
+        "Accuracy of the run on the pairs of one context sentence, lowest first, with 95 % intervals over people and "
+        "prompts. The lowest of many is low by chance as well.",
+        IntervalTable("context", "accuracy", tuple(groups), 0.5, bounds(groups, 0.5, 0.1)),
+        numbers_of(known.select("context", "n", "accuracy", "low", "high")),
+        (f"{left:,} rarer contexts are left out.",) if left else (),
+    )
 
 
 def _over_single(run: RunReport, prefix: str) -> Figure:

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from micropref.pipeline.evaluation.reporting.run_report import RunReport
+from micropref.pipeline.evaluation.reporting.run_report import MOST_CONTEXTS, RunReport
 from micropref.pipeline.show.page.colours import step_of
 from micropref.pipeline.show.page.figures import Cell, Figure, HeatTable, PlainTable, Section
 from micropref.pipeline.show.page.texts import shown
 from micropref.pipeline.show.sections.values import named, numbers_of
 from micropref.pipeline.show.train import ROUTER_READS
 
-MOST_CONTEXTS = 40
-"""Wordings that the page shows; the CSV has as many as MOST_SAVED."""
 MOST_SAVED = 2_000
+"""Wordings that the CSV has, where the page shows fewer."""
 PROMPT = 160
 """Characters of a prompt that names a row."""
 

@@ -58,7 +58,7 @@ def test_everything_that_was_made_is_drawn_once(opened: micropref.Store) -> None
     found = figures(page)
     assert [section.id for section in page.sections] == ["accuracy", "heads", "router", "curves", "pairs", "about"]
     assert set(found) == {
-        *("heads-attributes", "best-heads", "profile", "alike", "weights-attributes", "weights-contexts"),
+        *("heads-attributes", "best-heads", "contexts", "profile", "alike", "weights-attributes", "weights-contexts"),
         *("weights-prompts", "entropy-disagreement", "calibration", "k-curve", "lam-curve", "convergence", "fit"),
         *("1-budget", "1-refits", "1-1-regret", "adaptation", "data", "record"),
     }
