@@ -1,6 +1,10 @@
-"""The vectors of one backbone and its settings: shards written once, looked up by key, gathered as arrays.
+"""The vectors of one backbone and its settings: written once, looked up by key, gathered as arrays.
 
-n keys or rows asked for, D embedding width. A position is a row's place in all shards in order of their names.
+They lie in shards, which are written as texts are forwarded, and in packs, which many shards become (`packing`).
+Shards are looked through when features are opened; keys of packs are searched where they lie (`key_index`).
+
+n keys or rows asked for, D embedding width. A position is a row's place in all packs, in order of their names, and
+behind them in all shards.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from micropref.cache.errors import Damaged, Failure, cannot_read
 from micropref.cache.keys import canonical_json, sha256_hex
 from micropref.cache.schemas import KEY_TYPE
 from micropref.cache.store import ORIGIN
+from micropref.cache.vectors.lookup import Lookup
 from micropref.cache.vectors.parquet_layout import (
     Rows,
     VectorFile,
@@ -37,6 +42,8 @@ from micropref.cache.vectors.parquet_layout import (
 )
 
 ROLE = "vectors"
+SHARDS, PACKS = "shards", "packs"
+"""Folders of both."""
 REWRITTEN = "embed again, or import again, with the same backbone and options: it is written anew, the vectors stay"
 READERS = min(8, os.cpu_count() or 1)
 
@@ -86,17 +93,27 @@ class Features:
         return self.width * self.dtype.itemsize
 
     @cached_property
-    def commits(self) -> list[Commit]:
+    def packs(self) -> list[Commit]:
+        """Return the committed packs by name, sizes not yet checked."""
+        return self._committed(PACKS)
+
+    @cached_property
+    def shards(self) -> list[Commit]:
         """Return the committed shards by name, sizes not yet checked."""
-        paths = (path for path in commit_paths(self.folder / "shards") if path.stem not in self.skip)
+        return self._committed(SHARDS)
+
+    @cached_property
+    def commits(self) -> list[Commit]:
+        """Return packs and shards in the order of their positions."""
+        return [*self.packs, *self.shards]
+
+    def _committed(self, folder: str) -> list[Commit]:
+        paths = (path for path in commit_paths(self.folder / folder) if path.stem not in self.skip)
         return [item for item in map(read_commit, paths) if item is not None]
 
     @cached_property
-    def _index(self) -> pl.DataFrame:
-        """Key -> position of the first committed shard that has it."""
-        keys = self.keys()
-        frame = pl.DataFrame({"key": pl.from_arrow(keys.cast(pa.binary()))}).with_row_index("position")
-        return frame.unique("key", keep="first", maintain_order=True)
+    def _lookup(self) -> Lookup:
+        return Lookup(self.folder, self.packs, self.shards, self._starts, self._read_keys)
 
     @cached_property
     def _starts(self) -> Rows:
@@ -124,16 +141,17 @@ class Features:
 
     def keys(self) -> pa.Array:
         """Return the keys of all rows [rows], duplicates included, in order of position."""
+        parts = self._read_keys(self.commits)
+        return pa.concat_arrays(parts) if parts else pa.array([], KEY_TYPE)
 
+    def _read_keys(self, items: list[Commit]) -> list[pa.Array]:
         def read(item: Commit) -> pa.Array:
             return read_keys(item.checked_path(ROLE))
 
         if self.readers == 1:
-            parts = [read(item) for item in self.commits]
-        else:
-            with ThreadPoolExecutor(self.readers) as readers:  # most of it is digests, which leave Python to others
-                parts = list(readers.map(read, self.commits))
-        return pa.concat_arrays(parts) if parts else pa.array([], KEY_TYPE)
+            return [read(item) for item in items]
+        with ThreadPoolExecutor(self.readers) as readers:  # most of it is digests, which leave Python to others
+            return list(readers.map(read, items))
 
     def shard_keys(self, item: Commit) -> list[bytes]:
         """Return the keys of one shard in row order."""
@@ -144,12 +162,19 @@ class Features:
         """Return the position of a shard's first row."""
         return int(self._starts[self.commits.index(item)])
 
+    def numbers_of(self, positions: Rows) -> Rows:
+        """Return which of `commits` each position [n] lies in, -1 where there is none."""
+        numbers: Rows = np.searchsorted(self._starts, positions, "right") - 1
+        return np.where(positions >= 0, numbers, -1)
+
     def locate(self, keys: pl.Series) -> Rows:
         """Return the position of each key [n], -1 where it is null or not embedded."""
-        frame = pl.DataFrame({"key": keys.cast(pl.Binary)})
-        found = frame.join(self._index, on="key", how="left", maintain_order="left")
-        positions = found["position"].cast(pl.Int64).fill_null(-1)
-        return positions.to_numpy().astype(np.int64, copy=False)
+        return self._lookup.locate(keys)
+
+    def stored(self, keys: list[bytes]) -> set[bytes]:
+        """Return those of some keys that have a vector."""
+        there = self.locate(pl.Series(keys, dtype=pl.Binary)) >= 0
+        return {key for key, is_there in zip(keys, there.tolist(), strict=True) if is_there}
 
     def gather(self, positions: Rows, out: npt.NDArray[np.uint8] | None = None) -> Vectors:
         """Return the vectors at positions [n] as an aligned array [n, D]; each shard's digest is checked first.
@@ -178,8 +203,10 @@ class Features:
         vectors: Vectors = out[: len(positions)].view(self.dtype)
         return vectors
 
-    def write_shard(self, keys: list[bytes], vectors: npt.NDArray[Any], record: dict[str, Any]) -> Commit:
-        """Store vectors [n, D] under their keys [n] as one shard, whole or not at all.
+    def write_shard(
+        self, keys: list[bytes], vectors: npt.NDArray[Any], record: dict[str, Any], kind: str = SHARDS
+    ) -> Commit:
+        """Store vectors [n, D] under their keys [n] as one shard or pack, whole or not at all.
 
         Raises Failure where a stored value is not finite: float16 ends at 65504, bfloat16 does not.
         """
@@ -193,14 +220,15 @@ class Features:
             )
         stem = shard_stem(keys)
         array = pa.array(keys, KEY_TYPE)
-        folder = self.folder / "shards"
+        folder = self.folder / kind
         file = write_file(folder, stem, ROLE, "parquet", lambda out: write_vectors(out, array, stored))
         file = replace(file, extra={"edges": edge_digests(stored)})
         return commit(folder, stem, {ROLE: file}, record)
 
     def commit_path(self, stem: str) -> Path:
-        """Return the path of the file that commits the shard of this name."""
-        return self.folder / "shards" / f"{stem}.json"
+        """Return the path of the file that commits the shard, or the pack, of this name."""
+        pack = self.folder / PACKS / f"{stem}.json"
+        return pack if pack.exists() else self.folder / SHARDS / f"{stem}.json"
 
     def has_shard(self, keys: list[bytes]) -> bool:
         """Say whether a whole shard of exactly these keys is committed now, perhaps by another writer."""
@@ -222,7 +250,7 @@ class Features:
 
         Raises Failure where a shard cannot be read.
         """
-        stems = [path.stem for path in commit_paths(self.folder / "shards")]
+        stems = [path.stem for kind in (PACKS, SHARDS) for path in commit_paths(self.folder / kind)]
         return {stem: line for stem in stems if (line := self.damage(stem))}
 
     def about(self) -> dict[str, Any]:

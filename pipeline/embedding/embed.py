@@ -81,8 +81,7 @@ def embed(
     check_tokens(tokenizer, pairs, responses, wanted_alone, backbone.checkpoint.name, sources.on_bad, announce)
     if plan_only:
         plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone, on_bad=sources.on_bad)
-        stored = set(features.keys().to_pylist())
-        missing = missing_shards(plan, stored.intersection, tokenizer.options.max_length)
+        missing = missing_shards(plan, features.stored, tokenizer.options.max_length)
         wanted, forwarded = total_demand(plan, missing), None
     else:
         about = {**backbone.description(), "device": options.device}
