@@ -33,6 +33,7 @@ class Leases:
     def __init__(self, features: Features, announce: Callable[[str], None]) -> None:
         """Take features as they were opened; `announce` gets one line if leases cannot be renewed."""
         self._features, self._announce = features, announce
+        features.read_index()
         self._held: set[Path] = set()
         self._lock, self._ended, self._warned = Lock(), Event(), False
         self._thread = Thread(target=self._renew, daemon=True)

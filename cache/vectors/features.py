@@ -40,6 +40,7 @@ from micropref.cache.vectors.parquet_layout import (
     segments,
     write_vectors,
 )
+from micropref.cache.vectors.storage_error import as_stored
 
 ROLE = "vectors"
 SHARDS, PACKS = "shards", "packs"
@@ -153,19 +154,20 @@ class Features:
         with ThreadPoolExecutor(self.readers) as readers:  # most of it is digests, which leave Python to others
             return list(readers.map(read, items))
 
-    def shard_keys(self, item: Commit) -> list[bytes]:
-        """Return the keys of one shard in row order."""
-        keys: list[bytes] = read_keys(item.checked_path(ROLE)).to_pylist()
-        return keys
-
-    def start_of(self, item: Commit) -> int:
-        """Return the position of a shard's first row."""
-        return int(self._starts[self.commits.index(item)])
+    def shard_keys(self, item: Commit) -> pl.Series:
+        """Return the keys of one shard or pack in row order."""
+        found = pl.from_arrow(read_keys(item.checked_path(ROLE)).cast(pa.binary()))
+        assert isinstance(found, pl.Series)
+        return found
 
     def numbers_of(self, positions: Rows) -> Rows:
         """Return which of `commits` each position [n] lies in, -1 where there is none."""
         numbers: Rows = np.searchsorted(self._starts, positions, "right") - 1
         return np.where(positions >= 0, numbers, -1)
+
+    def read_index(self) -> None:
+        """Read what looking up takes now, so that shards that go later are looked up as they were."""
+        self._lookup.read()
 
     def locate(self, keys: pl.Series) -> Rows:
         """Return the position of each key [n], -1 where it is null or not embedded."""
@@ -210,14 +212,7 @@ class Features:
 
         Raises Failure where a stored value is not finite: float16 ends at 65504, bfloat16 does not.
         """
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite and is refused below
-            stored = vectors.astype(self.dtype, copy=False)
-        bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
-        if len(bad):
-            raise Failure(
-                f"vector of key {keys[bad[0]].hex()} holds values that {self.dtype} cannot store "
-                f"({len(bad)} of {len(keys)} rows); nothing was stored, embed with `store_dtype` float32"
-            )
+        stored = as_stored(keys, vectors, self.dtype)
         stem = shard_stem(keys)
         array = pa.array(keys, KEY_TYPE)
         folder = self.folder / kind

@@ -10,11 +10,11 @@ comes first is first. A search looks at a few pages, whatever n is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ BUCKETS = 256
 SIMILAR = 4
 """Segments are merged as soon as so many of them have at most SIMILAR times the keys of the smallest."""
 HALF, ROW, GONE = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFF)
+HALVES = ("high", "low")
 Words = npt.NDArray[np.uint64]
 
 
@@ -58,8 +59,46 @@ class Keys:
         words = data[start : start + len(flat) * KEY_BYTES].view(">u8").reshape(-1, 2).astype(np.uint64)
         return cls(np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1]))
 
+    @classmethod
+    def distinct(cls, parts: Iterable[pl.Series]) -> Keys:
+        """Return the distinct keys of all parts, sorted; nulls are passed over."""
+        found = [cls.of(part.drop_nulls()) for part in parts]
+        high, low = (
+            np.concatenate([np.empty(0, np.uint64), *(getattr(one, half) for one in found)]) for half in HALVES
+        )
+        order = np.lexsort((low, high))
+        high, low = high[order], low[order]
+        first = np.ones(len(high), np.bool_)
+        first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+        return cls(high[first], low[first])
+
     def __len__(self) -> int:
         return len(self.high)
+
+    def equals(self, other: Keys) -> bool:
+        """Say whether other keys are the same in the same order."""
+        return np.array_equal(self.high, other.high) and np.array_equal(self.low, other.low)
+
+    def series(self) -> pl.Series:
+        """Return the keys as a column of bytes."""
+        data = np.stack([self.high, self.low], 1).astype(">u8").tobytes()
+        array = pa.FixedSizeBinaryArray.from_buffers(KEY_TYPE, len(self), [None, pa.py_buffer(data)])
+        found = pl.from_arrow(array.cast(pa.binary()))
+        assert isinstance(found, pl.Series)
+        return found
+
+    def take(self, rows: npt.NDArray[Any]) -> Keys:
+        """Return the keys at some rows, numbers or a mask."""
+        return Keys(self.high[rows], self.low[rows])
+
+    def places(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """Return where each of other keys [m] first stands among these, which are sorted; -1: nowhere."""
+        return _places(self.high, self.low, keys)
+
+    def has(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Return which of other keys [m] are among these, which are sorted."""
+        mask: npt.NDArray[np.bool_] = self.places(keys) >= 0
+        return mask
 
 
 @dataclass(frozen=True)
@@ -91,19 +130,10 @@ class Segment:
     def find(self, keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return the pack's number and the row of each key [m], -1 where it is not here; quick for sorted keys."""
         high, low, place = self._words
-        at = np.searchsorted(high, keys.high, "left")
-        packs = np.full(len(keys), -1, np.int64)
-        rows = packs.copy()
-        open_ = np.arange(len(keys))
-        while len(open_):  # a second turn is for keys whose first halves are alike: hardly ever
-            open_ = open_[at[open_] < len(high)]
-            open_ = open_[high[at[open_]] == keys.high[open_]]
-            same = low[at[open_]] == keys.low[open_]
-            found = open_[same]
-            packs[found] = _pack_of(place[at[found]])
-            rows[found] = (place[at[found]] & ROW).astype(np.int64)
-            open_ = open_[~same]
-            at[open_] += 1
+        at = _places(high, low, keys)
+        found = at >= 0
+        packs, rows = np.full((2, len(keys)), -1, np.int64)
+        packs[found], rows[found] = _pack_of(place[at[found]]), (place[at[found]] & ROW).astype(np.int64)
         return packs, rows
 
     def part(self, bucket: int) -> tuple[Words, Words, Words]:
@@ -114,16 +144,34 @@ class Segment:
         stop = len(high) if last else int(np.searchsorted(high, np.uint64(bucket + 1) << np.uint64(56), "left"))
         return high[start:stop], low[start:stop], place[start:stop]
 
-    def rows_of(self, pack: int) -> tuple[Keys, npt.NDArray[np.int64]]:
-        """Return the keys of a pack, in the order of the segment, and their rows."""
+    def by_pack(self) -> Iterator[tuple[str, Keys]]:
+        """Yield each pack's name and its keys in the order of their rows."""
         high, low, place = self._words
-        own = place >> HALF == np.uint64(pack)
-        return Keys(high[own], low[own]), (place[own] & ROW).astype(np.int64)
+        order = np.argsort(place)
+        ends = np.searchsorted(place[order], np.arange(len(self.packs) + 1, dtype=np.uint64) << HALF)
+        for number, name in enumerate(self.packs):
+            own = order[ends[number] : ends[number + 1]]
+            yield name, Keys(high[own], low[own])
 
     def count_of(self, packs: npt.NDArray[np.bool_]) -> int:
         """Return how many keys some of the packs have, which are given as a mask."""
         counts = np.bincount(_pack_of(self._words[2]), minlength=len(packs))
         return int(counts[packs].sum())
+
+
+def _places(high: Words, low: Words, keys: Keys) -> npt.NDArray[np.int64]:
+    """Return where each key [m] first stands among sorted ones, -1: nowhere."""
+    at = np.searchsorted(high, keys.high, "left").astype(np.int64)
+    places = np.full(len(keys), -1, np.int64)
+    left = np.arange(len(keys))
+    while len(left):  # a second turn is for keys whose first halves are alike: hardly ever
+        left = left[at[left] < len(high)]
+        left = left[high[at[left]] == keys.high[left]]
+        same = low[at[left]] == keys.low[left]
+        places[left[same]] = at[left[same]]
+        left = left[~same]
+        at[left] += 1
+    return places
 
 
 def index_segments(folder: Path) -> list[Segment]:
@@ -135,7 +183,7 @@ def write_segment(folder: Path, packs: Sequence[str], keys: Sequence[Keys]) -> S
     """Commit the keys of new packs, in row order each, as one segment."""
     numbers = np.repeat(np.arange(len(keys), dtype=np.uint64), [len(one) for one in keys])
     rows = np.concatenate([np.arange(len(one), dtype=np.uint64) for one in keys])
-    high, low = (np.concatenate([getattr(one, half) for one in keys]) for half in ("high", "low"))
+    high, low = (np.concatenate([getattr(one, half) for one in keys]) for half in HALVES)
     place = (numbers << HALF) | rows
     order = np.lexsort((place, low, high))
     return _commit(folder, packs, len(order), iter([(high[order], low[order], place[order])]))

@@ -56,6 +56,10 @@ class Lookup:
         empty = pl.DataFrame(schema={"key": pl.Binary, "position": pl.Int64})
         return pl.concat([empty, *frames]).unique("key", keep="first", maintain_order=True)
 
+    def read(self) -> None:
+        """Read the index and the keys of shards, which `locate` else does when it is first called."""
+        _ = self._segments, self._listed
+
     def locate(self, keys: pl.Series) -> Rows:
         """Return the position of each key [m], -1 where it is null or has no vector."""
         positions = np.full(len(keys), -1, np.int64)

@@ -10,18 +10,17 @@ them open; `gc` removes them once they are old, as it does with all that no comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from micropref.cache.commits import Commit, commit_paths, read_commit
 from micropref.cache.errors import cannot_read
 from micropref.cache.vectors.features import PACKS, ROLE, Features
 from micropref.cache.vectors.key_index import Keys, index_segments, merge_segments, to_merge, write_segment
-from micropref.cache.vectors.parquet_layout import read_keys
 
 SIZE = 128 << 20
 """Bytes of vectors that make a pack."""
@@ -47,8 +46,9 @@ def pack(
     commands may pack at the same moment: what both write stands twice, and `gc` removes the second copy.
     """
     done, packed, segments = 0, [], _without_segment(features)
+    start = _starts(features)
     for group in _groups(features, least, size):
-        written = _pack(features, group)
+        written = _pack(features, group, start)
         if written is not None:
             item, keys = written
             segments.append((item.stem, keys))
@@ -69,7 +69,7 @@ def _without_segment(features: Features) -> list[tuple[str, Keys]]:
     """Return packs whose command was killed before their segment of the index was written, and their keys."""
     indexed = {name for one in index_segments(features.folder) for name in one.packs}
     lacking = [item for item in features.packs if item.stem not in indexed]
-    return [(item.stem, Keys.of(read_keys(item.checked_path(ROLE)))) for item in lacking]
+    return [(item.stem, Keys.of(features.shard_keys(item))) for item in lacking]
 
 
 def _groups(features: Features, least: int, size: int) -> Iterator[list[Commit]]:
@@ -97,19 +97,28 @@ def _written(shard: Commit) -> int:
         raise cannot_read(path, error) from error
 
 
-def _pack(features: Features, group: Sequence[Commit]) -> tuple[Commit, Keys] | None:
+def _starts(features: Features) -> dict[str, int]:
+    """Return the position of each shard's first row."""
+    behind = sum(item.files[ROLE].rows for item in features.packs)
+    counts = [item.files[ROLE].rows for item in features.shards]
+    return dict(
+        zip((item.stem for item in features.shards), itertools.accumulate(counts, initial=behind), strict=False)
+    )
+
+
+def _pack(features: Features, group: Sequence[Commit], starts: Mapping[str, int]) -> tuple[Commit, Keys] | None:
     """Write a pack of the rows that shards have and no pack has; None where there are none."""
-    first = [features.start_of(shard) for shard in group]
+    first = [starts[shard.stem] for shard in group]
     counts = [shard.files[ROLE].rows for shard in group]
     positions = np.concatenate([np.arange(start, start + count) for start, count in zip(first, counts, strict=True)])
-    keys = pl.concat([pl.Series(features.shard_keys(shard), dtype=pl.Binary) for shard in group])
+    keys = pl.concat([features.shard_keys(shard) for shard in group])
     # A key that a pack has is found there, and of two shards the first by position: these rows alone are needed.
     kept = np.flatnonzero(features.locate(keys) == positions)
     if not len(kept):
         return None
     names: list[bytes] = keys.gather(kept).to_list()
     item = features.write_shard(names, features.gather(positions[kept]), {"shards": len(group)}, PACKS)
-    return item, Keys.of(pa.array(names, pa.binary()))
+    return item, Keys.of(keys.gather(kept))
 
 
 def _forget(shard: Commit) -> bool:

@@ -51,12 +51,12 @@ class Disk:
                         return FaultyFile(self, path)
                     if name == "open" and TEMP_NAME.fullmatch(path.name):
                         self.step("read back")
-                    elif name in ("replace", "mkdir") or (
-                        name == "unlink" and self.unlinks and not TEMP_NAME.fullmatch(path.name)
-                    ):
+                    elif name in ("replace", "mkdir"):
                         self.step(name)
                     elif name == "unlink" and self.dead:
                         raise Killed
+                    elif name == "unlink" and self.unlinks and not TEMP_NAME.fullmatch(path.name):
+                        self.step(name)
                 return real[name](path, *args, **options)
 
             return primitive
