@@ -10,7 +10,7 @@ MARKUP = (
     "</script><script>window.ran = 'end of data'</script>",
     "</title></style></textarea></svg><!--",
     "<!--<script>",
-    "\"' autofocus onfocus=window.ran=1 x=\"",
+    '"\' autofocus onfocus=window.ran=1 x="',
     "javascript:window.ran=1",
     "{{ 7 * 7 }}{% raw %}${7 * 7}",
     "https://example.org/a.png?b&c=&lt;&amp;",

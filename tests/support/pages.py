@@ -29,7 +29,9 @@ from micropref.pipeline.show.page.figures import (
 def every_kind(texts: Sequence[str]) -> Page:
     """Return a page that has every text in every place that a user's text may have."""
     numbers = Numbers(("name", "value"), tuple((text, 0.5) for text in texts))
-    heat = HeatTable("attribute", tuple(texts), tuple((text, tuple(Cell(one, one, 3) for one in texts)) for text in texts))
+    heat = HeatTable(
+        "attribute", tuple(texts), tuple((text, tuple(Cell(one, one, 3) for one in texts)) for text in texts)
+    )
     rows = tuple(IntervalRow(text, Interval(0.6, 0.5, 0.7), "0.600", place, text) for place, text in enumerate(texts))
     intervals = IntervalTable("run", "accuracy", ((texts[0], rows),), 0.5, (0.4, 0.8))
     series = tuple(Series(text, (Point(1, 0.2, 0.1, 0.3), Point(2, 0.4, chosen=True))) for text in texts)

@@ -90,7 +90,9 @@ def test_the_data_of_a_page_is_json_with_every_text(parsed: Parsed) -> None:
 
 
 def test_the_policy_lets_the_pages_own_style_and_script_through_and_nothing_else(parsed: Parsed) -> None:
-    (policy,) = (found["content"] for _, found in parsed.elements if found.get("http-equiv") == "Content-Security-Policy")
+    (policy,) = (
+        found["content"] for _, found in parsed.elements if found.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy is not None
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules.keys() == {"default-src", "style-src", "script-src", "base-uri", "form-action"}
