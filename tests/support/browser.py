@@ -25,6 +25,8 @@ class Opened:
     """Console messages and errors."""
     asked: list[str] = field(default_factory=list)
     """Requests, the page itself among them."""
+    saved: int = 0
+    """Files saved from it."""
 
     def check_quiet(self) -> None:
         """Assert that nothing was said, nothing but the page was asked for, and no text was run."""

@@ -48,6 +48,7 @@
     if (last) found.push([start, text.length]);
     return found.map(([first, stop]) => [text.data.slice(first, stop).trim(), boxOf(first, stop)]);
   };
+  const pen = document.createElement("canvas").getContext("2d");
   const words = (node, origin) => {
     const walker = document.createTreeWalker(node, NodeFilter.SHOW_TEXT), parts = [];
     while (walker.nextNode()) {
@@ -56,10 +57,12 @@
       const found = getComputedStyle(text.parentElement), rtl = found.direction === "rtl";
       const right = found.textAlign === "right" || (found.textAlign === "start" && rtl);
       const middle = found.textAlign === "center", anchor = middle ? "middle" : right === rtl ? "start" : "end";
+      pen.font = found.font;
+      const below = pen.measureText("x").fontBoundingBoxDescent;
       for (const [line, box] of lines(text)) {
         /* Other programs have other fonts: a text keeps the edge, or the middle, that it has on the screen. */
         const x = middle ? box.left + box.width / 2 : right ? box.right : box.left;
-        const at = `x="${px(x - origin.left)}" y="${px(box.bottom - origin.top - box.height * 0.24)}"`;
+        const at = `x="${px(x - origin.left)}" y="${px(box.bottom - origin.top - below)}"`;
         const font = `font-size="${found.fontSize}" font-weight="${found.fontWeight}" font-family="${escaped(found.fontFamily)}"`;
         parts.push(`<text ${at} fill="${found.color}" ${font} text-anchor="${anchor}" direction="${found.direction}">${escaped(line)}</text>`);
       }
@@ -70,7 +73,7 @@
     const box = one.getBoundingClientRect(), found = getComputedStyle(one);
     const x = px(box.left - origin.left), y = px(box.top - origin.top), bottom = px(box.bottom - origin.top);
     const shapes = [];
-    if (![paper, "rgba(0, 0, 0, 0)"].includes(found.backgroundColor)) shapes.push(`<rect x="${x}" y="${y}" width="${px(box.width)}" height="${px(box.height)}" fill="${found.backgroundColor}"/>`);
+    if (![paper, "rgba(0, 0, 0, 0)"].includes(found.backgroundColor)) shapes.push(`<rect x="${x}" y="${y}" width="${px(box.width)}" height="${px(box.height)}" fill="${found.backgroundColor}" stroke="${paper}"/>`);
     if (parseFloat(found.borderBottomWidth) && found.borderBottomColor !== paper) shapes.push(`<path d="M${x} ${bottom}h${px(box.width)}" stroke="${found.borderBottomColor}"/>`);
     return shapes.join("") + words(one, origin) + [...one.querySelectorAll("svg")].map((svg) => part(svg, origin)).join("");
   };
