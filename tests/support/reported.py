@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from micropref.cache.runs.records import open_run
 from micropref.cache.store import StoreFolder
 from micropref.heads.adaptation.routing_budget import RouteSetting
 from micropref.heads.fitting.settings import FitPlan, FitSetting
-from micropref.pipeline.evaluation.reporting.run_report import gather_run
+from micropref.pipeline.evaluation.reporting.run_report import RunReport, gather_run
+from micropref.pipeline.evaluation.reporting.pairs import ShownPair
 from micropref.pipeline.people.adapt import AdaptOptions, adapt
 from micropref.pipeline.people.online import adapt_online
 from micropref.pipeline.routing.route import RouteOptions, route
@@ -25,7 +26,7 @@ from micropref.pipeline.show.page.file import write_page
 from micropref.pipeline.show.sections.report import report_page
 from micropref.pipeline.training.sweep import Grid, sweep
 from micropref.pipeline.training.train import TrainOptions
-from tests.support.hostile import HOSTILE, LONG_TEXT, LONG_WORD, RIGHT_TO_LEFT
+from tests.support.hostile import HOSTILE, RIGHT_TO_LEFT
 from tests.support.stores import make_synthetic
 
 HOSTILE_NAMES = tuple(text for text in HOSTILE if "\x00" not in text)
@@ -107,7 +108,24 @@ def make_hostile(folder: Path, backbone: Path) -> Made:
     store = StoreFolder(folder / "store")
     for run in runs:
         write_note(open_run(store, run), " ".join(HOSTILE))
-    return report(store, runs, folder / "hostile.html")
+    page = report_page([retold(gather_run(store, run, room=20_000)) for run in runs])
+    write_page(folder / "hostile.html", page)
+    return Made(folder / "hostile.html", page)
+
+
+def retold(found: RunReport) -> RunReport:
+    """Return a run's report with the hostile texts in its pairs: those a tiny backbone has no room for, too."""
+
+    def told(place: int, pair: ShownPair) -> ShownPair:
+        texts = [HOSTILE[(place + step) % len(HOSTILE)] for step in range(3)]
+        return replace(pair, prompt=texts[0], chosen=texts[1], rejected=texts[2])
+
+    examples = {
+        head: tuple(told(head + place, pair) for place, pair in enumerate(pairs))
+        for head, pairs in found.pairs.examples.items()
+    }
+    browsed = tuple(told(place, pair) for place, pair in enumerate(found.pairs.browsed))
+    return replace(found, pairs=replace(found.pairs, examples=examples, browsed=browsed))
 
 
 def make_bare(folder: Path, backbone: Path) -> Made:
@@ -166,7 +184,6 @@ MAKERS: dict[str, Callable[[Path, Path], Made]] = {
     "sweep": other_command(lambda store, path: store.sweep("toy", k=(1, 2), lam=(0.1,), epochs=2, html=path)),
     "diagnose": other_command(lambda store, path: store.diagnose("toy", k=2, restarts=1, html=path)),
 }
-LONG = (LONG_WORD, LONG_TEXT)
 
 
 @pytest.fixture(scope="session")

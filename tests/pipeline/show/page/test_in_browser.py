@@ -60,6 +60,7 @@ def test_nothing_is_cut_in_print(open_page: Open, made: Pages, name: str) -> Non
 def test_every_hostile_text_is_shown_as_text(open_page: Open, made: Pages) -> None:
     with open_page(made("hostile").path) as opened:
         opened.show_everything()
+        opened.page.evaluate("document.querySelectorAll('script').forEach((one) => one.remove())")
         seen = opened.page.evaluate("document.body.textContent")
         for text in HOSTILE:
             assert visible(text) in seen, text[:40]
