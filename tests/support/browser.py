@@ -38,7 +38,8 @@ class Opened:
         """Assert that nothing is wider than the window but what scrolls within its own box."""
         assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         beyond = """() => [...document.querySelectorAll('body *')].filter((one) => {
-            if (one.closest('.scroll') && !one.matches('.scroll') || one.closest('svg') && one.tagName !== 'svg') return false;
+            const scrolled = one.closest('.scroll') && !one.matches('.scroll');
+            if (scrolled || one.closest('svg') && one.tagName !== 'svg') return false;
             const box = one.getBoundingClientRect();
             return box.width && !one.matches('.skip') && (box.left < 0 || box.right > window.innerWidth + 0.5);
         }).map((one) => one.outerHTML.slice(0, 200))"""

@@ -46,7 +46,10 @@ def every_kind(texts: Sequence[str]) -> Page:
     pairs = tuple(
         {
             **dict.fromkeys(("attribute", "user", "context", "prompt", "chosen", "rejected"), text),
-            **{"m": [0.5, -0.25], "w": [0.75, 0.25], "p": 0.6, "spread": 0.1},
+            "m": [0.5, -0.25],
+            "w": [0.75, 0.25],
+            "p": 0.6,
+            "spread": 0.1,
         }
         for text in texts
     )

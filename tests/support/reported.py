@@ -16,8 +16,8 @@ from micropref.cache.runs.records import open_run
 from micropref.cache.store import StoreFolder
 from micropref.heads.adaptation.routing_budget import RouteSetting
 from micropref.heads.fitting.settings import FitPlan, FitSetting
-from micropref.pipeline.evaluation.reporting.run_report import RunReport, gather_run
 from micropref.pipeline.evaluation.reporting.pairs import ShownPair
+from micropref.pipeline.evaluation.reporting.run_report import RunReport, gather_run
 from micropref.pipeline.people.adapt import AdaptOptions, adapt
 from micropref.pipeline.people.online import adapt_online
 from micropref.pipeline.routing.route import RouteOptions, route

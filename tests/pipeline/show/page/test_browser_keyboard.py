@@ -29,7 +29,8 @@ def test_everything_is_reached_in_its_order_and_seen(open_page: Open, made: Page
             page.keyboard.press("Tab")
             found = page.evaluate(
                 """() => {
-                    const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect();
+                    const one = document.activeElement, style = getComputedStyle(one);
+                    const box = one.getBoundingClientRect();
                     return [window.order.indexOf(one), style.outlineStyle, parseFloat(style.outlineWidth),
                         box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth];
                 }"""
@@ -56,7 +57,8 @@ def test_the_skip_link_comes_first_and_leads_to_the_figures(open_page: Open, mad
 def shown(page: Any) -> list[str]:
     """Return the prompts and choices of the pairs on the page."""
     return page.evaluate(
-        "[...document.querySelectorAll('.pair')].map((one) => [...one.querySelectorAll('.long')].map((text) => text.textContent).join('|'))"
+        """() => [...document.querySelectorAll('.pair')].map(
+            (one) => [...one.querySelectorAll('.long')].map((text) => text.textContent).join('|'))"""
     )
 
 

@@ -23,6 +23,14 @@ pytestmark = pytest.mark.browser
 Pages = Callable[[str], Made]
 AT_ONCE = 8
 """Files that Chromium lets a page save: keys pressed by a program do not count as a person's."""
+PLACE = """(name) => {
+    const figure = document.querySelector(name);
+    figure.querySelectorAll('.scroll').forEach((one) => { one.style.overflow = 'visible'; });
+    const boxes = [...figure.querySelectorAll('.drawn, .chart h4')].map((one) => one.getBoundingClientRect());
+    const left = Math.min(...boxes.map((box) => box.left)), right = Math.max(...boxes.map((box) => box.right));
+    const top = Math.min(...boxes.map((box) => box.top)), bottom = Math.max(...boxes.map((box) => box.bottom));
+    return {x: left + scrollX, y: top + scrollY, width: right - left, height: bottom - top};
+}"""
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -118,16 +126,7 @@ def test_a_saved_figure_looks_as_on_the_page(
             size = [math.ceil(float(root.attrib[name])) for name in ("width", "height")]
             # As wide as the whole figure, so that nothing of it is scrolled away.
             here = f'figure[id="{figure.id}"]'
-            place = opened.page.evaluate(
-                """(name) => {
-                    document.querySelector(name).querySelectorAll('.scroll').forEach((one) => { one.style.overflow = 'visible'; });
-                    const boxes = [...document.querySelectorAll(`${name} .drawn, ${name} .chart h4`)].map((one) => one.getBoundingClientRect());
-                    const left = Math.min(...boxes.map((box) => box.left)), top = Math.min(...boxes.map((box) => box.top));
-                    return {x: left + scrollX, y: top + scrollY, width: Math.max(...boxes.map((box) => box.right)) - left,
-                        height: Math.max(...boxes.map((box) => box.bottom)) - top};
-                }""",
-                here,
-            )
+            place = opened.page.evaluate(PLACE, here)
             picture = pixels(opened.page.screenshot(clip=place, full_page=True))
             with open_page(path, max(size[0], 400), scheme) as saved:
                 saved.page.set_viewport_size({"width": size[0], "height": size[1]})

@@ -62,17 +62,18 @@ def parsed(html: str) -> Parsed:
     return Parsed(html)
 
 
-KNOWN = (
-    "a article bdi body button circle details div fieldset figcaption figure form g h1 h2 h3 h4 h5 head header html input "
-    "label legend li main meta nav noscript option output p path script section select small span style summary svg "
-    "table tbody td text th thead title tr ul"
-).split()
+ELEMENTS = """
+    a article bdi body button circle details div fieldset figcaption figure form g h1 h2 h3 h4 h5 head header html
+    input label legend li main meta nav option output p path script section select small span style summary svg table
+    tbody td text th thead title tr ul
+"""
+KNOWN = set(ELEMENTS.split())
 
 
 def test_no_text_becomes_an_element_or_a_comment(parsed: Parsed) -> None:
     plain = Parsed(render_page(every_kind(["w" * len(visible(text)) for text in TEXTS])))
     assert "".join(f"<{tag}>" for tag, _ in parsed.elements) == "".join(f"<{tag}>" for tag, _ in plain.elements)
-    assert {tag for tag, _ in parsed.elements} <= set(KNOWN)
+    assert {tag for tag, _ in parsed.elements} <= KNOWN
     assert parsed.comments == []
     assert len(parsed.scripts) == 6  # numbers of four figures, the pairs, and the page's own
 
@@ -135,7 +136,7 @@ def test_the_fragment_of_a_notebook_has_figures_and_no_script() -> None:
     fragment = render_figures(every_kind(TEXTS))
     found = Parsed(fragment)
     assert found.scripts == []
-    assert {tag for tag, _ in found.elements} <= set(KNOWN) - {"html", "head", "body", "script", "button", "form"}
+    assert {tag for tag, _ in found.elements} <= KNOWN - {"html", "head", "body", "script", "button", "form"}
     assert sum(tag == "figure" for tag, _ in found.elements) == 4
     (style,) = found.styles
     assert style.startswith("@scope (.micropref){")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
@@ -49,7 +50,7 @@ def test_marks_and_lines_lie_within_the_drawing_where_their_values_are() -> None
         assert within(mark.path, drawn.width, drawn.bottom)
         assert within(mark.whisker, drawn.width, drawn.bottom)
     line = points_of(first.line)
-    steps = [right[0] - left[0] for left, right in zip(line, line[1:], strict=False)]
+    steps = [right[0] - left[0] for left, right in itertools.pairwise(line)]
     assert steps == pytest.approx([steps[0]] * 3, abs=0.2)  # K = 1, 2, 4, 8 at equal distances
     assert [y for _, y in line] == sorted((y for _, y in line), reverse=True)
     assert [mark.chosen for mark in first.marks] == [False, False, False, True]

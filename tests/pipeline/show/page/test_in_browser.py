@@ -69,11 +69,12 @@ def test_every_hostile_text_is_shown_as_text(open_page: Open, made: Pages) -> No
         opened.check_quiet()
 
 
-def test_every_place_of_a_page_takes_any_text(open_page: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize("texts", [(*HOSTILE[:12], *HIDDEN, RIGHT_TO_LEFT), (LONG_WORD, LONG_TEXT)])
+def test_every_place_of_a_page_takes_any_text(open_page: Open, tmp_path: Path, texts: tuple[str, ...]) -> None:
     from micropref.pipeline.show.page.file import write_page
 
     path = tmp_path / "every.html"
-    write_page(path, every_kind((*HOSTILE[:12], *HIDDEN, RIGHT_TO_LEFT)))
+    write_page(path, every_kind(texts))
     for width in WIDTHS:
         with open_page(path, width) as opened:
             opened.show_everything()
@@ -124,7 +125,10 @@ def test_a_fragment_leaves_the_page_around_it_as_it_was(open_page: Open, tmp_pat
     path.write_text(f"{around}{render_figures(every_kind(['a', 'b']))}</body></html>", encoding="utf-8")
     bare = tmp_path / "bare.html"
     bare.write_text(f"{around}</body></html>", encoding="utf-8")
-    style = "(one) => { const found = getComputedStyle(one); return [found.color, found.font, found.margin, found.padding]; }"
+    style = """(one) => {
+        const found = getComputedStyle(one);
+        return [found.color, found.font, found.margin, found.padding];
+    }"""
     with open_page(path) as opened, open_page(bare) as before:
         for place in ("#mine", "body > table td", "body"):
             assert opened.page.locator(place).first.evaluate(style) == before.page.locator(place).first.evaluate(style)
