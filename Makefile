@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-clients tour screenshots bench-embed bench-train bench-cache bench-eval bench-wordings bench-route bench-score bench-people bench-serve bench-sql bench-report test-openapi latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-browser test-clients tour screenshots bench-embed bench-train bench-cache bench-eval bench-wordings bench-route bench-score bench-people bench-serve bench-sql bench-report test-openapi latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,13 @@ test: setup lint ## lint, types, and the default suite, two files at a time
 
 test-slow: smollm2 ## the longer proofs
 	$(BIN)/python -m pytest -q -m slow
+
+$(VENV)/.browser: $(VENV)/.complete
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	@touch $@
+
+test-browser: $(VENV)/.browser ## pages of report in the system's Chromium: keyboard, phone to print, accessibility, saving
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser
 
 CLIENTS := .venv-clients
 ENVIRONMENTS := $(patsubst %.txt,%,$(notdir $(filter-out %.no-deps.txt,$(wildcard tests/clients/environments/*.txt))))

@@ -42,7 +42,7 @@ def shade(step: int, kind: str, scheme: Scheme) -> Shade:
     share = (step - middle) / middle if kind == "diverging" else step / (SHADES - 1)
     light = 0.97 - 0.47 * abs(share) if scheme == "light" else 0.14 + 0.36 * abs(share)
     paper = _colour(BLUE if share >= 0 else ORANGE, 0.75 if scheme == "light" else 0.6, light)
-    return Shade(paper, max(((17, 17, 17), (255, 255, 255)), key=lambda ink: contrast(paper, ink)))
+    return Shade(paper, max(((0, 0, 0), (255, 255, 255)), key=lambda ink: contrast(paper, ink)))
 
 
 def line_colour(number: int, scheme: Scheme) -> Colour:

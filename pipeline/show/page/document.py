@@ -92,15 +92,21 @@ def _finalize(value: Any) -> Any:
 
 
 def _json(value: Any) -> Markup:
-    return Markup(json_in_page(value))  # noqa: S704 - nothing in it can end the element
+    return Markup(json_in_page(_as_data(value)))  # noqa: S704 - nothing in it can end the element
 
 
 def _numbers(numbers: Numbers) -> Markup:
-    rows = [[_finite(value) for value in row] for row in numbers.rows]
-    return _json({"columns": numbers.columns, "rows": rows})
+    return _json({"columns": numbers.columns, "rows": numbers.rows})
 
 
-def _finite(value: Any) -> Any:
+def _as_data(value: Any) -> Any:
+    """Return a value as the page's data has it: texts visible as elsewhere, numbers in as many digits as are read."""
+    if isinstance(value, str):
+        return visible(value)
     if isinstance(value, float):
-        return None if not math.isfinite(value) else float(f"{value:.8g}")
-    return visible(value) if isinstance(value, str) else value
+        return float(f"{value:.8g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _as_data(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_data(inner) for inner in value]
+    return value

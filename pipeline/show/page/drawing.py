@@ -6,17 +6,21 @@ Charts are narrow and stand next to each other, so that their text keeps its siz
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from micropref.pipeline.show.page.figures import Interval, LineChart, Point, Series
 
-WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 10, 40
+WIDTH, HEIGHT = 360, 250
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 28, 42
+"""Around the plot; the name of the vertical axis stands above it."""
 LEGEND = 17
 """Height of a line of the legend."""
-STRIP, STRIP_HEIGHT = 220, 18
-"""Size of the drawing in a row of an interval table."""
+LABEL = 44
+"""Letters of the legend's line that there is room for; wide ones count twice."""
+STRIP, STRIP_HEIGHT = 280, 18
+"""Size of the drawing in a row of an interval table, in pixels on every screen."""
 MARGIN = 8
 SIZE = 4.0
 """Half the width of a mark."""
@@ -48,6 +52,8 @@ class DrawnSeries:
 
     number: int
     label: str
+    """As there is room for it."""
+    full_label: str
     line: str
     """The path."""
     marks: tuple[Mark, ...]
@@ -98,7 +104,7 @@ def draw(chart: LineChart) -> Drawing:
     if chart.places is None:
         low, high = min(x_values, default=0.0), max(x_values, default=1.0)
         x_axis = _Axis(low, high if high > low else low + 1, LEFT, WIDTH - RIGHT)
-        x_ticks = [Tick(x_axis.at(value), _text(value)) for value in ticks(x_axis.low, x_axis.high, 6)]
+        x_ticks = [Tick(x_axis.at(value), _text(value)) for value in _ticks_among(x_values, x_axis)]
         place = {value: x_axis.at(value) for value in x_values}
     else:
         x_axis = _Axis(-0.5, len(chart.places) - 0.5, LEFT, WIDTH - RIGHT)
@@ -107,8 +113,8 @@ def draw(chart: LineChart) -> Drawing:
     series = [_series(number, one, chart, place, y_axis) for number, one in enumerate(chart.series)]
     diagonal = ""
     if chart.diagonal:
-        ends = [max(x_axis.low, y_axis.low), min(x_axis.high, y_axis.high)]
-        diagonal = _path([(x_axis.at(value), y_axis.at(value)) for value in ends])
+        start, end = max(x_axis.low, y_axis.low), min(x_axis.high, y_axis.high)
+        diagonal = _path([(x_axis.at(value), y_axis.at(value)) for value in (start, end)]) if start < end else ""
     return Drawing(
         width=WIDTH,
         height=HEIGHT
@@ -117,7 +123,7 @@ def draw(chart: LineChart) -> Drawing:
         + (LEGEND if chart.reference_label else 0),
         bottom=HEIGHT - BOTTOM,
         x_ticks=tuple(x_ticks),
-        y_ticks=tuple(Tick(y_axis.at(value), _text(value)) for value in ticks(y_axis.low, y_axis.high, 5)),
+        y_ticks=tuple(Tick(y_axis.at(value), _text(value)) for value in ticks(y_axis.low, y_axis.high, 7)),
         series=tuple(series),
         diagonal=diagonal,
         reference=None if chart.reference is None else y_axis.at(chart.reference),
@@ -143,7 +149,7 @@ def strip_axis(bounds: tuple[float, float]) -> _Axis:
 def strip_ticks(bounds: tuple[float, float]) -> list[Tick]:
     """Return the labels above an interval table."""
     axis = strip_axis(bounds)
-    return [Tick(axis.at(value), _text(value)) for value in ticks(*bounds, 4)]
+    return [Tick(axis.at(value), _text(value)) for value in ticks(*bounds, 7)]
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
@@ -175,11 +181,12 @@ def _series(number: int, one: Series, chart: LineChart, place: dict[float, float
     legend = HEIGHT + 8 + LEGEND * number
     return DrawnSeries(
         number=number,
-        label=one.label,
+        label=_shortened(one.label),
+        full_label=one.label,
         line=_path([(place[point.x], axis.at(point.y)) for point in drawn]),
         marks=tuple(_mark(number, point, one, chart, place, axis) for point in drawn if one.marks or point.chosen),
         legend_y=legend,
-        legend_mark=mark_path(number, LEFT + 8, legend - 4),
+        legend_mark=mark_path(number, LEFT + 8, legend - 4) if one.marks else "",
     )
 
 
@@ -202,6 +209,22 @@ def _range(points: Sequence[Point], chart: LineChart) -> tuple[float, float]:
     low, high = min(finite), max(finite)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin
+
+
+def _ticks_among(values: Iterable[float], axis: _Axis) -> list[float]:
+    """Return round numbers on an axis; whole ones only where all values are whole, such as epochs."""
+    found = ticks(axis.low, axis.high, 7)
+    return [one for one in found if one == round(one)] if all(value == round(value) for value in values) else found
+
+
+def _shortened(label: str) -> str:
+    """Return as much of a label as its line of the legend has room for."""
+    room = LABEL
+    for place, letter in enumerate(label):
+        room -= 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if room < 0:
+            return f"{label[: place - 1]}…"
+    return label
 
 
 def _thinned(places: Sequence[float]) -> list[float]:

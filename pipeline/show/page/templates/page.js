@@ -27,56 +27,75 @@
     });
     return copy;
   };
-  const part = (svg, box, origin) => {
-    const copy = inked(svg);
+  const px = (number) => number.toFixed(1);
+  const part = (svg, origin) => {
+    const copy = inked(svg), box = svg.getBoundingClientRect();
     const size = { x: box.left - origin.left, y: box.top - origin.top, width: box.width, height: box.height };
-    for (const name in size) copy.setAttribute(name, size[name].toFixed(1));
+    for (const name in size) copy.setAttribute(name, px(size[name]));
     return new XMLSerializer().serializeToString(copy);
   };
+  /* The lines of a text as the screen breaks it: each is its first and last letter and its box. */
+  const lines = (text) => {
+    const range = document.createRange(), found = [];
+    const boxOf = (start, end) => { range.setStart(text, start); range.setEnd(text, end); return range.getBoundingClientRect(); };
+    let start = 0, last = null;
+    for (let end = 1; end <= text.length; end++) {
+      const box = boxOf(end - 1, end);
+      if (!box.height) continue;
+      if (last && box.top > last.bottom - 2) { found.push([start, end - 1]); start = end - 1; }
+      last = box;
+    }
+    if (last) found.push([start, text.length]);
+    return found.map(([first, stop]) => [text.data.slice(first, stop).trim(), boxOf(first, stop)]);
+  };
+  const pen = document.createElement("canvas").getContext("2d");
   const words = (node, origin) => {
-    const range = document.createRange(), parts = [];
-    const walker = document.createTreeWalker(node, NodeFilter.SHOW_TEXT);
+    const walker = document.createTreeWalker(node, NodeFilter.SHOW_TEXT), parts = [];
     while (walker.nextNode()) {
       const text = walker.currentNode;
       if (!text.data.trim() || text.parentElement.closest("svg")) continue;
-      /* A text of several lines is drawn line by line, as it is broken on the screen. */
-      let start = 0, last = null;
-      for (let end = 1; end <= text.length; end++) {
-        range.setStart(text, end - 1); range.setEnd(text, end);
-        const box = range.getBoundingClientRect();
-        if (last && box.top > last.bottom - 2 && box.height) { parts.push([text, start, end - 1, last]); start = end - 1; }
-        if (box.height) last = box;
+      const found = getComputedStyle(text.parentElement), rtl = found.direction === "rtl";
+      const right = found.textAlign === "right" || (found.textAlign === "start" && rtl);
+      const middle = found.textAlign === "center", anchor = middle ? "middle" : right === rtl ? "start" : "end";
+      pen.font = found.font;
+      const below = pen.measureText("x").fontBoundingBoxDescent;
+      for (const [line, box] of lines(text)) {
+        /* Other programs have other fonts: a text keeps the edge, or the middle, that it has on the screen. */
+        const x = middle ? box.left + box.width / 2 : right ? box.right : box.left;
+        const at = `x="${px(x - origin.left)}" y="${px(box.bottom - origin.top - below)}"`;
+        const font = `font-size="${found.fontSize}" font-weight="${found.fontWeight}" font-family="${escaped(found.fontFamily)}"`;
+        parts.push(`<text ${at} fill="${found.color}" ${font} text-anchor="${anchor}" direction="${found.direction}">${escaped(line)}</text>`);
       }
-      if (last) parts.push([text, start, text.length, last]);
     }
-    return parts.map(([text, start, end]) => {
-      range.setStart(text, start); range.setEnd(text, end);
-      const box = range.getBoundingClientRect(), found = getComputedStyle(text.parentElement);
-      const x = (box.left - origin.left).toFixed(1), y = (box.bottom - origin.top - box.height * 0.24).toFixed(1);
-      return `<text x="${x}" y="${y}" fill="${found.color}" font-size="${found.fontSize}" font-weight="${found.fontWeight}" font-family="sans-serif">${escaped(text.data.slice(start, end).trim())}</text>`;
-    }).join("");
+    return parts.join("");
+  };
+  const cell = (one, origin, paper) => {
+    const box = one.getBoundingClientRect(), found = getComputedStyle(one);
+    const x = px(box.left - origin.left), y = px(box.top - origin.top), bottom = px(box.bottom - origin.top);
+    const shapes = [];
+    if (![paper, "rgba(0, 0, 0, 0)"].includes(found.backgroundColor)) shapes.push(`<rect x="${x}" y="${y}" width="${px(box.width)}" height="${px(box.height)}" fill="${found.backgroundColor}" stroke="${paper}"/>`);
+    if (parseFloat(found.borderBottomWidth) && found.borderBottomColor !== paper) shapes.push(`<path d="M${x} ${bottom}h${px(box.width)}" stroke="${found.borderBottomColor}"/>`);
+    return shapes.join("") + words(one, origin) + [...one.querySelectorAll("svg")].map((svg) => part(svg, origin)).join("");
   };
   const drawing = (figure) => {
-    const drawn = [...figure.querySelectorAll(".drawn")];
-    const boxes = drawn.map((one) => one.getBoundingClientRect());
-    const origin = { left: Math.min(...boxes.map((box) => box.left)), top: Math.min(...boxes.map((box) => box.top)) };
-    const width = Math.max(...boxes.map((box) => box.right)) - origin.left, height = Math.max(...boxes.map((box) => box.bottom)) - origin.top;
-    const shapes = [`<rect width="100%" height="100%" fill="${getComputedStyle(document.body).backgroundColor}"/>`];
-    for (const one of drawn) {
-      if (one.tagName === "svg") {
-        const title = one.closest(".chart")?.querySelector("h4");
-        shapes.push(part(one, one.getBoundingClientRect(), origin));
-        if (title && drawn.length > 1) shapes.push(words(title, origin));
-        continue;
-      }
-      for (const cell of one.querySelectorAll("td,th")) {
-        const box = cell.getBoundingClientRect();
-        shapes.push(`<rect x="${(box.left - origin.left).toFixed(1)}" y="${(box.top - origin.top).toFixed(1)}" width="${box.width.toFixed(1)}" height="${box.height.toFixed(1)}" fill="${getComputedStyle(cell).backgroundColor}"/>`);
-        shapes.push(words(cell, origin));
-        for (const svg of cell.querySelectorAll("svg")) shapes.push(part(svg, svg.getBoundingClientRect(), origin));
-      }
-    }
-    return `<svg xmlns="http://www.w3.org/2000/svg" width="${width.toFixed(0)}" height="${height.toFixed(0)}" viewBox="0 -20 ${width.toFixed(0)} ${(height + 20).toFixed(0)}">${shapes.join("")}</svg>`;
+    const boxes = [...figure.querySelectorAll(".scroll")].map((box) => [box, box.scrollLeft]);
+    boxes.forEach(([box]) => { box.scrollLeft = 0; });
+    const heading = figure.querySelector("h3"), range = document.createRange();
+    range.selectNodeContents(heading);
+    const named = range.getBoundingClientRect(), paper = getComputedStyle(document.body).backgroundColor;
+    const drawn = [...figure.querySelectorAll(".drawn,.chart h4")], places = drawn.map((one) => one.getBoundingClientRect());
+    const start = Math.min(...places.map((box) => box.left)), top = Math.min(...places.map((box) => box.top));
+    const space = named.height + 8, edge = 8;
+    const origin = { left: start - edge, top: top - space - edge };
+    const width = Math.max(named.width, ...places.map((box) => box.right - start)) + 2 * edge;
+    const height = Math.max(...places.map((box) => box.bottom)) - top + space + 2 * edge;
+    const shapes = drawn.map((one) => one.tagName === "svg" ? part(one, origin)
+      : one.tagName === "H4" ? words(one, origin)
+      : [...one.querySelectorAll("td,th")].map((inner) => cell(inner, origin, paper)).join(""));
+    boxes.forEach(([box, left]) => { box.scrollLeft = left; });
+    const size = `width="${px(width)}" height="${px(height)}" viewBox="0 0 ${px(width)} ${px(height)}"`;
+    const title = words(heading, { left: named.left - edge, top: named.top - edge });
+    return `<svg xmlns="http://www.w3.org/2000/svg" ${size}><title>${escaped(heading.textContent)}</title><rect width="100%" height="100%" fill="${paper}"/>${title}${shapes.join("")}</svg>`;
   };
   const csv = (figure) => {
     const numbers = JSON.parse(figure.querySelector("script.numbers").textContent);
@@ -93,48 +112,56 @@
 
   /* Pairs to read. */
   const STEP = 20;
+  const LONG = 1200, OPTION = 120;
+  /* A text that scrolls in its box must be reached by keyboard. */
+  const reading = (text, css, name) => {
+    const made = element("p", css, text);
+    made.dir = "auto";
+    if (text.length > LONG) { made.tabIndex = 0; made.setAttribute("role", "group"); made.setAttribute("aria-label", name); }
+    return made;
+  };
+  const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(2);
+  const about = (pair) => {
+    const heads = pair.m.map((margin, head) => `head ${head}: ${signed(margin)}${pair.w ? ` (weight ${pair.w[head].toFixed(2)})` : ""}`);
+    const apart = pair.spread === null ? "" : `, heads ${pair.spread.toFixed(2)} apart`;
+    return `P(chosen) ${pair.p.toFixed(2)}${apart}; ${heads.length > 1 ? "margins" : "margin"}: ${heads.join(", ")}`;
+  };
+  const article = (pair) => {
+    const made = element("article", "pair"), two = element("div", "two");
+    const whose = [pair.attribute, pair.user === null ? null : `person ${pair.user}`, pair.context].filter((text) => text !== null);
+    for (const which of ["chosen", "rejected"]) {
+      const side = element("div");
+      side.append(element("h4", "", which), reading(pair[which], "long", `${which} response`));
+      two.append(side);
+    }
+    if (whose.length) made.append(reading(whose.join(" · "), "meta long", "whose choice"));
+    made.append(reading(pair.prompt, "prompt long", "prompt"), two, element("p", "meta", about(pair)));
+    return made;
+  };
   const browse = (box) => {
     const pairs = JSON.parse(box.querySelector("script.data").textContent), form = box.querySelector("form");
     const list = box.querySelector(".pairs"), count = box.querySelector(".count"), more = box.querySelector(".more");
+    const several = pairs.some((pair) => pair.m.length > 1);
     let many = STEP;
     for (const name of ["attribute", "user", "context"]) {
       const select = form.elements[name];
       const values = [...new Set(pairs.map((pair) => pair[name]))].sort((a, b) => (a === null) - (b === null) || (a < b ? -1 : a > b ? 1 : 0));
-      if (values.length === 1 && values[0] === null) { select.closest("label").hidden = true; select.closest("label").style.display = "none"; continue; }
+      select.closest("label").hidden = values.every((value) => value === null);
       values.forEach((value) => {
-        const option = element("option", "", value === null ? "none" : value);
+        const letters = value === null ? ["none"] : [...value];
+        const option = element("option", "", letters.slice(0, OPTION).join("") + (letters.length > OPTION ? "…" : ""));
         option.value = value === null ? "" : `=${value}`;
         select.append(option);
       });
     }
-    const side = (pair, which) => {
-      const block = element("div"), text = element("p", "long", pair[which]);
-      text.dir = "auto";
-      if (pair[which].length > 1200) { text.tabIndex = 0; text.setAttribute("role", "region"); text.setAttribute("aria-label", which + " response"); }
-      block.append(element("h5", "", which), text);
-      return block;
-    };
-    const article = (pair) => {
-      const made = element("article", "pair"), two = element("div", "two"), prompt = element("p", "prompt long", pair.prompt);
-      prompt.dir = "auto";
-      if (pair.prompt.length > 1200) { prompt.tabIndex = 0; prompt.setAttribute("role", "region"); prompt.setAttribute("aria-label", "prompt"); }
-      const about = [pair.attribute, pair.user === null ? null : `person ${pair.user}`, pair.context].filter((text) => text !== null);
-      const meta = element("p", "meta", about.join(" · "));
-      meta.dir = "auto";
-      two.append(side(pair, "chosen"), side(pair, "rejected"));
-      const sign = (value) => (value > 0 ? "+" : "") + value.toFixed(2);
-      const heads = pair.m.map((margin, head) => `head ${head}: ${sign(margin)}${pair.w ? ` (weight ${pair.w[head].toFixed(2)})` : ""}`);
-      made.append(meta, prompt, two, element("p", "meta", `P(chosen) ${pair.p.toFixed(2)}, heads ${pair.spread.toFixed(2)} apart; margins: ${heads.join(", ")}`));
-      return made;
-    };
     const show = () => {
-      const chosen = Object.fromEntries(["attribute", "user", "context", "head", "order", "words"].map((name) => [name, form.elements[name].value]));
+      const chosen = Object.fromEntries(["attribute", "user", "context", "head", "order", "words"].map((name) => [name, form.elements[name]?.value ?? "*"]));
       const words = chosen.words.trim().toLowerCase();
       const kept = pairs.filter((pair) => ["attribute", "user", "context"].every((name) => chosen[name] === "*" || (pair[name] === null ? chosen[name] === "" : chosen[name] === `=${pair[name]}`))
         && (chosen.head === "*" || pair.m[Number(chosen.head)] < 0)
         && (!words || `${pair.prompt}\n${pair.chosen}\n${pair.rejected}`.toLowerCase().includes(words)));
       const head = chosen.head === "*" ? null : Number(chosen.head);
-      const key = head !== null ? (pair) => pair.m[head] : chosen.order === "wrong" ? (pair) => pair.p : (pair) => -pair.spread;
+      const key = head !== null ? (pair) => pair.m[head] : !several || chosen.order === "wrong" ? (pair) => pair.p : (pair) => -pair.spread;
       kept.sort((a, b) => key(a) - key(b));
       list.replaceChildren(...kept.slice(0, many).map(article));
       more.hidden = kept.length <= many;
