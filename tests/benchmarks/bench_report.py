@@ -1,8 +1,8 @@
 """The page of a run on 700,000 pairs, 10 heads and 60 attributes: seconds, bytes, memory of the whole command.
 
 The first report finds scores and text features alone, and computes accuracies, intervals, calibration and what heads
-like; the second reads them, as after `eval`, which stores all of it: the bar is its. No text is forwarded: margins and features are
-drawn, texts are those of the demo made longer. Run by `make bench-report`; ARGS=--quick tries it.
+like; the second reads them, as after `eval`, which stores all of it: the bar is its. No text is forwarded: margins and
+features are drawn, texts are those of the demo made longer. Run by `make bench-report`; ARGS=--quick tries it.
 """
 
 from __future__ import annotations
