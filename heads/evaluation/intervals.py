@@ -119,7 +119,7 @@ def independent_sides(clusters: Sides) -> list[str]:
     kept = [name for name, ids in clusters.items() if _count(ids) > 1]
     for name in list(kept):
         others = (clusters[other] for other in kept if other != name)
-        if any(_count(_crossed(clusters[name], other)) == _count(clusters[name]) for other in others):
+        if any(_lies_in(clusters[name], other) for other in others):
             kept.remove(name)
     return kept or [max(clusters, key=lambda name: _count(clusters[name]))]
 
@@ -207,6 +207,13 @@ def _numbered(ids: torch.Tensor) -> torch.Tensor:
 
 def _crossed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return _numbered(first * _count(second) + second)
+
+
+def _lies_in(inner: torch.Tensor, outer: torch.Tensor) -> bool:
+    """Say whether all pairs of each inner cluster [N] are in one outer cluster [N]."""
+    one = torch.zeros(_count(inner), dtype=torch.int64)
+    one[inner] = outer  # that of any of its pairs
+    return bool((one[inner] == outer).all())
 
 
 def _count(ids: torch.Tensor) -> int:

@@ -74,9 +74,12 @@ class SignedSizes:
         found = torch.empty(len(rows), len(self.signs), dtype=torch.float64)
         for column, (signs, places) in enumerate(zip(self.signs, self.places, strict=True)):
             own = places[rows]
-            counts = torch.bincount(own).double()
-            mean_ranks = (counts.cumsum(0) - (counts - 1) / 2) / len(rows)
+            counts = torch.bincount(own)
+            # Halves of ranks below 2²³ are exact in float32, which is quicker to look up: a table half as large.
+            dtype = torch.float32 if len(rows) < 1 << 23 else torch.float64
+            mean_ranks = (counts.cumsum(0) - (counts - 1) / 2).to(dtype)
             found[:, column] = signs[rows] * mean_ranks[own]
+        found /= len(rows)
         return found
 
 

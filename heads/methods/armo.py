@@ -26,7 +26,6 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
@@ -74,7 +73,9 @@ def verbosity_penalties(rewards: torch.Tensor, verbosity: int) -> torch.Tensor:
 
 def spearman(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
     """Return the rank correlation of two columns [M]; 0 where one is constant."""
-    ranks = [scipy.stats.rankdata(column) - (len(column) + 1) / 2 for column in (first, second)]
+    from scipy.stats import rankdata  # half a second to load, for one method among many
+
+    ranks = [rankdata(column) - (len(column) + 1) / 2 for column in (first, second)]
     spread = math.sqrt(float(ranks[0] @ ranks[0]) * float(ranks[1] @ ranks[1]))
     return float(ranks[0] @ ranks[1]) / spread if spread else 0.0
 

@@ -34,6 +34,9 @@ def score_missing(fitted: FittedRun, dataset: Dataset, split: str, part: str | N
         known = pl.concat([read_table(item, "scores", ["pair_id"]) for item in shards])
         wanted &= ~pl.col("pair_id").is_in(known["pair_id"].unique().implode())
     wanted &= unspent(fitted.run)
+    columns = ["pair_id", "prompt_id", "part"]
+    if shards and not any(read_table(one, "pairs", columns).filter(wanted).height for one in dataset.of_split(split)):
+        return 0, 0
     located = fitted.reading.locate(dataset, fitted.features, split, wanted)
     rows = np.arange(len(located))
     for start in range(0, len(rows), CHUNK):

@@ -97,9 +97,11 @@ def spread_of(margins: torch.Tensor) -> torch.Tensor:
 
 def _examples(known: pl.DataFrame, margins: torch.Tensor) -> list[int]:
     """Return the rows of a head's largest margins, one a prompt, largest first."""
-    ordered = margins.abs().argsort(descending=True, stable=True)[: 50 * EXAMPLES].tolist()
+    sizes = margins.abs()
+    least = sizes.topk(min(50 * EXAMPLES, len(sizes))).values[-1]
+    large = (sizes >= least).nonzero()[:, 0]
     prompts: dict[str, int] = {}
-    for row in ordered:
+    for row in large[sizes[large].argsort(descending=True, stable=True)].tolist():
         prompts.setdefault(known["prompt_id"][row], row)
     return list(prompts.values())[:EXAMPLES]
 
