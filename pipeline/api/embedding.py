@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,7 @@ class Embedding(OpenedStore):
         engine: EngineName = "local",
         workers: int | None = None,
         ray_address: str | None = None,
+        recheck: bool = False,
         plan: bool = False,
     ) -> EmbedReport:
         """Turn preference data into vectors, once; what is stored is never computed again.
@@ -119,6 +121,8 @@ class Embedding(OpenedStore):
             engine: this machine, or a Ray cluster that shares the store.
             workers: processes with a backbone each; None: one for each GPU.
             ray_address: head of the Ray cluster; None: found, else a local one.
+            recheck: read every byte of checkpoint, sources and stored vectors anew, where large files that did not change
+                since they were last read are else known by size, times and inode.
             plan: print what it would cost; forward and write no vectors.
 
         Returns:
@@ -132,6 +136,7 @@ class Embedding(OpenedStore):
             Store("data").embed([{"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}], "mine")
 
         """
+        from micropref.cache.digests import rechecked
         from micropref.pipeline.embedding import embed as stage
         from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
         from micropref.pipeline.show.embed import show_embedding
@@ -166,7 +171,10 @@ class Embedding(OpenedStore):
         name = default_name(source) if name is None else name
         how = HowToFind(config, _path(from_dir), _path(adapter))
         given = given_sources(source, how, self.folder / "sources", self._announce)
-        report = stage.embed(self._store, given, name, sources, options, who, plan_only=plan, announce=self._announce)
+        with rechecked() if recheck else nullcontext():
+            report = stage.embed(
+                self._store, given, name, sources, options, who, plan_only=plan, announce=self._announce
+            )
         return readable(report, show_embedding(report, planned=plan, store=self.folder))
 
 
