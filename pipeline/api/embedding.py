@@ -121,8 +121,8 @@ class Embedding(OpenedStore):
             engine: this machine, or a Ray cluster that shares the store.
             workers: processes with a backbone each; None: one for each GPU.
             ray_address: head of the Ray cluster; None: found, else a local one.
-            recheck: read every byte of checkpoint, sources and stored vectors anew, where large files that did not change
-                since they were last read are else known by size, times and inode.
+            recheck: read every byte of checkpoint, sources and stored vectors anew; else large files that did not
+                change since they were read are known by path, size, times and inode.
             plan: print what it would cost; forward and write no vectors.
 
         Returns:
