@@ -154,7 +154,8 @@ def _by_cross_encoder(folder: Path) -> Any:
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoTokenizer
 
-    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    (trunk,) = folder.glob("*_Transformer")
+    model, tokenizer = AutoModel.from_pretrained(trunk).eval(), AutoTokenizer.from_pretrained(trunk)
     (dense,) = folder.glob("*_Dense/model.safetensors")
     head = load_file(dense)["linear.weight"][0]
 
