@@ -9,7 +9,6 @@ behind them in all shards.
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,14 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-from safetensors.numpy import load, save
 
-from micropref.cache.atomic import write_bytes
 from micropref.cache.commits import Commit, commit, commit_paths, read_commit, write_file
-from micropref.cache.errors import Damaged, Failure, cannot_read
-from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.errors import Damaged, Failure
+from micropref.cache.keys import sha256_hex
 from micropref.cache.schemas import KEY_TYPE
-from micropref.cache.store import ORIGIN
+from micropref.cache.vectors.features_folder import FeaturesFolder
 from micropref.cache.vectors.lookup import Lookup
 from micropref.cache.vectors.parquet_layout import (
     Rows,
@@ -45,7 +42,6 @@ from micropref.cache.vectors.storage_error import as_stored
 ROLE = "vectors"
 SHARDS, PACKS = "shards", "packs"
 """Folders of both."""
-REWRITTEN = "embed again, or import again, with the same backbone and options: it is written anew, the vectors stay"
 READERS = min(8, os.cpu_count() or 1)
 
 
@@ -55,43 +51,13 @@ def shard_stem(keys: list[bytes]) -> str:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(FeaturesFolder):
     """One features id of a store, open for reading and for adding shards."""
 
-    folder: Path
-    settings: dict[str, Any]
-    """Everything that changes a vector, plus `width` and `store_dtype`."""
     skip: frozenset[str] = frozenset()
     """Stems of shards to be passed over, because they are damaged."""
     readers: int = READERS
     """Threads that check and read the keys of shards."""
-
-    @property
-    def id(self) -> str:
-        """Return the short hash that names these features."""
-        return self.folder.name
-
-    @property
-    def width(self) -> int:
-        """Return D."""
-        return int(self.settings["width"])
-
-    @property
-    def imported(self) -> str | None:
-        """Return what made vectors that were imported, as the user named it; None where micropref computed them."""
-        record = self.settings.get("imported")
-        return None if record is None else str(record["backbone"])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Return the dtype vectors are stored in."""
-        dtype: np.dtype[Any] = np.dtype(str(self.settings["store_dtype"]))
-        return dtype
-
-    @property
-    def row_bytes(self) -> int:
-        """Return the size of a stored vector."""
-        return self.width * self.dtype.itemsize
 
     @cached_property
     def packs(self) -> list[Commit]:
@@ -247,51 +213,3 @@ class Features:
         """
         stems = [path.stem for kind in (PACKS, SHARDS) for path in commit_paths(self.folder / kind)]
         return {stem: line for stem in stems if (line := self.damage(stem))}
-
-    def about(self) -> dict[str, Any]:
-        """Return what the embedding command said of the backbone: its name, revision, architecture."""
-        path = self.folder / "about.json"
-        try:
-            about = json.loads(path.read_bytes()) if path.is_file() else {}
-        except OSError as error:
-            raise cannot_read(path, error) from error
-        except (ValueError, RecursionError):
-            about = None
-        if not isinstance(about, dict):
-            raise Damaged(f"{path}: damaged; {REWRITTEN}")
-        return about
-
-    def origin(self) -> dict[str, Any] | None:
-        """Return what is known of where vectors were pulled from; None: they were made here."""
-        found = read_commit(self.folder / f"{ORIGIN}.json")
-        return None if found is None else found.record
-
-    def create(self, about: dict[str, Any], reward_head: npt.NDArray[np.float32] | None) -> None:
-        """Make the features' folder exist; `reward_head` [1, D] is the checkpoint's own, kept next to the vectors."""
-        path, settings = self.folder / "features.json", canonical_json(self.settings).encode()
-        if self._is_described(path, settings):
-            return
-        write_bytes(self.folder / "about.json", canonical_json(about).encode())
-        if reward_head is not None:
-            data = save({"score.weight": np.ascontiguousarray(reward_head)})
-            file = write_file(self.folder, "reward_head", "weights", "safetensors", lambda out: out.write(data) and 1)
-            commit(self.folder, "reward_head", {"weights": file}, {})
-        write_bytes(path, settings)
-
-    def _is_described(self, path: Path, settings: bytes) -> bool:
-        """Say whether the files next to the shards are there and whole."""
-        try:
-            if not path.is_file() or path.read_bytes() != settings:
-                return False
-            self.about()
-            self.reward_head()
-        except Damaged:
-            return False
-        except OSError as error:
-            raise cannot_read(path, error) from error
-        return True
-
-    def reward_head(self) -> npt.NDArray[np.float32] | None:
-        """Return the checkpoint's own reward head [1, D], None where it has none. Raises Failure on damage."""
-        item = read_commit(self.folder / "reward_head.json")
-        return load(item.checked_path("weights").read_bytes())["score.weight"] if item else None
