@@ -54,6 +54,11 @@ class Reporting(OpenedStore):
 
         """
         from micropref.cache.runs.names import find_run, holds_heads
+
+        wanted = [run_id(one) for one in ([runs] if isinstance(runs, str | Run) else runs)]
+        if not wanted:
+            raise BadInput("runs is empty: expected one or more")
+        ids = list(dict.fromkeys(find_run(self._store, one, holds_heads).id for one in wanted))
         from micropref.pipeline.evaluation.reporting.pairs import ROOM
         from micropref.pipeline.evaluation.reporting.run_report import gather_run
         from micropref.pipeline.show.page.figures import Figure
@@ -63,10 +68,6 @@ class Reporting(OpenedStore):
 
         path = Path(out)
         check_page_file(path)
-        wanted = [run_id(one) for one in ([runs] if isinstance(runs, str | Run) else runs)]
-        if not wanted:
-            raise BadInput("runs is empty: expected one or more")
-        ids = list(dict.fromkeys(find_run(self._store, one, holds_heads).id for one in wanted))
         found = []
         for one in ids:
             self._announce(f"run {one}: reading its tables and scores")

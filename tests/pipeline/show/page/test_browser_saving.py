@@ -139,7 +139,7 @@ def test_a_saved_figure_looks_as_on_the_page(
             others = (in_blocks(drawn.crop((x, y, x + wide, y + height))) for x, y in places)
             apart = min((np.abs(first - other) for other in others), key=np.mean)
             drawn_on = np.abs(first - np.median(first)).mean()
-            assert apart.mean() < drawn_on / 4, f"{figure.id}: {apart.mean():.1f} apart, {drawn_on:.1f} drawn, of 255"
+            assert apart.mean() < drawn_on / 3, f"{figure.id}: {apart.mean():.1f} apart, {drawn_on:.1f} drawn, of 255"
 
 
 def pixels(data: bytes) -> Image.Image:
