@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micropref.cache.atomic import publish, publish_new, staged_file, write_bytes
-from micropref.cache.digests import digest_once
 from micropref.cache.errors import Damaged, Failure, cannot_read
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex, signed
+from micropref.cache.memory import digest_once
 
 LAYOUT = 1
 REBUILD = "embed, train or evaluate again to rebuild it"

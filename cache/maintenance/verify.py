@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset, Doubled, linked_keys, open_dataset
-from micropref.cache.digests import rechecked
 from micropref.cache.errors import Failure
+from micropref.cache.memory import rechecked
 from micropref.cache.runs.forgotten import read_forgotten
 from micropref.cache.runs.names import read_names, read_note
 from micropref.cache.runs.people import read_person

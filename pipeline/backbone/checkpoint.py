@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from micropref.cache.digests import digest_once
 from micropref.cache.errors import BadInput, Failure, cannot_read
 from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.memory import digest_once
 from micropref.pipeline.backbone.adapter import ADAPTER_FILES, base_of, has_weights, is_adapter
 from micropref.pipeline.backbone.gguf import converted
 from micropref.pipeline.backbone.weight_files import check_weight_files, shards

@@ -17,6 +17,7 @@ from micropref.cache.vectors.context_keys import add_context_keys, linked_contex
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.cache.vectors.packing import pack
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.embedding.linking import (
     commit_parts,
     finished_sources,
@@ -27,7 +28,7 @@ from micropref.pipeline.embedding.linking import (
     whole_links,
 )
 from micropref.pipeline.embedding.reading import check_tokens, load_reading, vector_settings
-from micropref.pipeline.embedding.report import EmbedReport, make_report
+from micropref.pipeline.embedding.report import make_report
 from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.embedding.store_vectors import Work, missing_shards, store_vectors, total_demand
 from micropref.pipeline.forwarding.engines.choose import choose_engine

@@ -21,6 +21,7 @@ from micropref.cache.vectors.context_keys import add_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
 from micropref.cache.vectors.storage_error import delta_error
+from micropref.pipeline.embedding.embed_report import SourceCounts
 from micropref.pipeline.embedding.imported_texts import ImportedTexts, number_texts
 from micropref.pipeline.embedding.linking import (
     commit_parts,
@@ -31,7 +32,7 @@ from micropref.pipeline.embedding.linking import (
     retired_parts,
     store_and_link,
 )
-from micropref.pipeline.embedding.source_counts import SourceCounts, count_sources
+from micropref.pipeline.embedding.source_counts import count_sources
 from micropref.pipeline.embedding.vector_rows import (
     OF_CONTEXTS,
     Vector,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from micropref.cache.choices import TEST, TRAIN
-from micropref.cache.digests import digest_once
 from micropref.cache.errors import BadInput
 from micropref.cache.keys import canonical_json, digest_file, sha256_hex
+from micropref.cache.memory import digest_once
 from micropref.pipeline.sources.adapters import Adapter, splits_named
 from micropref.pipeline.sources.files import read_rows
 from micropref.pipeline.sources.folders import (

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from micropref.cache import digests
+from micropref.cache import memory
 from micropref.cache.commits import commit
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import Damaged, Failure
@@ -54,11 +54,11 @@ def unreadable(path: Path, error: int) -> Iterator[None]:
             raise OSError(error, os.strerror(error), str(path))
         return real(file, *args, **options)
 
-    digests._digest.cache_clear()
+    memory._digest.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         yield
-    digests._digest.cache_clear()
+    memory._digest.cache_clear()
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from micropref.cache import digests
-from micropref.cache.digests import LEAST, digest_once, rechecked
+from micropref.cache import memory
+from micropref.cache.memory import LEAST, digest_once, rechecked
 
 BIG = LEAST + 10
 
@@ -26,15 +26,15 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]
         found.append(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(digests, "digest_file", digest)
+    monkeypatch.setattr(memory, "digest_file", digest)
     as_a_new_process()
     yield found
     as_a_new_process()
 
 
 def as_a_new_process() -> None:
-    digests._digest.cache_clear()
-    digests._memory.cache_clear()
+    memory._digest.cache_clear()
+    memory._memory.cache_clear()
 
 
 def made(tmp_path: Path, size: int = BIG, name: str = "file") -> Path:

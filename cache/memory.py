@@ -1,9 +1,9 @@
-"""Digests of large files, remembered on this machine so that a file that did not change is read once.
+"""What this machine remembers between commands: digests of large files, and what a command found to be finished.
 
-A file is the same as long as its path, inode, size and both of its times are: `mtime` and `ctime`, which no program can
-set back. What rots on the disk without a write is not seen this way: `verify` reads every byte, and so does a command
-within `rechecked`. The memory is a SQLite file in the user's cache folder; where it cannot be read or written there is
-none, and files are read as if they were new.
+A file that did not change is read once. It is the same as long as its path, inode, size and both of its times are:
+`mtime` and `ctime`, which no program can set back. What rots on the disk without a write is not seen this way: `verify`
+reads every byte, and so does a command within `rechecked`. The memory is a SQLite file in the user's cache folder;
+where it cannot be read or written there is none, and files are read as if they were new.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ FOLDER = "MICROPREF_CACHE"
 """Environment variable that names the folder; else XDG_CACHE_HOME, else ~/.cache, and micropref in it."""
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, inode INTEGER, size INTEGER, mtime INTEGER, "
-    "ctime INTEGER, digest TEXT) WITHOUT ROWID"
+    "ctime INTEGER, digest TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
 )
 _recheck = False
 
@@ -36,6 +37,16 @@ def digest_once(path: Path, status: os.stat_result) -> str:
     """
     state = (str(path.absolute()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return _digest(*state)
+
+
+def remembered(key: str) -> str | None:
+    """Return what `remember` was last given for a key; None where nothing is known, or all is to be read anew."""
+    return None if _recheck else _memory(os.getpid()).value(key)
+
+
+def remember(key: str, value: str) -> None:
+    """Remember a text for a key, in place of an earlier one."""
+    _memory(os.getpid()).set_value(key, value)
 
 
 @contextmanager
@@ -73,7 +84,8 @@ class _Memory:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = folder / "digests.sqlite"
             opened = sqlite3.connect(path, timeout=2, isolation_level=None, check_same_thread=False)
-            opened.execute(_SCHEMA)
+            for table in _SCHEMA:
+                opened.execute(table)
             self._connection = opened
 
     def find(self, path: str, state: tuple[int, int, int, int]) -> str | None:
@@ -83,6 +95,13 @@ class _Memory:
 
     def keep(self, path: str, state: tuple[int, int, int, int], digest: str) -> None:
         self._run("INSERT OR REPLACE INTO digests VALUES (?,?,?,?,?,?)", path, *state, digest)
+
+    def value(self, key: str) -> str | None:
+        found = self._run("SELECT value FROM found WHERE key = ?", key)
+        return str(found[0][0]) if found else None
+
+    def set_value(self, key: str, value: str) -> None:
+        self._run("INSERT OR REPLACE INTO found VALUES (?,?)", key, value)
 
     def _run(self, query: str, *values: str | int) -> list[tuple[str]]:
         if self._connection is None:
