@@ -120,6 +120,12 @@ class Features(FeaturesFolder):
         with ThreadPoolExecutor(self.readers) as readers:  # most of it is digests, which leave Python to others
             return list(readers.map(read, items))
 
+    def all_keys(self) -> pl.Series:
+        """Return the keys of all rows, duplicates included, in order of position."""
+        found = pl.from_arrow(self.keys().cast(pa.binary()))
+        assert isinstance(found, pl.Series)
+        return found
+
     def shard_keys(self, item: Commit) -> pl.Series:
         """Return the keys of one shard or pack in row order."""
         found = pl.from_arrow(read_keys(item.checked_path(ROLE)).cast(pa.binary()))
