@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-browser test-clients tour screenshots bench-embed bench-train bench-cache bench-eval bench-wordings bench-route bench-score bench-people bench-serve bench-sql bench-report test-openapi latent theory lint format clean
+.PHONY: help setup smollm2 demo demo-causal tables test test-slow test-browser test-clients tour screenshots bench-embed bench-train bench-cache bench-eval bench-wordings bench-route bench-score bench-people bench-serve bench-sql bench-report bench-growth test-openapi latent theory lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ bench-sql: setup ## heads on attributes in SQL over 700,000 pairs against Polars
 
 bench-report: setup ## seconds, bytes and memory of a page on 700,000 pairs
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_report.py $(ARGS)
+
+bench-growth: setup ## the index of keys at 1, 10 and 40 million pairs; ARGS=--quick tries it
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_growth.py $(ARGS)
 
 tour: setup ## run docs/tour.md on the demo and write its outputs anew
 	PYTHONPATH=. $(BIN)/python tests/support/tour.py

@@ -687,13 +687,14 @@ def sql(
     """
     from micropref.cache.sql.query import SqlLimits, check_output, render, run_query, view_examples, view_table
     from micropref.pipeline.api.own_tables import own_tables
-    from micropref.pipeline.api.query_text import query_text
+    from micropref.pipeline.api.query_text import query_text, tell_of_damaged_runs
 
     chosen: TableFormat = "json" if call.as_json else fmt
     check_output(chosen, out)
     query, tables = query_text(call.arguments["query"], file), call.arguments["tables"] or {}
     limits = SqlLimits(*(call.arguments[name] for name in ("memory_mb", "timeout", "threads", "limit_vectors")))
     if query is not None:
+        tell_of_damaged_runs(StoreFolder(call.store.folder), _announce)
         found = run_query(call.store.folder, query, limits, own_tables(tables, limits))
         typer.echo(render(found, chosen, out), nl=False)
     elif tables:

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from micropref.cache.atomic import publish, publish_new, staged_file, write_bytes
 from micropref.cache.errors import Damaged, Failure, cannot_read
-from micropref.cache.keys import canonical_json, digest_file, digest_once, sha256_hex, signed
+from micropref.cache.keys import canonical_json, digest_file, sha256_hex, signed
+from micropref.cache.memory import digest_once
 
 LAYOUT = 1
 REBUILD = "embed, train or evaluate again to rebuild it"
@@ -98,7 +99,7 @@ class Commit:
                 return f"{path}: not a file of its own"
             if status.st_size != stored.bytes:
                 return f"{path}: {status.st_size} bytes, {stored.bytes} were committed"
-            if digest and digest_once(path, status.st_size, status.st_mtime_ns) != stored.digest:
+            if digest and digest_once(path, status) != stored.digest:
                 return f"{path}: its content changed after it was committed"
         except FileNotFoundError:
             return f"{path}: the file is missing"

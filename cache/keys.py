@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,3 @@ def digest_file(path: Path) -> str:
     """Return the sha256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=1 << 16)
-def digest_once(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part of the memo's key
-    """Return the sha256 of a file, read once in this process as long as its size and time are the same."""
-    return digest_file(path)

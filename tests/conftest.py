@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,9 @@ __all__ = [
     "tiny_backbone",
 ]  # fixtures
 
+# What tests read is remembered for no one.
+os.environ["MICROPREF_CACHE"] = tempfile.mkdtemp(prefix="micropref-tests-")
+atexit.register(shutil.rmtree, os.environ["MICROPREF_CACHE"], ignore_errors=True)
 # No test outlives a loss of power; that the disk is waited for, and where, is proved by embedding/test_crash.py.
 os.fsync = lambda _: None
 # CliRunner makes all commands anew from their signatures at each call; like a process, the tests make them once.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from micropref.cache.atomic import TEMP_NAME
@@ -19,8 +20,10 @@ from micropref.cache.runs.names import NAMES, drop_name, read_names
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import ROLE as CONTEXTS
 from micropref.cache.vectors.context_keys import context_keys, context_parts, linked_contexts, needed_contexts
-from micropref.cache.vectors.features import ROLE, Features
+from micropref.cache.vectors.features import PACKS, ROLE, SHARDS, Features
+from micropref.cache.vectors.key_index import Keys
 from micropref.cache.vectors.opening import open_features, whole_features
+from micropref.cache.vectors.packing import pack
 
 MIN_AGE_S = 24 * 3600.0
 """Younger files may belong to a command at work."""
@@ -61,6 +64,8 @@ def collect(store: StoreFolder, *, dry_run: bool = False, min_age_s: float = MIN
             raise Damaged(f"{line}; repair it with `micropref embed` or `import-vectors`, then collect")
         found = list(_unneeded(features, _needed_keys(store, features), min_age_s))
         going += found if dry_run else _remove_unless_needed(store, features, found, min_age_s)
+        if not dry_run:
+            pack(whole_features(store, features.settings)[0])
         count, size = _collect_contexts(store, features, min_age_s, dry_run=dry_run)
         files, freed = files + count, freed + size
     freed += sum(one.bytes for one in going)
@@ -115,9 +120,10 @@ def _collect_text_features(store: StoreFolder, min_age_s: float, *, dry_run: boo
 
 def _recover(folder: Path, min_age_s: float) -> None:
     """Put back what a `gc` that was stopped had hidden; a younger one may still be at work."""
-    for path in (folder / "shards").glob(f"*{ASIDE}"):
-        if _older(path, min(min_age_s, RECOVERED_AFTER_S)):
-            put_back(path.with_suffix(COMMIT_ENDING))
+    for kind in (SHARDS, PACKS):
+        for path in (folder / kind).glob(f"*{ASIDE}"):
+            if _older(path, min(min_age_s, RECOVERED_AFTER_S)):
+                put_back(path.with_suffix(COMMIT_ENDING))
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,11 @@ class _Going:
     """A shard that is to go whole, or to be replaced by one of its kept rows."""
 
     item: Commit
-    keys: list[bytes]
-    kept: list[int]
+    keys: Keys
+    kept: npt.NDArray[np.int64]
     """Rows that something needs and no earlier shard has."""
+    start: int
+    """Position of its first row."""
     bytes: int
     """What that frees, about."""
 
@@ -137,20 +145,25 @@ class _Going:
         return len(self.keys) - len(self.kept)
 
 
-def _unneeded(features: Features, needed: set[bytes], min_age_s: float) -> Iterator[_Going]:
-    """Yield the old shards that hold vectors which nothing needs, or which an earlier shard has."""
-    seen: set[bytes] = set()
-    for item in features.commits:
-        if not _older(item.commit_path, min_age_s):
+def _unneeded(features: Features, needed: Keys, min_age_s: float) -> Iterator[_Going]:
+    """Yield the old shards and packs that hold vectors which nothing needs, or which an earlier old one has."""
+    old = np.array([_older(item.commit_path, min_age_s) for item in features.commits], np.bool_)
+    start, released = 0, Keys.distinct([])
+    for number, item in enumerate(features.commits):
+        count, first = item.files[ROLE].rows, start
+        start += count
+        if not old[number]:
             continue
-        keys = features.shard_keys(item)
-        kept = [row for row, key in enumerate(keys) if key in needed and key not in seen]
-        if len(kept) < len(keys) and kept and features.has_shard([keys[row] for row in kept]):
-            kept = []  # another shard is just these rows
-        seen.update(keys[row] for row in kept)
-        if len(kept) < len(keys):
-            freed = item.files[ROLE].bytes * (len(keys) - len(kept)) // len(keys)
-            yield _Going(item, keys, kept, freed)
+        column = features.shard_keys(item)
+        keys, positions = Keys.of(column), features.locate(column)
+        second = (positions != np.arange(first, start)) & old[features.numbers_of(positions)] & ~released.has(keys)
+        kept = np.flatnonzero(needed.has(keys) & ~second)
+        if len(kept) < count and len(kept) and features.has_shard(column.gather(kept).to_list()):
+            # Another shard is just these rows: it keeps them, though this one is the first that readers find.
+            released = Keys.distinct([released.series(), column.gather(kept)])
+            kept = kept[:0]
+        if len(kept) < count:
+            yield _Going(item, keys, kept, first, item.files[ROLE].bytes * (count - len(kept)) // count)
 
 
 def _remove_unless_needed(
@@ -164,23 +177,24 @@ def _remove_unless_needed(
     """
     hidden = []
     for one in found:
-        if one.kept:
-            rows = features.gather(np.array(one.kept, dtype=np.int64) + features.start_of(one.item))
-            written = features.write_shard([one.keys[row] for row in one.kept], rows, one.item.record)
+        if len(one.kept):
+            rows = features.gather(one.kept + one.start)
+            names = one.keys.take(one.kept).series().to_list()
+            written = features.write_shard(names, rows, one.item.record)
             one = replace(one, bytes=one.item.files[ROLE].bytes - written.files[ROLE].bytes)
         if _older(one.item.commit_path, min_age_s):
             one.item.set_aside()
             hidden.append(one)
     whole, _ = whole_features(store, features.settings)
-    linked = pl.Series(list(_needed_keys(store, features)), dtype=pl.Binary)
-    lost = set(linked.filter(pl.Series(whole.locate(linked) < 0)).to_list())
+    linked = _needed_keys(store, features)
+    lost = linked.take(whole.locate(linked.series()) < 0)
     gone = []
     for one in hidden:
-        if lost.isdisjoint(one.keys):
+        if lost.has(one.keys).any():
+            one.item.put_back()
+        else:
             one.item.remove_files(read_commit(one.item.commit_path))
             gone.append(one)
-        else:
-            one.item.put_back()
     return gone
 
 
@@ -221,7 +235,7 @@ def _lost_by_data_set(store: StoreFolder, features: Features) -> str:
     lost = []
     for name in store.names("datasets"):
         try:
-            linked = pl.Series(list(_linked_by(store, name, features)), dtype=pl.Binary)
+            linked = Keys.distinct(_linked_by(store, name, features)).series()
         except Damaged:
             lost.append(f"data set {name!r} (what it needs is not known, for its own files are damaged)")
             continue
@@ -234,17 +248,20 @@ def _lost_by_data_set(store: StoreFolder, features: Features) -> str:
     return ", ".join(lost)
 
 
-def _needed_keys(store: StoreFolder, features: Features) -> set[bytes]:
-    return set().union(*(_linked_by(store, name, features) for name in store.names("datasets")))
+def _needed_keys(store: StoreFolder, features: Features) -> Keys:
+    return Keys.distinct(part for name in store.names("datasets") for part in _linked_by(store, name, features))
 
 
-def _linked_by(store: StoreFolder, name: str, features: Features) -> set[bytes]:
-    """Return the keys of all vectors that a data set links to, and those of its contexts by themselves."""
+def _linked_by(store: StoreFolder, name: str, features: Features) -> Iterator[pl.Series]:
+    """Yield the keys of all vectors that a data set links to, and those of its contexts by themselves."""
     dataset = open_dataset(store, name)
-    links = (dataset.links(part, features.id) for part in dataset.parts)
+    for part in dataset.parts:
+        item = dataset.links(part, features.id)
+        if item is not None:
+            yield linked_keys(item)
     own = linked_contexts(dataset, features.id)
-    alone = context_keys(features).filter(pl.col("context").is_in(own))["key"] if own else ()
-    return set(alone).union(*(linked_keys(item) for item in links if item is not None))
+    if own:
+        yield context_keys(features).filter(pl.col("context").is_in(own))["key"]
 
 
 def _older(path: Path, age_s: float) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Self
 
-import numpy as np
+import polars as pl
 
 from micropref.cache.commits import Commit
-from micropref.cache.vectors.features import ROLE, Features, shard_stem
+from micropref.cache.vectors.features import Features, shard_stem
 
 RENEW_S = 600.0
 """Seconds between renewals: `gc --min-age` must leave alone what is younger than a few of these."""
@@ -33,7 +33,7 @@ class Leases:
     def __init__(self, features: Features, announce: Callable[[str], None]) -> None:
         """Take features as they were opened; `announce` gets one line if leases cannot be renewed."""
         self._features, self._announce = features, announce
-        self._shard_of = _shard_numbers(features)
+        features.read_index()
         self._held: set[Path] = set()
         self._lock, self._ended, self._warned = Lock(), Event(), False
         self._thread = Thread(target=self._renew, daemon=True)
@@ -48,9 +48,11 @@ class Leases:
 
     def stored(self, keys: Iterable[bytes]) -> set[bytes]:
         """Return those of the keys that have a vector, in shards that are leased from now on."""
-        found = {key: number for key in keys if (number := self._shard_of.get(key)) is not None}
-        there = {number for number in set(found.values()) if self._hold(self._features.commits[number])}
-        return {key for key, number in found.items() if number in there}
+        asked = list(keys)
+        positions = self._features.locate(pl.Series(asked, dtype=pl.Binary))
+        numbers = self._features.numbers_of(positions)
+        there = {number for number in set(numbers.tolist()) - {-1} if self._hold(self._features.commits[number])}
+        return {key for key, number in zip(asked, numbers.tolist(), strict=True) if number in there}
 
     def expect(self, keys: list[bytes]) -> None:
         """Lease the shard of exactly these keys from when it is committed."""
@@ -88,11 +90,3 @@ class Leases:
                 held = list(self._held)
             for path in held:
                 self._touch(path)
-
-
-def _shard_numbers(features: Features) -> dict[bytes, int]:
-    """Return in which shard readers find each key."""
-    counts = [item.files[ROLE].rows for item in features.commits]
-    numbers = np.repeat(np.arange(len(counts)), counts).tolist()
-    keys = features.keys().to_pylist()
-    return dict(zip(reversed(keys), reversed(numbers), strict=True))  # the first of several copies stays

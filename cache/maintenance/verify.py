@@ -11,6 +11,7 @@ import pyarrow as pa
 from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset, Doubled, linked_keys, open_dataset
 from micropref.cache.errors import Failure
+from micropref.cache.memory import rechecked
 from micropref.cache.runs.forgotten import read_forgotten
 from micropref.cache.runs.names import read_names, read_note
 from micropref.cache.runs.people import read_person
@@ -18,6 +19,7 @@ from micropref.cache.runs.records import Run, open_run, sweep_leaderboards
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import context_keys, context_parts, needed_contexts
 from micropref.cache.vectors.features import ROLE, Features, shard_stem
+from micropref.cache.vectors.key_index import Keys, index_segments
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.parquet_layout import open_vectors
 
@@ -37,7 +39,12 @@ class Verification:
 
 
 def verify(store: StoreFolder) -> Verification:
-    """Check every committed file of a store. Nothing is changed."""
+    """Check every byte of every committed file of a store. Nothing is changed."""
+    with rechecked():
+        return _verify(store)
+
+
+def _verify(store: StoreFolder) -> Verification:
     problems: list[str] = []
     files = vectors = duplicates = 0
     runs = list(_runs(store, problems))
@@ -52,6 +59,9 @@ def verify(store: StoreFolder) -> Verification:
         damaged = [line for item in commits for line in _shard_problems(features, item)]
         problems += [f"{line} (read by {readers})" for line in damaged]
         files += len(commits)
+        if not damaged:
+            count, found = _index_problems(features)
+            files, problems = files + count, problems + found
         count, found = _context_problems(store, features)
         files, problems = files + count, problems + found
         if not damaged:
@@ -99,9 +109,25 @@ def _shard_problems(features: Features, item: Commit) -> list[str]:
         return [str(error)]
     if opened.width != features.width or opened.dtype != features.dtype:
         return [f"{opened.path}: holds {opened.dtype}[{opened.width}], expected {features.dtype}[{features.width}]"]
-    if shard_stem(features.shard_keys(item)) != item.stem:
+    if shard_stem(features.shard_keys(item).to_list()) != item.stem:
         return [f"{opened.path}: its keys are not those its name was made of"]
     return []
+
+
+def _index_problems(features: Features) -> tuple[int, list[str]]:
+    """Return what is wrong with the index of packs: bytes, or keys that are not those of the packs."""
+    packs, problems = {item.stem: item for item in features.packs}, []
+    try:
+        there = index_segments(features.folder)
+        for segment in there:
+            damaged = _file_problems(segment.item)
+            problems += damaged
+            for name, keys in () if damaged else segment.by_pack():
+                if name in packs and not keys.equals(Keys.of(features.shard_keys(packs[name]))):
+                    problems.append(f"{segment.item.commit_path}: has other keys of pack {name} than the pack itself")
+    except Failure as error:
+        return 0, [str(error)]
+    return len(there), problems
 
 
 def _context_problems(store: StoreFolder, features: Features) -> tuple[int, list[str]]:

@@ -12,7 +12,7 @@ from micropref.cache.atomic import publish, staged_file, write_bytes
 from micropref.cache.choices import OldJoint, RouterInput
 from micropref.cache.commits import Commit, commit, read_commit, read_commits, write_table
 from micropref.cache.errors import BadInput, Damaged, Failure, MicroprefError, cannot_read
-from micropref.cache.keys import digest_file, finite, sha256_hex
+from micropref.cache.keys import digest_file, finite, sha256_hex, signed, unsigned
 from micropref.cache.store import NAME, ORIGIN, StoreFolder, check_name
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def write_run(store: StoreFolder, run_id: str, record: dict[str, Any], heads: by
         digest = digest_file(temp)
     publish(temp, folder / HEADS)
     known: dict[str, Any] = finite({**record, "run": run_id, "heads_digest": digest})
-    text = json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(signed(known), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(folder / "run.json", text.encode())
     return Run(folder, known)
 
@@ -154,23 +154,22 @@ def save_budget(store: StoreFolder, run_id: str, pairs: pa.Table) -> None:
 
 
 def open_run(store: StoreFolder, run_id: str) -> Run:
-    """Open a run. Raises BadInput listing the runs there are, Damaged where run.json is not whole."""
+    """Open a run. Raises BadInput listing the runs there are, Damaged where run.json is not as it was written.
+
+    Those of earlier versions have no digest of themselves.
+    """
     folder = store.existing("runs", run_id)
     path = folder / "run.json"
     try:
         record = json.loads(path.read_bytes())
+        record = unsigned(record) if "digest" in record else record
         if record["run"] != run_id:
             raise KeyError("run")
     except OSError as error:
         raise cannot_read(path, error) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path}: damaged; train with the same options again, which writes it anew") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(f"{path}: damaged or changed; train with the same options again, which writes it anew") from error
     return Run(folder, record)
-
-
-def all_runs(store: StoreFolder) -> list[Run]:
-    """Return the runs of a store by name."""
-    return [open_run(store, name) for name in store.names("runs")]
 
 
 def unfinished_runs(store: StoreFolder) -> list[str]:
@@ -187,6 +186,17 @@ def readable_runs(store: StoreFolder) -> list[Run]:
         with suppress(MicroprefError):
             found.append(open_run(store, name))
     return found
+
+
+def damaged_runs(store: StoreFolder) -> list[str]:
+    """Return a line for each run that cannot be read, which listings and queries leave out."""
+    lines = []
+    for name in store.names("runs"):
+        try:
+            open_run(store, name)
+        except MicroprefError as error:
+            lines.append(str(error))
+    return lines
 
 
 def sweep_leaderboards(store: StoreFolder) -> list[Commit]:

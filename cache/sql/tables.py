@@ -21,7 +21,7 @@ from micropref.cache.errors import Failure
 from micropref.cache.keys import canonical_json
 from micropref.cache.runs.histories import history_rows
 from micropref.cache.runs.names import RunNames, read_names, read_note
-from micropref.cache.runs.records import LATER_TABLES, TABLES, Run, all_runs, router_input, sweep_leaderboards
+from micropref.cache.runs.records import LATER_TABLES, TABLES, Run, readable_runs, router_input, sweep_leaderboards
 from micropref.cache.sql.views import column_names
 from micropref.cache.store import StoreFolder
 
@@ -114,7 +114,7 @@ def _roles(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a join
 
 def _run_rows(store: StoreFolder, columns: Names) -> Rows:  # noqa: ARG001 - a handful of rows
     names = read_names(store)
-    rows = [_run_row(run, names) for run in all_runs(store)]
+    rows = [_run_row(run, names) for run in readable_runs(store)]
     if rows:
         yield pa.Table.from_pylist(rows)
 
@@ -145,7 +145,7 @@ def _sweep_settings(store: StoreFolder, columns: Names) -> Rows:
 
 def _history(store: StoreFolder, columns: Names) -> Rows:
     wanted = _is_wanted(columns, "history")
-    for run in all_runs(store):
+    for run in readable_runs(store):
         fitted = {name: run.record.get(name) for name in ("run", "parent", "method", "data", "k", "lam", "seed")}
         rows = [fitted | row for row in history_rows(run.record)]
         if rows:
@@ -158,7 +158,7 @@ def _history(store: StoreFolder, columns: Names) -> Rows:
 
 
 def _evaluations(store: StoreFolder, role: str) -> Iterator[Commit]:
-    for run in all_runs(store):
+    for run in readable_runs(store):
         for data in run.evaluated():
             yield from (part for part in read_commits(run.eval_folder(data)) if role in part.files)
 
@@ -179,7 +179,7 @@ def _scores(store: StoreFolder, columns: Names) -> Rows:
         # Margins always: they say which heads there are.
         return name.startswith("margin_") or (weights and name.startswith("weight_")) or wanted(name)
 
-    for run in all_runs(store):
+    for run in readable_runs(store):
         for data in run.evaluated():
             shards = run.score_shards(data)
             for split in sorted({str(part.record["split"]) for part in shards}):

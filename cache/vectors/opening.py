@@ -9,7 +9,8 @@ from typing import Any
 from micropref.cache.errors import BadInput, Damaged, Failure, cannot_read
 from micropref.cache.keys import short_id
 from micropref.cache.store import StoreFolder
-from micropref.cache.vectors.features import REWRITTEN, Features
+from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.features_folder import REWRITTEN
 from micropref.cache.vectors.parquet_layout import (
     LAYOUT_VERSION,
 )

@@ -173,8 +173,10 @@ class Asking(OpenedStore):
 
         from micropref.cache.sql.query import SqlLimits, run_query
         from micropref.pipeline.api.own_tables import own_tables
+        from micropref.pipeline.api.query_text import tell_of_damaged_runs
 
         limits = SqlLimits(memory_mb, timeout, threads, limit_vectors)
+        tell_of_damaged_runs(self._store, self._announce)
         found = pl.from_arrow(run_query(self.folder, query, limits, own_tables(tables or {}, limits)))
         assert isinstance(found, pl.DataFrame)
         return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,8 @@ from micropref.pipeline.options import (
 )
 
 if TYPE_CHECKING:
-    from micropref.pipeline.embedding.report import EmbedReport
+    from micropref.pipeline.embedding.embed_report import EmbedReport
+    from micropref.pipeline.sources.locations import Given
 
 
 class Embedding(OpenedStore):
@@ -73,6 +76,7 @@ class Embedding(OpenedStore):
         engine: EngineName = "local",
         workers: int | None = None,
         ray_address: str | None = None,
+        recheck: bool = False,
         plan: bool = False,
     ) -> EmbedReport:
         """Turn preference data into vectors, once; what is stored is never computed again.
@@ -119,6 +123,8 @@ class Embedding(OpenedStore):
             engine: this machine, or a Ray cluster that shares the store.
             workers: processes with a backbone each; None: one for each GPU.
             ray_address: head of the Ray cluster; None: found, else a local one.
+            recheck: read every byte of checkpoint, sources and stored vectors anew; else large files that did not
+                change since they were read are known by path, size, times and inode.
             plan: print what it would cost; forward and write no vectors.
 
         Returns:
@@ -132,42 +138,79 @@ class Embedding(OpenedStore):
             Store("data").embed([{"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}], "mine")
 
         """
-        from micropref.pipeline.embedding import embed as stage
-        from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
+        from micropref.cache.memory import rechecked
+        from micropref.pipeline.embedding.finished import finished_before, request_of
         from micropref.pipeline.show.embed import show_embedding
-        from micropref.pipeline.sources.columns import ColumnChoices
         from micropref.pipeline.sources.contexts import contexts_file
-        from micropref.pipeline.sources.ingest import SourceOptions
 
-        sentences = None if contexts is None else contexts_file(contexts)
-        choices = ColumnChoices(columns or {}, None if attributes is None else tuple(attributes))
-        sources = SourceOptions(
-            split, split_by_prompt, format, sentences, limit, on_bad, replace, choices, read_split=read_split
-        )
-        options = EmbedOptions(
-            backbone=str(backbone),
-            revision=revision,
-            pooling=pooling,
-            max_length=max_length,
-            overlong=overlong,
-            template=template,
-            date=date,
-            special_tokens=special_tokens,
-            context_template=context_template,
-            responses=responses,
-            dtype=dtype,
-            store_dtype=store_dtype,
-            device=device,
-            packing=pass_,
-            tokens_per_batch=tokens_per_batch,
-            trust_remote_code=trust_remote_code,
-        )
-        who = EngineOptions(engine, workers, ray_address)
+        parameters = inspect.signature(Embedding.embed).parameters
+        arguments = {one: value for one, value in locals().items() if one in parameters and one != "self"}
         name = default_name(source) if name is None else name
         how = HowToFind(config, _path(from_dir), _path(adapter))
         given = given_sources(source, how, self.folder / "sources", self._announce)
-        report = stage.embed(self._store, given, name, sources, options, who, plan_only=plan, announce=self._announce)
+        certain = not (plan or replace or engine != "local")
+        sentences = None if contexts is None else contexts_file(contexts)
+        request = request_of(self._store, given, sentences, arguments | {"name": name}) if certain else None
+        with rechecked() if recheck else nullcontext():
+            known = None if request is None else finished_before(self._store, name, request)
+            if known is not None:
+                for line in known.lines:
+                    self._announce(line)
+                report = known.report
+            else:
+                report = self._embed_now(given, name, arguments | {"contexts": sentences}, request)
         return readable(report, show_embedding(report, planned=plan, store=self.folder))
+
+    def _embed_now(
+        self, given: Sequence[Given], name: str, arguments: Mapping[str, Any], request: str | None
+    ) -> EmbedReport:
+        """Embed sources that were found, and remember under `request` if there was nothing to do."""
+        from micropref.pipeline.embedding.finished import Finished, remember_finished, state_of
+
+        said: list[str] = []
+
+        def tell(line: str) -> None:
+            said.append(line)
+            self._announce(line)
+
+        if request is None:
+            return self._embed(given, name, arguments, self._announce)
+        before = state_of(self._store, name)
+        report = self._embed(given, name, arguments, tell)
+        remember_finished(self._store, name, request, before, Finished(report, tuple(said)))
+        return report
+
+    def _embed(
+        self, given: Sequence[Given], name: str, asked: Mapping[str, Any], announce: Callable[[str], None]
+    ) -> EmbedReport:
+        """Embed sources that were found, by the arguments of `embed`."""
+        from micropref.pipeline.embedding import embed as stage
+        from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
+        from micropref.pipeline.sources.columns import ColumnChoices
+        from micropref.pipeline.sources.ingest import SourceOptions
+
+        attributes = asked["attributes"]
+        sources = SourceOptions(
+            asked["split"],
+            asked["split_by_prompt"],
+            asked["format"],
+            asked["contexts"],
+            asked["limit"],
+            asked["on_bad"],
+            asked["replace"],
+            ColumnChoices(asked["columns"] or {}, None if attributes is None else tuple(attributes)),
+            read_split=asked["read_split"],
+        )
+        same = (
+            *("revision", "pooling", "max_length", "overlong", "template", "date", "special_tokens"),
+            *("context_template", "responses", "dtype", "store_dtype", "device", "tokens_per_batch"),
+            "trust_remote_code",
+        )
+        options = EmbedOptions(
+            backbone=str(asked["backbone"]), packing=asked["pass_"], **{name: asked[name] for name in same}
+        )
+        who = EngineOptions(asked["engine"], asked["workers"], asked["ray_address"])
+        return stage.embed(self._store, given, name, sources, options, who, plan_only=asked["plan"], announce=announce)
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -1,11 +1,14 @@
-"""The text of a query that is in a file or on standard input."""
+"""The text of a query that is in a file or on standard input, and what the views leave out."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from micropref.cache.errors import BadInput
+from micropref.cache.runs.records import damaged_runs
+from micropref.cache.store import StoreFolder
 from micropref.pipeline.api.stdin import STDIN
 
 LONGEST = 1 << 22
@@ -44,3 +47,9 @@ def _decoded(where: str, content: bytes) -> str:
     if not text.strip():
         raise BadInput(f"{where}: found nothing; expected the text of a query")
     return text
+
+
+def tell_of_damaged_runs(store: StoreFolder, announce: Callable[[str], None]) -> None:
+    """Say which runs the views leave out, a line each."""
+    for line in damaged_runs(store):
+        announce(f"warning: left out: {line}")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from micropref.cache.errors import BadInput, Failure, cannot_read
-from micropref.cache.keys import canonical_json, digest_once, sha256_hex
+from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.memory import digest_once
 from micropref.pipeline.backbone.adapter import ADAPTER_FILES, base_of, has_weights, is_adapter
 from micropref.pipeline.backbone.gguf import converted
 from micropref.pipeline.backbone.weight_files import check_weight_files, shards
@@ -158,7 +159,7 @@ def _packaged(name: str, package: str, file: str, digest: str, install: str) -> 
 def _digest_of(path: Path) -> str:
     try:
         status = path.stat()
-        return digest_once(path, status.st_size, status.st_mtime_ns)
+        return digest_once(path, status)
     except OSError as error:
         raise cannot_read(path, error) from error
 

@@ -16,6 +16,8 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys, linked_contexts, stored_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
+from micropref.cache.vectors.packing import pack
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.embedding.linking import (
     commit_parts,
     finished_sources,
@@ -26,7 +28,7 @@ from micropref.pipeline.embedding.linking import (
     whole_links,
 )
 from micropref.pipeline.embedding.reading import check_tokens, load_reading, vector_settings
-from micropref.pipeline.embedding.report import EmbedReport, make_report
+from micropref.pipeline.embedding.report import make_report
 from micropref.pipeline.embedding.shard_plan import TextPlan
 from micropref.pipeline.embedding.store_vectors import Work, missing_shards, store_vectors, total_demand
 from micropref.pipeline.forwarding.engines.choose import choose_engine
@@ -81,8 +83,7 @@ def embed(
     check_tokens(tokenizer, pairs, responses, wanted_alone, backbone.checkpoint.name, sources.on_bad, announce)
     if plan_only:
         plan = TextPlan(pairs, tokenizer, features.id, responses, wanted_alone, on_bad=sources.on_bad)
-        stored = set(features.keys().to_pylist())
-        missing = missing_shards(plan, stored.intersection, tokenizer.options.max_length)
+        missing = missing_shards(plan, features.stored, tokenizer.options.max_length)
         wanted, forwarded = total_demand(plan, missing), None
     else:
         about = {**backbone.description(), "device": options.device}
@@ -104,6 +105,7 @@ def embed(
                 dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
         for line in remove_damaged(store, features):
             announce(f"warning: {line}")
+        pack(whole_features(store, features.settings)[0])
     unchanged = [part for parts in finished.values() for part in parts]
     links = [item for part in unchanged if (item := dataset.links(part, features.id))]
     alone |= plan.context_keys

@@ -20,7 +20,9 @@ from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
+from micropref.cache.vectors.packing import pack
 from micropref.cache.vectors.storage_error import delta_error
+from micropref.pipeline.embedding.embed_report import SourceCounts
 from micropref.pipeline.embedding.imported_texts import ImportedTexts, number_texts
 from micropref.pipeline.embedding.linking import (
     commit_parts,
@@ -31,7 +33,7 @@ from micropref.pipeline.embedding.linking import (
     retired_parts,
     store_and_link,
 )
-from micropref.pipeline.embedding.source_counts import SourceCounts, count_sources
+from micropref.pipeline.embedding.source_counts import count_sources
 from micropref.pipeline.embedding.vector_rows import (
     OF_CONTEXTS,
     Vector,
@@ -159,6 +161,7 @@ def import_vectors(
             dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
     for line in remove_damaged(store, features):
         announce(f"warning: {line}")
+    pack(whole_features(store, features.settings)[0])
     unchanged = [part for parts in finished.values() for part in parts]
     links = [item for part in unchanged if (item := dataset.links(part, features.id))]
     counts, old = count_sources(dataset.reopened(), incoming, unchanged, links, left_out=[{} for _ in incoming])

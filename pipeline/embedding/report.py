@@ -1,67 +1,22 @@
-"""The result of `embed`."""
+"""What `embed` read, embedded and left out, counted."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset
 from micropref.cache.schemas import KEY_BYTES
 from micropref.cache.vectors.features import Features
 from micropref.pipeline.backbone.backbone import Backbone
-from micropref.pipeline.embedding.cost import Lengths, Price, forward_flops, linked_lengths, planned_lengths, price
+from micropref.pipeline.embedding.cost import Lengths, forward_flops, linked_lengths, planned_lengths, price
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.embedding.shard_plan import TextPlan
-from micropref.pipeline.embedding.source_counts import OVERLONG, SourceCounts, count_sources
+from micropref.pipeline.embedding.source_counts import OVERLONG, count_sources
 from micropref.pipeline.forwarding.shards import Demand
 from micropref.pipeline.forwarding.worker import Forwarded
 from micropref.pipeline.sources.parts import Incoming
-
-
-@dataclass(frozen=True)
-class EmbedReport(SourceCounts):
-    """What `embed` did, or with `--plan` would do."""
-
-    features: str
-    """Features id, the name of this backbone's vectors under these settings; empty where it is not known: with
-    `--plan` of a backbone whose weights are not here."""
-    backbone: str
-    """What the user called it."""
-    texts: int
-    """Distinct texts the pairs need, contexts by themselves included."""
-    contexts: int
-    """Distinct contexts of the data set, each embedded by itself too: what a router can read."""
-    texts_embedded: int
-    """Texts forwarded now; with `--plan`, to be forwarded."""
-    texts_reused: int
-    """Texts whose vectors were there already."""
-    pass_name: str | None
-    """Pass that forwarded them: tree, packed or padded, or several; None where nothing was forwarded."""
-    tokens_unique: int
-    """Tokens that have to be read for them: distinct prefixes within a prompt for causal backbones, else all."""
-    tokens_forwarded: int
-    """Tokens read, padding included; 0 with `--plan`."""
-    trimmed: int
-    """Pairs whose prompt was cut."""
-    indistinguishable: int
-    """Pairs whose responses are the same tokens to this backbone: their margin is always 0."""
-    special_tokens: int
-    """Pairs with the strings of special tokens, such as [SEP], in their texts, which were read as text."""
-    not_rendered: dict[str, int]
-    """What the chat template does not write of messages, such as tool_calls → in how many pairs."""
-    delta_storage_error: float | None
-    """Median relative error of Δ by the storage dtype, on the first shard stored now."""
-    store_bytes: int
-    """Size of these texts' vectors as stored."""
-    forward_flops: float
-    """Operations that the texts forwarded now take, with `--plan` would take; see pricing.forward_flops."""
-    price: Price | None
-    """With `--plan`: what that would cost."""
-    tokens_per_second: float
-    """`tokens_unique` by the time of forwarding, and of tokenizing and writing next to it; 0 where there were none."""
-    seconds: float
-    """Wall time of the command, loading included."""
 
 
 def make_report(

@@ -4,51 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset, linked_keys, read_table
+from micropref.pipeline.embedding.embed_report import SourceCounts
 from micropref.pipeline.embedding.linking import SET_ASIDE
 from micropref.pipeline.sources.parts import Incoming
 
 OVERLONG = "overlong"
-
-
-@dataclass(frozen=True)
-class SourceCounts:
-    """What was read and left out."""
-
-    data: str
-    """Data set."""
-    pairs: int
-    """Usable pairs of these sources, in all their splits."""
-    splits: dict[str, int]
-    """The same by split."""
-    all_splits: list[str]
-    """Splits that the data set has now, those of other sources among them."""
-    all_features: list[str]
-    """Features ids that the data set has vectors of now."""
-    dropped: dict[str, int]
-    """Rows and pairs left out, by reason; those that this backbone cannot use stay in the data set for others: too
-    long, refused by its chat template, a vector that is not finite."""
-    noted: dict[str, int]
-    """What was done to texts on the way, or not read of them → how often."""
-    empty_responses: int
-    """Pairs of which one response is empty: not answering is an answer."""
-    without_context: int
-    """Pairs without a context."""
-    users: int
-    """Distinct users."""
-    rejected_rows: int
-    """Lines in the rejects files."""
-    repeated: int
-    """Pairs that say exactly what an earlier one said: they are votes and stay."""
-    columns: list[dict[str, Any]]
-    """What each column of each source was read as, and why: source, column, role, type, rows, reason; sources read
-    by the first releases, which did not keep that, are not there."""
-    shared_prompts: int
-    """Prompts of these splits that another split has as well: a leak where one of the two is test."""
 
 
 def count_sources(

@@ -21,6 +21,7 @@ from micropref.cache.schemas import CONTEXT_SCHEMA, LINK_SCHEMA, PAIR_SCHEMA, RA
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys, context_keys, needed_contexts
 from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.key_index import Keys
 from micropref.pipeline.sharing.bundle import Content, of_bytes
 from micropref.pipeline.sharing.manifest import Manifest, Member, Role
 from micropref.pipeline.sharing.people import shared_hash
@@ -44,15 +45,13 @@ def linked_datasets(store: StoreFolder, features: Features) -> list[str]:
 
 def unlinked(store: StoreFolder, features: Features, names: list[str]) -> int:
     """Return how many vectors no data set of the store links to: of one that was removed, or that were pulled."""
-    needed: set[bytes] = set()
-    for name in names:
-        dataset = open_dataset(store, name)
-        for part in dataset.parts:
-            if (links := dataset.links(part, features.id)) is not None:
-                needed.update(linked_keys(links))
+    datasets = [open_dataset(store, name) for name in names]
+    links = [found for dataset in datasets for part in dataset.parts if (found := dataset.links(part, features.id))]
     contexts = context_keys(features)
-    needed.update(contexts.filter(pl.col("context").is_in(list(needed_contexts(store, features.id))))["key"])
-    return len(set(features.keys().to_pylist()) - needed)
+    own = contexts.filter(pl.col("context").is_in(list(needed_contexts(store, features.id))))["key"]
+    needed = Keys.distinct([own, *map(linked_keys, links)])
+    there = Keys.distinct([features.all_keys()])
+    return int((~needed.has(there)).sum())
 
 
 def shared_datasets(

@@ -11,8 +11,8 @@ from micropref.pipeline.sources.columns import in_words
 
 if TYPE_CHECKING:  # the commands that list and verify have no need of torch
     from micropref.pipeline.embedding.cost import Price
+    from micropref.pipeline.embedding.embed_report import EmbedReport
     from micropref.pipeline.embedding.import_vectors import ImportReport
-    from micropref.pipeline.embedding.report import EmbedReport
 
 SOURCES_SHOWN = 3
 """Sources of the same columns that are named."""

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
         "wordings",
         "bench_sql",
         "bench_report",
+        "bench_growth",
     ],
 )
 def test_a_quick_run_writes_rows_and_bars(name: str, tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_an_adapter_is_merged(tmp_path: Path, make_backbone: Make, near: bool) -
         expected = model(input_ids=ids).last_hidden_state[0, -1]
     backbone = Backbone.load(str(folder), dtype="float32", device="cpu")
     found = backbone.embed([Tokens(ids[0].int().numpy())])[0]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=5e-6)
     assert backbone.notes == (f"backbone {folder}: the adapter in {folder} is merged into {base}",)
     before = backbone.settings()["checkpoint"]
     lora(folder, **json.loads((folder / "adapter_config.json").read_text()) | {"lora_alpha": 16})

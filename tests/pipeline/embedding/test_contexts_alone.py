@@ -21,7 +21,7 @@ from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import open_features
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.embedding.embed import embed
-from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.sources.ingest import SourceOptions
 

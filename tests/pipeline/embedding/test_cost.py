@@ -17,7 +17,7 @@ from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.checkpoint import find_checkpoint
 from micropref.pipeline.embedding.cost import DEVICES, forward_flops, padded_tokens
 from micropref.pipeline.embedding.embed import embed
-from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.forwarding.shards import Demand, Shard
 from micropref.pipeline.sources.ingest import SourceOptions

@@ -16,7 +16,7 @@ from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import BadInput
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.embedding.embed import embed
-from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.sources.ingest import SourceOptions
 

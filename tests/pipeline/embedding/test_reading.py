@@ -23,7 +23,7 @@ from micropref.pipeline.backbone.architecture import fixed_positions
 from micropref.pipeline.backbone.backbone import Backbone
 from micropref.pipeline.backbone.recipe import choose_recipe, first_release
 from micropref.pipeline.embedding.embed import embed
-from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.sources.ingest import SourceOptions
 from micropref.pipeline.text.tokenizer import Tokenizing

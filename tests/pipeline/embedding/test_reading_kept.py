@@ -15,7 +15,7 @@ from micropref.cache.errors import BadInput
 from micropref.cache.sql.query import run_query
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.embedding.embed import embed
-from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.show.embed import show_embedding
 from micropref.pipeline.sources.columns import ColumnChoices

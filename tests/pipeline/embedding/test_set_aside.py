@@ -16,7 +16,7 @@ from micropref.cache.errors import BadInput, Failure
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.embedding.embed import embed
-from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.forwarding.options import EmbedOptions
 from micropref.pipeline.options import OnBad
 from micropref.pipeline.sources.ingest import SourceOptions

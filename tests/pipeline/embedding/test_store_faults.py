@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from micropref.cache import memory
 from micropref.cache.commits import commit
 from micropref.cache.datasets import open_dataset, read_table
 from micropref.cache.errors import Damaged, Failure
-from micropref.cache.keys import digest_once
 from micropref.cache.maintenance import gc, leases
 from micropref.cache.maintenance.leases import Leases
 from micropref.cache.maintenance.verify import verify
@@ -54,11 +54,11 @@ def unreadable(path: Path, error: int) -> Iterator[None]:
             raise OSError(error, os.strerror(error), str(path))
         return real(file, *args, **options)
 
-    digest_once.cache_clear()
+    memory._digest.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         yield
-    digest_once.cache_clear()
+    memory._digest.cache_clear()
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ from micropref.heads.evaluation.selection import Candidate
 from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow, PublishedHead
 from micropref.pipeline.demo.demo import Demo
 from micropref.pipeline.embedding.cost import Price
-from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.evaluation.evaluate import Evaluation
 from micropref.pipeline.people.adapt import Adaptation
 from micropref.pipeline.people.ask import Asked, Question

@@ -171,6 +171,7 @@ def test_runs_that_do_not_say_how_heads_combine_are_mixtures(store: StoreFolder,
     path = store.run(run) / "run.json"
     record = json.loads(path.read_text())
     assert record.pop("combine") == "probability"
+    del record["digest"]  # as earlier versions wrote it
     path.write_text(json.dumps(record))
     assert evaluate(store, run).accuracy == expected
 
@@ -284,7 +285,9 @@ def test_runs_of_unknown_methods_are_refused(store: StoreFolder, synthetic: Synt
     synthetic(store, prompts=40)
     run = train_method(store, "toy", "drm", MethodOptions()).run
     path = store.run(run) / "run.json"
-    path.write_text(path.read_text().replace('"method": "drm"', '"method": "magic"'))
+    record = json.loads(path.read_text()) | {"method": "magic"}
+    del record["digest"]  # as earlier versions wrote it
+    path.write_text(json.dumps(record))
     with pytest.raises(BadInput, match="unknown method 'magic': expected single, ensemble"):
         evaluate(store, run)
 

@@ -23,7 +23,7 @@ from micropref.cache.maintenance.verify import verify
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import only_features
 from micropref.pipeline.embedding.embed import embed
-from micropref.pipeline.embedding.report import EmbedReport
+from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.forwarding.options import EmbedOptions, EngineOptions
 from micropref.pipeline.forwarding.shards import Shard
 from micropref.pipeline.forwarding.worker import Stored
