@@ -39,6 +39,11 @@ def digest_once(path: Path, status: os.stat_result) -> str:
     return _digest(*state)
 
 
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file as `digest_once` does. Raises OSError where it cannot be looked at or read."""
+    return digest_once(path, path.stat())
+
+
 def remembered(key: str) -> str | None:
     """Return what `remember` was last given for a key; None where nothing is known, or all is to be read anew."""
     return None if _recheck else _memory(os.getpid()).value(key)

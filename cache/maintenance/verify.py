@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
-import pyarrow as pa
 
 from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset, Doubled, linked_keys, open_dataset
@@ -15,11 +13,11 @@ from micropref.cache.memory import rechecked
 from micropref.cache.runs.forgotten import read_forgotten
 from micropref.cache.runs.names import read_names, read_note
 from micropref.cache.runs.people import read_person
-from micropref.cache.runs.records import Run, open_run, sweep_leaderboards
+from micropref.cache.runs.records import Run, read_runs, sweep_leaderboards
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import context_keys, context_parts, needed_contexts
 from micropref.cache.vectors.features import ROLE, Features, shard_stem
-from micropref.cache.vectors.key_index import Keys, index_segments
+from micropref.cache.vectors.key_index import Keys, as_series, index_segments
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.parquet_layout import open_vectors
 
@@ -45,9 +43,8 @@ def verify(store: StoreFolder) -> Verification:
 
 
 def _verify(store: StoreFolder) -> Verification:
-    problems: list[str] = []
+    runs, problems = read_runs(store)
     files = vectors = duplicates = 0
-    runs = list(_runs(store, problems))
     for name in store.names("features"):
         try:
             features = open_features(store, name)
@@ -65,7 +62,7 @@ def _verify(store: StoreFolder) -> Verification:
         count, found = _context_problems(store, features)
         files, problems = files + count, problems + found
         if not damaged:
-            keys = pl.Series(features.keys().cast(pa.binary()))
+            keys = as_series(features.keys())
             vectors += len(keys)
             duplicates += len(keys) - keys.n_unique()
     for name in store.names("datasets"):
@@ -77,14 +74,6 @@ def _verify(store: StoreFolder) -> Verification:
     for count, found in (_leaderboard_problems(store), _name_problems(store)):
         files, problems = files + count, problems + found
     return Verification(files, vectors, duplicates, problems)
-
-
-def _runs(store: StoreFolder, problems: list[str]) -> Iterator[Run]:
-    for name in store.names("runs"):
-        try:
-            yield open_run(store, name)
-        except Failure as error:
-            problems.append(str(error))
 
 
 def _file_problems(item: Commit) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,12 +157,15 @@ def open_run(store: StoreFolder, run_id: str) -> Run:
 
     Those of earlier versions have no digest of themselves.
     """
-    folder = store.existing("runs", run_id)
+    return _read_run(store.existing("runs", run_id))
+
+
+def _read_run(folder: Path) -> Run:
     path = folder / "run.json"
     try:
         record = json.loads(path.read_bytes())
         record = unsigned(record) if "digest" in record else record
-        if record["run"] != run_id:
+        if record["run"] != folder.name:
             raise KeyError("run")
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -179,24 +181,20 @@ def unfinished_runs(store: StoreFolder) -> list[str]:
     return sorted({path.name for path in entries if NAME.fullmatch(path.name)} - set(store.names("runs")))
 
 
-def readable_runs(store: StoreFolder) -> list[Run]:
-    """Return the runs of a store by name, without those whose run.json is damaged: `ls` and `verify` name these."""
-    found = []
-    for name in store.names("runs"):
-        with suppress(MicroprefError):
-            found.append(open_run(store, name))
-    return found
-
-
-def damaged_runs(store: StoreFolder) -> list[str]:
-    """Return a line for each run that cannot be read, which listings and queries leave out."""
-    lines = []
+def read_runs(store: StoreFolder) -> tuple[list[Run], list[str]]:
+    """Return the runs of a store by name, and a line for each that cannot be read and is left out."""
+    runs, lines = [], []
     for name in store.names("runs"):
         try:
-            open_run(store, name)
+            runs.append(_read_run(store.run(name)))
         except MicroprefError as error:
             lines.append(str(error))
-    return lines
+    return runs, lines
+
+
+def readable_runs(store: StoreFolder) -> list[Run]:
+    """Return the runs of a store by name, without those whose run.json is damaged: `ls` and `verify` name these."""
+    return read_runs(store)[0]
 
 
 def sweep_leaderboards(store: StoreFolder) -> list[Commit]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from micropref.cache.errors import BadInput
@@ -17,6 +16,7 @@ from micropref.cache.sql.sandbox import MIB, SHARE, SqlLimits
 from micropref.cache.sql.tables import Rows
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.features import Features
+from micropref.cache.vectors.key_index import as_series
 from micropref.cache.vectors.opening import open_features
 from micropref.cache.vectors.parquet_layout import Rows as Positions
 
@@ -69,8 +69,7 @@ def _all_features(store: StoreFolder) -> Iterator[Features]:
 
 def _positions(features: Features, limit: int | None) -> Positions:
     """Return the positions of distinct keys [n], each the first committed row of its key, in order."""
-    keys = pl.Series(features.keys().cast(pa.binary()))
-    return np.unique(features.locate(keys))[:limit]
+    return np.unique(features.locate(as_series(features.keys())))[:limit]
 
 
 def _check_size(chosen: list[tuple[Features, Positions]], limits: SqlLimits) -> None:

@@ -26,6 +26,7 @@ from micropref.cache.errors import Damaged, Failure
 from micropref.cache.keys import sha256_hex
 from micropref.cache.schemas import KEY_TYPE
 from micropref.cache.vectors.features_folder import FeaturesFolder
+from micropref.cache.vectors.key_index import as_series
 from micropref.cache.vectors.lookup import Lookup
 from micropref.cache.vectors.parquet_layout import (
     Rows,
@@ -80,10 +81,11 @@ class Features(FeaturesFolder):
 
     @cached_property
     def _lookup(self) -> Lookup:
-        return Lookup(self.folder, self.packs, self.shards, self._starts, self._read_keys)
+        return Lookup(self.folder, self.packs, self.shards, self.starts, self._read_keys)
 
     @cached_property
-    def _starts(self) -> Rows:
+    def starts(self) -> Rows:
+        """Return the first position of each of `commits`, and the number of rows at the end."""
         return np.cumsum([0, *(item.files[ROLE].rows for item in self.commits)], dtype=np.int64)
 
     @cached_property
@@ -104,7 +106,7 @@ class Features(FeaturesFolder):
 
     def __len__(self) -> int:
         """Return the number of rows, duplicates included."""
-        return int(self._starts[-1])
+        return int(self.starts[-1])
 
     def keys(self) -> pa.Array:
         """Return the keys of all rows [rows], duplicates included, in order of position."""
@@ -120,21 +122,13 @@ class Features(FeaturesFolder):
         with ThreadPoolExecutor(self.readers) as readers:  # most of it is digests, which leave Python to others
             return list(readers.map(read, items))
 
-    def all_keys(self) -> pl.Series:
-        """Return the keys of all rows, duplicates included, in order of position."""
-        found = pl.from_arrow(self.keys().cast(pa.binary()))
-        assert isinstance(found, pl.Series)
-        return found
-
     def shard_keys(self, item: Commit) -> pl.Series:
         """Return the keys of one shard or pack in row order."""
-        found = pl.from_arrow(read_keys(item.checked_path(ROLE)).cast(pa.binary()))
-        assert isinstance(found, pl.Series)
-        return found
+        return as_series(read_keys(item.checked_path(ROLE)))
 
     def numbers_of(self, positions: Rows) -> Rows:
         """Return which of `commits` each position [n] lies in, -1 where there is none."""
-        numbers: Rows = np.searchsorted(self._starts, positions, "right") - 1
+        numbers: Rows = np.searchsorted(self.starts, positions, "right") - 1
         return np.where(positions >= 0, numbers, -1)
 
     def read_index(self) -> None:
@@ -159,8 +153,8 @@ class Features(FeaturesFolder):
             out = np.empty((len(positions), self.row_bytes), dtype=np.uint8)
         if (positions[1:] >= positions[:-1]).all():
             assert len(positions) == 0 or positions[0] >= 0, "locate() gave -1: check before gathering"
-            for number, part in segments(positions, self._starts):
-                self._file(number).gather(positions[part] - self._starts[number], out[part])
+            for number, part in segments(positions, self.starts):
+                self._file(number).gather(positions[part] - self.starts[number], out[part])
         else:
             order = np.argsort(positions)
             out[order] = self.gather(positions[order]).view(np.uint8)
@@ -172,8 +166,8 @@ class Features(FeaturesFolder):
 
         Returns them as [n, D] of the same memory. Each shard's digest is checked before its first use.
         """
-        for number, part in segments(positions, self._starts):
-            self._file(number).read(positions[part] - self._starts[number], out[part])
+        for number, part in segments(positions, self.starts):
+            self._file(number).read(positions[part] - self.starts[number], out[part])
         vectors: Vectors = out[: len(positions)].view(self.dtype)
         return vectors
 

@@ -82,10 +82,7 @@ class Keys:
     def series(self) -> pl.Series:
         """Return the keys as a column of bytes."""
         data = np.stack([self.high, self.low], 1).astype(">u8").tobytes()
-        array = pa.FixedSizeBinaryArray.from_buffers(KEY_TYPE, len(self), [None, pa.py_buffer(data)])
-        found = pl.from_arrow(array.cast(pa.binary()))
-        assert isinstance(found, pl.Series)
-        return found
+        return as_series(pa.FixedSizeBinaryArray.from_buffers(KEY_TYPE, len(self), [None, pa.py_buffer(data)]))
 
     def take(self, rows: npt.NDArray[Any]) -> Keys:
         """Return the keys at some rows, numbers or a mask."""
@@ -157,6 +154,13 @@ class Segment:
         """Return how many keys some of the packs have, which are given as a mask."""
         counts = np.bincount(_pack_of(self._words[2]), minlength=len(packs))
         return int(counts[packs].sum())
+
+
+def as_series(keys: pa.Array) -> pl.Series:
+    """Return keys as a column of bytes."""
+    found = pl.from_arrow(keys.cast(pa.binary()))
+    assert isinstance(found, pl.Series)
+    return found
 
 
 def _places(high: Words, low: Words, keys: Keys) -> npt.NDArray[np.int64]:

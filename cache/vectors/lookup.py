@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from micropref.cache.commits import Commit
-from micropref.cache.vectors.key_index import Keys, Segment, index_segments
+from micropref.cache.vectors.key_index import Keys, Segment, as_series, index_segments
 
 Rows = npt.NDArray[np.int64]
 
@@ -48,7 +48,7 @@ class Lookup:
         items = [(at, item) for at, item in enumerate(self.packs) if item.stem not in indexed]
         items += enumerate(self.shards, len(self.packs))
         frames = [
-            pl.DataFrame({"key": pl.from_arrow(keys.cast(pa.binary()))}).with_columns(
+            pl.DataFrame({"key": as_series(keys)}).with_columns(
                 position=pl.int_range(pl.len(), dtype=pl.Int64) + int(self.starts[at])
             )
             for (at, _), keys in zip(items, self.read_keys([item for _, item in items]), strict=True)

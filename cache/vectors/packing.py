@@ -10,8 +10,7 @@ them open; `gc` removes them once they are old, as it does with all that no comm
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,28 +36,18 @@ class Packed:
     """Shards that became packs."""
 
 
-def pack(
-    features: Features, least: int = LEAST, size: int = SIZE, tick: Callable[[int], None] = lambda _: None
-) -> Packed:
-    """Turn shards into packs where there are enough; `tick` gets the bytes of each pack that was written.
+def pack(features: Features, least: int = LEAST, size: int = SIZE) -> Packed:
+    """Turn shards into packs where there are enough.
 
     `features` are opened for it: they do not see what this writes. Damaged shards are left as they are. Several
     commands may pack at the same moment: what both write stands twice, and `gc` removes the second copy.
     """
-    done, packed, segments = 0, [], _without_segment(features)
-    start = _starts(features)
-    for group in _groups(features, least, size):
-        written = _pack(features, group, start)
-        if written is not None:
-            item, keys = written
-            segments.append((item.stem, keys))
-            tick(item.files[ROLE].bytes)
-        packed.append(group)
+    segments, packed = _without_segment(features), list(_groups(features, least, size))
+    starts = dict(zip((item.stem for item in features.shards), features.starts[len(features.packs) :], strict=False))
+    segments += [written for group in packed if (written := _pack(features, group, starts)) is not None]
     if segments:
         write_segment(features.folder, [stem for stem, _ in segments], [keys for _, keys in segments])
-    for group in packed:
-        for shard in group:
-            done += _forget(shard)
+    done = sum(_forget(shard) for group in packed for shard in group)
     there = {path.stem for path in commit_paths(features.folder / PACKS)}
     while alike := to_merge(index_segments(features.folder)):
         merge_segments(features.folder, alike, there)
@@ -97,20 +86,12 @@ def _written(shard: Commit) -> int:
         raise cannot_read(path, error) from error
 
 
-def _starts(features: Features) -> dict[str, int]:
-    """Return the position of each shard's first row."""
-    behind = sum(item.files[ROLE].rows for item in features.packs)
-    counts = [item.files[ROLE].rows for item in features.shards]
-    return dict(
-        zip((item.stem for item in features.shards), itertools.accumulate(counts, initial=behind), strict=False)
-    )
+def _pack(features: Features, group: Sequence[Commit], starts: Mapping[str, int]) -> tuple[str, Keys] | None:
+    """Write a pack of the rows that shards have and no pack has, return its name and keys; None without such rows.
 
-
-def _pack(features: Features, group: Sequence[Commit], starts: Mapping[str, int]) -> tuple[Commit, Keys] | None:
-    """Write a pack of the rows that shards have and no pack has; None where there are none."""
-    first = [starts[shard.stem] for shard in group]
-    counts = [shard.files[ROLE].rows for shard in group]
-    positions = np.concatenate([np.arange(start, start + count) for start, count in zip(first, counts, strict=True)])
+    `starts` are the positions of shards' first rows.
+    """
+    positions = np.concatenate([starts[shard.stem] + np.arange(shard.files[ROLE].rows) for shard in group])
     keys = pl.concat([features.shard_keys(shard) for shard in group])
     # A key that a pack has is found there, and of two shards the first by position: these rows alone are needed.
     kept = np.flatnonzero(features.locate(keys) == positions)
@@ -118,7 +99,7 @@ def _pack(features: Features, group: Sequence[Commit], starts: Mapping[str, int]
         return None
     names: list[bytes] = keys.gather(kept).to_list()
     item = features.write_shard(names, features.gather(positions[kept]), {"shards": len(group)}, PACKS)
-    return item, Keys.of(keys.gather(kept))
+    return item.stem, Keys.of(keys.gather(kept))
 
 
 def _forget(shard: Commit) -> bool:

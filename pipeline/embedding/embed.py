@@ -10,13 +10,12 @@ from pathlib import Path
 
 from micropref.cache.commits import Commit
 from micropref.cache.datasets import Dataset
-from micropref.cache.maintenance.gc import remove_damaged
+from micropref.cache.maintenance.gc import tidy_vectors
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys, linked_contexts, stored_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
-from micropref.cache.vectors.packing import pack
 from micropref.pipeline.embedding.embed_report import EmbedReport
 from micropref.pipeline.embedding.linking import (
     commit_parts,
@@ -103,9 +102,8 @@ def embed(
             wanted = forwarded.demand
             if sources.replace:
                 dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
-        for line in remove_damaged(store, features):
+        for line in tidy_vectors(store, features):
             announce(f"warning: {line}")
-        pack(whole_features(store, features.settings)[0])
     unchanged = [part for parts in finished.values() for part in parts]
     links = [item for part in unchanged if (item := dataset.links(part, features.id))]
     alone |= plan.context_keys

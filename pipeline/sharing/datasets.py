@@ -21,7 +21,7 @@ from micropref.cache.schemas import CONTEXT_SCHEMA, LINK_SCHEMA, PAIR_SCHEMA, RA
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.context_keys import add_context_keys, context_keys, needed_contexts
 from micropref.cache.vectors.features import Features
-from micropref.cache.vectors.key_index import Keys
+from micropref.cache.vectors.key_index import Keys, as_series
 from micropref.pipeline.sharing.bundle import Content, of_bytes
 from micropref.pipeline.sharing.manifest import Manifest, Member, Role
 from micropref.pipeline.sharing.people import shared_hash
@@ -50,7 +50,7 @@ def unlinked(store: StoreFolder, features: Features, names: list[str]) -> int:
     contexts = context_keys(features)
     own = contexts.filter(pl.col("context").is_in(list(needed_contexts(store, features.id))))["key"]
     needed = Keys.distinct([own, *map(linked_keys, links)])
-    there = Keys.distinct([features.all_keys()])
+    there = Keys.distinct([as_series(features.keys())])
     return int((~needed.has(there)).sum())
 
 

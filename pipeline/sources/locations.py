@@ -8,8 +8,8 @@ from pathlib import Path
 
 from micropref.cache.choices import TEST, TRAIN
 from micropref.cache.errors import BadInput
-from micropref.cache.keys import canonical_json, digest_file, sha256_hex
-from micropref.cache.memory import digest_once
+from micropref.cache.keys import canonical_json, sha256_hex
+from micropref.cache.memory import digest_of
 from micropref.pipeline.sources.adapters import Adapter, splits_named
 from micropref.pipeline.sources.files import read_rows
 from micropref.pipeline.sources.folders import (
@@ -68,9 +68,9 @@ class Located:
         """Return the sha256 of a file's bytes, or of a folder's sorted [relative name, digest] list."""
         try:
             if not self.path.is_dir():
-                return digest_once(self.path, self.path.stat())
+                return digest_of(self.path)
             named = sorted({file.relative_to(self.path) for file in (*self.files, *self.beside)})
-            listing = [[name.as_posix(), digest_file(self.path / name)] for name in named]
+            listing = [[name.as_posix(), digest_of(self.path / name)] for name in named]
         except OSError as error:
             raise BadInput(f"{error.filename or self.path}: cannot be read ({error.strerror or error})") from None
         return sha256_hex(canonical_json(listing))

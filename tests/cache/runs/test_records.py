@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import micropref
 from micropref import cli
 from micropref.cache.errors import Damaged
-from micropref.cache.runs.records import damaged_runs, open_run, readable_runs, save_run
+from micropref.cache.runs.records import open_run, read_runs, readable_runs, save_run
 from micropref.cache.sql.query import run_query
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.opening import open_features
@@ -69,7 +69,7 @@ def test_records_of_earlier_versions_are_read(runs: StoreFolder) -> None:
 def test_queries_go_on_without_a_damaged_run_and_name_it(runs: StoreFolder, broken: str) -> None:
     (runs.run("other") / "run.json").write_text(broken)
     assert [run.id for run in readable_runs(runs)] == ["planted"]
-    (line,) = damaged_runs(runs)
+    _, (line,) = read_runs(runs)
     assert "other/run.json: damaged" in line
     assert run_query(runs.root, "SELECT run FROM runs").to_pylist() == [{"run": "planted"}]
     said: list[str] = []

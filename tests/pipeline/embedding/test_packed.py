@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import micropref
+from micropref.cache.maintenance import gc
 from micropref.cache.maintenance.gc import collect
 from micropref.cache.maintenance.verify import verify
 from micropref.cache.vectors.opening import only_features
 from micropref.cache.vectors.packing import pack
-from micropref.pipeline.embedding import embed as stage
 
 OPTIONS: dict[str, Any] = {"split_by_prompt": 0.3, "device": "cpu", "dtype": "float32"}
 
@@ -28,7 +28,7 @@ def stores(
     """Return the same data set embedded into a store of shards and, in two commands, into one of packs."""
     plain, packed = micropref.Store(tmp_path / "plain"), micropref.Store(tmp_path / "packed")
     plain.embed(rows, "mine", backbone=tiny_backbone("llama"), **OPTIONS)
-    monkeypatch.setattr(stage, "pack", functools.partial(pack, least=1, size=1 << 14))
+    monkeypatch.setattr(gc, "pack", functools.partial(pack, least=1, size=1 << 14))
     packed.embed(rows[:60], "some", backbone=tiny_backbone("llama"), **OPTIONS)
     packed.embed(rows, "mine", backbone=tiny_backbone("llama"), **OPTIONS)
     return plain, packed
