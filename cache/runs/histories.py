@@ -16,6 +16,16 @@ SERIES = {
 """Columns, and the lists of a record that they are in; records of earlier versions lack the last."""
 
 
+FITTED = ("run", "method", "k", "lam", "seed")
+"""What a record says of a fit, next to each epoch."""
+
+
+def run_history(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a run's own fit, from its run.json."""
+    fitted = {name: record.get(name) for name in FITTED}
+    return [fitted | row for row in history_rows(record)]
+
+
 def history_rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield epoch (from 1), train_nll, validation_nll and validation_accuracy of each epoch that a record tells of.
 

@@ -19,7 +19,7 @@ from micropref.cache.commits import Commit, read_commits
 from micropref.cache.datasets import Dataset
 from micropref.cache.errors import Failure
 from micropref.cache.keys import canonical_json
-from micropref.cache.runs.histories import history_rows
+from micropref.cache.runs.histories import run_history
 from micropref.cache.runs.names import RunNames, read_names, read_note
 from micropref.cache.runs.records import LATER_TABLES, TABLES, Run, readable_runs, router_input, sweep_leaderboards
 from micropref.cache.sql.views import column_names
@@ -146,10 +146,9 @@ def _sweep_settings(store: StoreFolder, columns: Names) -> Rows:
 def _history(store: StoreFolder, columns: Names) -> Rows:
     wanted = _is_wanted(columns, "history")
     for run in readable_runs(store):
-        fitted = {name: run.record.get(name) for name in ("run", "parent", "method", "data", "k", "lam", "seed")}
-        rows = [fitted | row for row in history_rows(run.record)]
-        if rows:
-            yield pa.Table.from_pylist(rows)
+        if rows := run_history(run.record):
+            made_from = {name: run.record.get(name) for name in ("parent", "data")}
+            yield pa.Table.from_pylist([made_from | row for row in rows])
     for part in sweep_leaderboards(store):
         if "history" in part.files:  # sweeps of earlier versions kept none
             yield read_columns(part, "history", wanted)

@@ -58,11 +58,13 @@ def fit_path(
     given = setting.l2 > 0
     wanted = [scale**2 / setting.l2] if given else [10**power / train.width for power in POWERS]
     path, heads = [0.0], [torch.zeros(train.width, dtype=torch.float64)]
-    history, train_history = [math.inf if given else _loss(heads[0], held_out)], []
+    predicted = [_log_probability(heads[0], held_out)]
+    history, train_history = [math.inf if given else nll(predicted[0])], []
     for c in wanted:
         path.append(c)
         heads.append(problem.solve(c, heads[-1]))
-        history.append(_loss(heads[-1], held_out))
+        predicted.append(_log_probability(heads[-1], held_out))
+        history.append(nll(predicted[-1]))
         train_history.append(problem.loss(heads[-1]))
         if progress is not None:
             progress(FitProgress(1, 1, len(path) - 1, len(wanted), 1, min(history)))
@@ -80,7 +82,7 @@ def fit_path(
         known=None if setting.latent == "pair" else torch.zeros(validation.pairs, 1),
         train_history=tuple(train_history),
         validation_history=tuple(history[1:]),
-        validation_accuracy_history=tuple(accuracy(_log_probability(head, held_out)) for head in heads[1:]),
+        validation_accuracy_history=tuple(map(accuracy, predicted[1:])),
         execution=Execution(device="cpu", dtype="float64", batch=train.pairs, chunk=1, lr=None),
         path=tuple(c / scale**2 for c in path[1:]),
         c=path[best] / scale**2,

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from micropref.cache.commits import Commit, read_commit, read_commits
+from micropref.cache.commits import read_commit, read_commits
 from micropref.cache.datasets import read_table
 from micropref.cache.keys import canonical_json
 from micropref.cache.runs.records import Run, open_run, readable_runs
@@ -67,19 +67,43 @@ def sweep_tables(store: StoreFolder, run: Run) -> SweepTables | None:
     )
 
 
-def derived(store: StoreFolder, run: Run, role: str, runs: Sequence[Run] | None = None) -> list[Variant]:
-    """Return what was made of a run's heads and left a table of this role, each way by itself, in order of its label.
+def derived(store: StoreFolder, run: Run, runs: Sequence[Run] | None = None) -> dict[str, list[Variant]]:
+    """Return by role what was made of a run's heads and left a table of it, each way by itself, in order of its label.
 
     `runs` are those of the store, where they have been read already.
     """
-    found: dict[str, list[tuple[Run, list[Commit]]]] = {}
-    for child in readable_runs(store) if runs is None else runs:
-        if child.record.get("parent") == run.id:
-            commits = [item for data in child.evaluated() for item in read_commits(child.eval_folder(data))]
-            if any(role in item.files for item in commits):
-                found.setdefault(canonical_json(_way(child)), []).append((child, commits))
-    ways = [_way(members[0][0]) for members in found.values()]
-    variants = [_variant(_label(way, ways, run), found[canonical_json(way)]) for way in ways]
+    there = readable_runs(store) if runs is None else runs
+    children = [(child, _tables(child)) for child in there if child.record.get("parent") == run.id]
+    roles = dict.fromkeys(role for _, tables in children for role in tables)
+    return {role: _variants(run, [one for one in children if role in one[1]]) for role in roles}
+
+
+def _tables(run: Run) -> dict[str, list[pl.DataFrame]]:
+    """Return the tables that a run left, by role, with its seed where it has one."""
+    found: dict[str, list[pl.DataFrame]] = {}
+    seed = run.record["settings"].get("seed")
+    for data in run.evaluated():
+        for item in read_commits(run.eval_folder(data)):
+            for role in ROLES & item.files.keys():
+                table = read_table(item, role)
+                if "seed" not in table and seed is not None:
+                    table = table.with_columns(seed=pl.lit(seed, pl.Int64))
+                found.setdefault(role, []).append(table)
+    return found
+
+
+def _variants(run: Run, children: Sequence[tuple[Run, dict[str, list[pl.DataFrame]]]]) -> list[Variant]:
+    """Return the ways in which runs were made of one run's heads, which each left a table of some role."""
+    members: dict[str, list[tuple[Run, dict[str, list[pl.DataFrame]]]]] = {}
+    for one in children:
+        members.setdefault(canonical_json(_way(one[0])), []).append(one)
+    ways = [_way(own[0][0]) for own in members.values()]
+    variants = []
+    for way, own in zip(ways, members.values(), strict=True):
+        roles = dict.fromkeys(role for _, tables in own for role in tables)
+        parts = {role: [part for _, tables in own for part in tables.get(role, ())] for role in roles}
+        whole = {role: pl.concat(found, how="diagonal_relaxed") for role, found in parts.items()}
+        variants.append(Variant(_label(way, ways, run), tuple(child.id for child, _ in own), whole))
     return sorted(variants, key=lambda one: (one.label, one.runs))
 
 
@@ -94,20 +118,6 @@ def _label(way: dict[str, Any], ways: Sequence[dict[str, Any]], run: Run) -> str
     if way["data"] != run.record["data"] and "data" not in differing:
         differing.insert(0, "data")
     return ", ".join(f"{name} {way[name]}" for name in differing)
-
-
-def _variant(label: str, members: Sequence[tuple[Run, Sequence[Commit]]]) -> Variant:
-    tables: dict[str, list[pl.DataFrame]] = {}
-    for run, commits in members:
-        seed = run.record["settings"].get("seed")
-        for item in commits:
-            for role in ROLES & item.files.keys():
-                table = read_table(item, role)
-                if "seed" not in table and seed is not None:
-                    table = table.with_columns(seed=pl.lit(seed, pl.Int64))
-                tables.setdefault(role, []).append(table)
-    whole = {role: pl.concat(parts, how="diagonal_relaxed") for role, parts in tables.items()}
-    return Variant(label, tuple(run.id for run, _ in members), whole)
 
 
 def _candidate(record: dict[str, Any]) -> Candidate:

@@ -60,19 +60,21 @@ class ShownPairs:
     """Of each attribute the prompt for which the router is most sure; empty where all pairs have the same weights."""
 
 
-def choose_pairs(
-    dataset: Dataset, split: str, frame: pl.DataFrame, scores: Scores, probability: torch.Tensor, room: int = ROOM
-) -> ShownPairs:
-    """Choose the pairs of a split that a report shows, from its scores and P(chosen) [N] of each pair by the run.
+def pair_figures(frame: pl.DataFrame, scores: Scores, probability: torch.Tensor) -> pl.DataFrame:
+    """Return scored pairs with P(chosen) by the run, and the entropy of their weights and spread of their heads."""
+    entropy = torch.special.entr(scores.log_weights.exp()).sum(1)
+    spread = spread_of(scores.margins)
+    return frame.with_columns(probability=probability.numpy(), entropy=entropy.numpy(), spread=spread.numpy())
+
+
+def choose_pairs(dataset: Dataset, split: str, known: pl.DataFrame, scores: Scores, room: int = ROOM) -> ShownPairs:
+    """Choose the pairs of a split that a report shows, from its scores and the figures of `pair_figures`.
 
     `room` is how many characters the pairs to read may have.
     """
-    names = ["pair_id", "prompt_id", "attribute", "user", "context"]
-    spread = spread_of(scores.margins)
-    known = frame.select(names).with_columns(probability=probability.numpy(), spread=spread.numpy())
     heads = {head: _examples(known, scores.margins[:, head]) for head in range(scores.margins.shape[1])}
     candidates = _candidates(known)
-    routed = _most_sure(known, scores.log_weights.exp())
+    routed = _most_sure(known, scores.log_weights)
     rows = {*candidates, *routed, *(row for found in heads.values() for row in found)}
     texts = _texts(dataset, split, known, rows)
     shown = {row: _shown(row, known, scores, texts[row]) for row in rows}
@@ -120,12 +122,11 @@ def _candidates(known: pl.DataFrame) -> list[int]:
     return ranked["row"].to_list()[: 4 * MOST]
 
 
-def _most_sure(known: pl.DataFrame, weights: torch.Tensor) -> list[int]:
+def _most_sure(known: pl.DataFrame, log_weights: torch.Tensor) -> list[int]:
     """Return for each attribute the row whose weights have the least entropy; none where weights are all the same."""
-    if weights.shape[1] < 2 or bool((weights == weights[0]).all()):
+    if log_weights.shape[1] < 2 or bool((log_weights == log_weights[0]).all()):
         return []
-    entropy = pl.Series("entropy", torch.special.entr(weights).sum(1).numpy())
-    rows = known.select("attribute").with_row_index("row").with_columns(entropy)
+    rows = known.select("attribute", "entropy").with_row_index("row")
     first = rows.sort("entropy", "row").unique("attribute", keep="first", maintain_order=True)
     return first.sort("attribute", nulls_last=True)["row"].to_list()
 

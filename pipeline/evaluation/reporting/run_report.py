@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 import torch
@@ -13,33 +12,27 @@ from micropref.cache.choices import TEST, OldJoint, RouterInput
 from micropref.cache.maintenance.description import RunDescription, describe
 from micropref.cache.maintenance.uses import holds
 from micropref.cache.runs.data import open_run_data
-from micropref.cache.runs.histories import history_rows
+from micropref.cache.runs.histories import run_history
 from micropref.cache.runs.names import find_run, holds_heads
-from micropref.cache.runs.records import Run, readable_runs, router_input
+from micropref.cache.runs.records import Run, readable_runs
 from micropref.cache.store import StoreFolder
 from micropref.cache.vectors.groups import sides_of
 from micropref.heads.evaluation.intervals import Sides, mean_intervals
 from micropref.heads.evaluation.metrics import correct, nll
 from micropref.heads.evaluation.profile import distinct
 from micropref.heads.evaluation.scale import scaled_log_probability
-from micropref.heads.methods.base import Scores
 from micropref.pipeline.evaluation.calibration import calibration_table
 from micropref.pipeline.evaluation.claims import HeadCard, head_cards
 from micropref.pipeline.evaluation.curve_tables import SweepTables, Variant, derived, sweep_tables
 from micropref.pipeline.evaluation.reporting.data import data_sources
-from micropref.pipeline.evaluation.reporting.pairs import ROOM, ShownPairs, choose_pairs, spread_of
+from micropref.pipeline.evaluation.reporting.pairs import ROOM, ShownPairs, choose_pairs, pair_figures
 from micropref.pipeline.evaluation.rows import by_attribute
 from micropref.pipeline.evaluation.scoring import as_scores, current_scores
 from micropref.pipeline.evaluation.stored import StoredTables, stored_tables
 from micropref.pipeline.training.method_runs import fitted_contexts, open_reading
 
-CURVES = ("budget_curve", "history", "adaptation", "regret_by_round")
-"""Roles of the tables that runs made of a run's heads leave."""
-
 MOST_CONTEXTS = 40
 """Wordings that have accuracies."""
-WITHOUT_ROUTER = ("single", "static", "ensemble")
-"""Methods whose heads have the same weights for every pair."""
 
 
 @dataclass(frozen=True)
@@ -120,38 +113,33 @@ def gather_run(
     dataset = open_run_data(store, run, data)
     frame = current_scores(run, dataset, split)
     scores = as_scores(run, frame)
-    known = fitted_contexts(store, run) if open_reading(store, run).reads_contexts else None
-    sides = sides_of(frame, known)
+    reading = open_reading(store, run)
+    sides = sides_of(frame, fitted_contexts(store, run) if reading.reads_contexts else None)
     scaled = scaled_log_probability(scores.log_odds(), run.scale)
-    runs = readable_runs(store)
     right = correct(scores.log_probability())
     mean = mean_intervals(right[:, None], sides, "share")
+    frame = pair_figures(frame, scores, scaled.exp())
     return RunReport(
         run=run,
         about=describe(store, [run.id]).runs[0],
         method=run.record["method"],
         heads=scores.margins.shape[1],
-        reads=_reads(run),
+        reads=reading.router_input if "router" in reading.needs and run.record["k"] > 1 else None,
         tables=tables,
         accuracy=Accuracy(
             mean.mean.item(), mean.low.item(), mean.high.item(), _fewest(frame, sides, mean.clusters), nll(scaled)
         ),
         cards=tuple(head_cards(tables.head_profile, tables.head_correlation, tables.head_accuracy)),
         calibration=calibration_table(_unnamed(frame), scaled, sides),
-        disagreement=_disagreement(frame, scores),
+        disagreement=_disagreement(frame),
         contexts=_contexts(frame, right, sides),
-        pairs=choose_pairs(dataset, split, frame, scores, scaled.exp(), room),
+        pairs=choose_pairs(dataset, split, frame, scores, room),
         data=data_sources(dataset),
         sweep=sweep_tables(store, run),
-        history=_history(run),
-        curves={role: found for role in CURVES if (found := _made_of(store, run, role, runs))},
+        history=pl.DataFrame(rows) if (rows := run_history(run.record)) else None,
+        curves=_made_of(store, run),
         rights=Rights(frame.select("pair_id", "attribute").with_columns(right=right.numpy()), sides),
     )
-
-
-def _reads(run: Run) -> RouterInput | OldJoint | None:
-    routed = run.record["k"] > 1 and run.record["method"] not in WITHOUT_ROUTER
-    return router_input(run.record) if routed and "router_input" in run.record["settings"] else None
 
 
 def _fewest(frame: pl.DataFrame, sides: Sides, names: Iterable[str]) -> dict[str, int]:
@@ -160,27 +148,22 @@ def _fewest(frame: pl.DataFrame, sides: Sides, names: Iterable[str]) -> dict[str
     return {name: min(distinct(sides[name][own]) for own in rows) for name in names}
 
 
-def _made_of(store: StoreFolder, run: Run, role: str, runs: Sequence[Run]) -> list[Variant]:
-    """Return what was made of a run's heads, and of the run itself where `adapt` replayed or `route` made it."""
-    found = derived(store, run, role, runs)
-    if run.record.get("parent") is None:
-        return found
-    parent = next((one for one in runs if one.id == run.record["parent"]), None)
-    own = derived(store, parent, role, [run]) if parent else []
-    return [*own, *found]
+def _made_of(store: StoreFolder, run: Run) -> dict[str, list[Variant]]:
+    """Return what was made of a run's heads, and first the run itself where `adapt` replayed or `route` made it."""
+    runs = readable_runs(store)
+    parent = next((one for one in runs if one.id == run.record.get("parent")), None)
+    own = derived(store, parent, [run]) if parent else {}
+    found = derived(store, run, runs)
+    return {role: [*own.get(role, ()), *found.get(role, ())] for role in {**own, **found}}
 
 
 def _unnamed(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(attribute=pl.lit(None, pl.String))
 
 
-def _disagreement(frame: pl.DataFrame, scores: Scores) -> pl.DataFrame:
+def _disagreement(frame: pl.DataFrame) -> pl.DataFrame:
     """Return by attribute how evenly the router spreads its weight, and how far heads' probabilities are apart."""
-    weights = scores.log_weights.exp()
-    entropy = torch.special.entr(weights).sum(1)
-    columns = [pl.Series("entropy", entropy.numpy()), pl.Series("spread", spread_of(scores.margins).numpy())]
-    rows = frame.select("attribute").with_columns(columns)
-    means = rows.group_by("attribute").agg(pl.len().alias("n"), pl.col("entropy", "spread").mean())
+    means = frame.group_by("attribute").agg(pl.len().alias("n"), pl.col("entropy", "spread").mean())
     return means.sort("attribute", nulls_last=True)
 
 
@@ -202,9 +185,3 @@ def _contexts(frame: pl.DataFrame, right: torch.Tensor, sides: Sides) -> pl.Data
     schema = {"context": pl.String, **dict.fromkeys(("accuracy", "low", "high"), pl.Float64)}
     table = pl.DataFrame(accuracies, schema=schema, orient="row")
     return found.join(table, on="context", how="left", maintain_order="left")
-
-
-def _history(run: Run) -> pl.DataFrame | None:
-    fitted: dict[str, Any] = {name: run.record.get(name) for name in ("run", "method", "k", "lam", "seed")}
-    rows = [fitted | row for row in history_rows(run.record)]
-    return pl.DataFrame(rows) if rows else None

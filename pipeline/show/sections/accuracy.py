@@ -12,7 +12,7 @@ from micropref.pipeline.show.figures import over, with_interval
 from micropref.pipeline.show.page.colours import step_of
 from micropref.pipeline.show.page.figures import Cell, Figure, HeatTable, IntervalRow, IntervalTable, Section
 from micropref.pipeline.show.page.texts import shown
-from micropref.pipeline.show.sections.values import bounds, gain_row, interval_row, named, numbers_of
+from micropref.pipeline.show.sections.values import bounds, by_attribute, gain_row, interval_row, named, numbers_of
 
 LEAST_SPAN = 0.1
 """Accuracies this far from one half have the strongest colour at least, so that noise stays pale."""
@@ -46,7 +46,8 @@ def _heat(run: RunReport, prefix: str) -> Figure:
     heads = run.tables.head_accuracy
     by_key = {(row["part"], row["attribute"], row["head"]): row for row in heads.iter_rows(named=True)}
     span = max(LEAST_SPAN, *(abs(value - 0.5) for value in heads["accuracy"].to_list()))
-    chosen = _chosen(run, "validation") or _chosen(run, "oracle")
+    validated = chosen_heads(run, "validation")
+    chosen = validated or chosen_heads(run, "oracle")
     rows = []
     for label, row in _rows(run):
         cells = [_cell(by_key[row["part"], row["attribute"], head], span) for head in range(run.heads)]
@@ -54,7 +55,7 @@ def _heat(run: RunReport, prefix: str) -> Figure:
             best = chosen.get(row["attribute"])
             cells += [_cell(row, span), Cell("" if best is None else f"head {best}")]
         rows.append((f"{label}, {row['n']:,} pairs", tuple(cells)))
-    by = "validation pairs" if _chosen(run, "validation") else "these pairs themselves (an oracle's choice)"
+    by = "validation pairs" if validated else "these pairs themselves (an oracle's choice)"
     more = ("mixture", "best head") if run.heads > 1 else ()
     columns = (*(f"head {head}" for head in range(run.heads)), *more)
     caption = (
@@ -73,7 +74,8 @@ def _heat(run: RunReport, prefix: str) -> Figure:
     )
 
 
-def _chosen(run: RunReport, by: str) -> dict[str | None, int]:
+def chosen_heads(run: RunReport, by: str) -> dict[str | None, int]:
+    """Return the best head of each attribute, chosen on validation pairs or by the oracle."""
     rows = run.tables.best_head.filter(pl.col("chosen_on") == by)
     return {row["attribute"]: row["head"] for row in rows.iter_rows(named=True)}
 
@@ -86,12 +88,13 @@ def _cell(row: Row, span: float) -> Cell:
 def _best_heads(run: RunReport, prefix: str) -> Figure:
     """Return mixture and best heads with intervals: Figure 2 of the paper, with ours."""
     names = {"validation": "best head, chosen on validation", "oracle": "oracle: best head on these pairs"}
+    best = {(row["attribute"], row["chosen_on"]): row for row in run.tables.best_head.iter_rows(named=True)}
     groups = []
     for label, row in _rows(run):
         lines = [interval_row("mixture", row, 0)]
         for series, (chosen_on, title) in enumerate(names.items(), 1):
-            found = _of_attribute(run.tables.best_head, row["attribute"], chosen_on)
-            lines += [interval_row(f"{title} (head {best['head']})", best, series) for best in found]
+            if found := best.get((row["attribute"], chosen_on)):
+                lines.append(interval_row(f"{title} (head {found['head']})", found, series))
         groups.append((f"{label}, {row['n']:,} pairs", tuple(lines)))
     return Figure(
         f"{prefix}best-heads",
@@ -108,11 +111,6 @@ def _best_numbers(run: RunReport) -> pl.DataFrame:
     mixture = run.tables.mixture_accuracy.with_columns(prediction=pl.lit("mixture"), head=pl.lit(None, pl.Int32))
     best = run.tables.best_head.with_columns(prediction=pl.lit("best head on ") + pl.col("chosen_on"))
     return pl.concat([mixture.select(columns), best.select(columns)])
-
-
-def _of_attribute(table: pl.DataFrame, attribute: str | None, chosen_on: str) -> Iterator[Row]:
-    same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
-    yield from table.filter(same, pl.col("chosen_on") == chosen_on).iter_rows(named=True)
 
 
 def _by_context(run: RunReport, prefix: str) -> Figure:
@@ -137,14 +135,13 @@ def _over_single(run: RunReport, prefix: str) -> Figure:
     table = run.tables.mixture_vs_single
     references = table["reference"].unique().sort().to_list()
     groups: list[tuple[str, tuple[IntervalRow, ...]]] = []
-    for attribute in table["attribute"].unique().sort(nulls_last=True).to_list():
-        same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
+    for attribute, rows in by_attribute(table):
         lines = [
             gain_row(
                 f"over {row['reference']}", row["difference"], row["low"], row["high"],
                 references.index(row["reference"]), f"{row['n']:,} pairs",
             )
-            for row in table.filter(same).iter_rows(named=True)
+            for row in rows.iter_rows(named=True)
         ]  # fmt: skip
         groups.append((named(attribute), tuple(lines)))
     return Figure(

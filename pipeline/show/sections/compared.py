@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from micropref.pipeline.comparison.compare import AVERAGE, Compared, ComparedRow
-from micropref.pipeline.show.compare import accuracy_rows, compared_lines, compared_notes
+from micropref.pipeline.evaluation.differences import REFERENCE
+from micropref.pipeline.show.compare import FALSE_ALARMS, accuracy_rows, compared_lines, compared_notes
 from micropref.pipeline.show.figures import gain_with_interval, over
 from micropref.pipeline.show.page.figures import Figure, IntervalRow, IntervalTable, Numbers, Page, PlainTable, Section
 from micropref.pipeline.show.sections.values import bounds, gain_row, interval_row
 
-REFERENCE = "single"
 Line = Callable[[ComparedRow, str, int], IntervalRow]
 
 
@@ -85,7 +85,7 @@ def _differences(compared: Compared, numbers: Numbers) -> Figure:
         return gain_row(one.title, *figures, place, "")
 
     groups = _groups(compared, line, REFERENCE)
-    holds = [one.title for one in compared.rows if one.difference_p <= 0.05 and one.system != REFERENCE]
+    holds = [one.title for one in compared.rows if one.difference_p <= FALSE_ALARMS and one.system != REFERENCE]
     told = f"Held at 5 % with all rows judged together (Holm), on the average: {', '.join(holds) or 'none'}."
     best = max(compared.rows, key=lambda one: one.accuracy[AVERAGE])
     gain = gain_with_interval(best.difference[AVERAGE], best.difference_low[AVERAGE], best.difference_high[AVERAGE])

@@ -13,7 +13,7 @@ from micropref.pipeline.show.figures import over
 from micropref.pipeline.show.page.colours import LINES
 from micropref.pipeline.show.page.figures import Charts, Figure, LineChart, Section, Series
 from micropref.pipeline.show.sections.sweeps import own_history, refit_figure, sweep_figures
-from micropref.pipeline.show.sections.values import named, numbers_of, points
+from micropref.pipeline.show.sections.values import by_attribute, in_brackets, named, numbers_of, points
 
 MOST_ROUNDS = 200
 """Rounds of a replay that are drawn and saved."""
@@ -48,10 +48,6 @@ def curves_section(run: RunReport, prefix: str, title: str) -> Section:
     return Section(f"{prefix}curves", title, text, tuple(figures))
 
 
-def _behind(variant: Variant) -> str:
-    return f" ({variant.label})" if variant.label else ""
-
-
 def _made_by(variant: Variant) -> str:
     return f"Made by {', '.join(variant.runs)}."
 
@@ -61,13 +57,13 @@ def _calibration(run: RunReport, prefix: str) -> Figure:
     table = run.tables.calibration
     enough = pl.col("n") >= FEWEST
     overall = Series("all pairs", points(rows.filter(enough), "mean_probability", "accuracy", "low", "high"))
-    attributes = table["attribute"].unique().sort(nulls_last=True).to_list()
+    attributes = dict(by_attribute(table))
     charts = [_calibrated("All pairs", (overall,))]
     if 1 < len(attributes) <= LINES:
-        lines = []
-        for attribute in attributes:
-            same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
-            lines.append(Series(named(attribute), points(table.filter(same, enough), "mean_probability", "accuracy")))
+        lines = (
+            Series(named(attribute), points(own.filter(enough), "mean_probability", "accuracy"))
+            for attribute, own in attributes.items()
+        )
         charts.append(_calibrated("By attribute", tuple(lines)))
     note = (
         f"{len(attributes)} attributes are too many for one chart; the CSV has them." if len(attributes) > LINES else ""
@@ -106,22 +102,18 @@ def _budget(variant: Variant, prefix: str) -> list[Figure]:
     budgets = tuple(found.overall["budget"].to_list())
     overall = Series("all scored pairs", points(found.overall, "budget", "accuracy", "low", "high"))
     charts = [LineChart("Accuracy by budget", "pairs of each attribute", "accuracy", (overall,), places=budgets)]
-    attributes = found.by_attribute["attribute"].unique().sort(nulls_last=True).to_list()
-    kept = attributes[:LINES]
+    attributes = list(by_attribute(found.by_attribute))
     if len(attributes) > 1:
-        lines = []
-        for attribute in kept:
-            same = pl.col("attribute").eq_missing(pl.lit(attribute, pl.String))
-            lines.append(Series(named(attribute), points(found.by_attribute.filter(same), "budget", "accuracy")))
-        charts.append(LineChart("By attribute", "pairs of each attribute", "accuracy", tuple(lines), places=budgets))
-    left = len(attributes) - len(kept)
+        lines = tuple(Series(named(name), points(rows, "budget", "accuracy")) for name, rows in attributes[:LINES])
+        charts.append(LineChart("By attribute", "pairs of each attribute", "accuracy", lines, places=budgets))
+    left = len(attributes) - LINES
     numbers = pl.concat(
         [found.overall.with_columns(attribute=pl.lit(None, pl.String)), found.by_attribute], how="diagonal"
     )
     return [
         Figure(
             f"{prefix}budget",
-            f"Router re-fitted on a budget{_behind(variant)}",
+            f"Router re-fitted on a budget{in_brackets(variant.label)}",
             "Accuracy once the router has read so many labelled pairs with context of each attribute; budget 0 is the "
             "run as it was, and the same pairs are scored for every budget. Several seeds: their mean, with intervals "
             f"over pairs and seeds (Figure 4 of the MiCRo paper). {_made_by(variant)}",
@@ -150,7 +142,7 @@ def _adaptation(variants: Sequence[Variant], prefix: str) -> Figure:
         series = []
         for variant, table in tables:
             for (method, grouped), rows in table.group_by("method", "grouped_by", maintain_order=True):
-                label = f"{method}, by {grouped}" + (_behind(variant) if several < len(tables) else "")
+                label = f"{method}, by {grouped}" + (in_brackets(variant.label) if several < len(tables) else "")
                 series.append(Series(label, points(rows, "shots", name, low, high)))
         charts.append(LineChart(title, "choices of each", name, tuple(series), places=shots))
     return Figure(

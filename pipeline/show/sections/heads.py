@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import polars as pl
-
 from micropref.pipeline.evaluation.claims import HeadCard
 from micropref.pipeline.evaluation.reporting.pairs import ShownPair
 from micropref.pipeline.evaluation.reporting.run_report import RunReport
 from micropref.pipeline.evaluation.text_features import BY_NAME
 from micropref.pipeline.show.page.colours import step_of
 from micropref.pipeline.show.page.figures import Card, Cards, Cell, Example, Figure, HeatTable, Section
+from micropref.pipeline.show.sections.accuracy import chosen_heads
 from micropref.pipeline.show.sections.values import named, numbers_of
 
 IN_SUMMARY = 3
@@ -76,8 +75,7 @@ def _lines(run: RunReport, card: HeadCard) -> Iterator[str]:
 def _best_at(run: RunReport, head: int) -> list[str]:
     if run.heads < 2:
         return []
-    rows = run.tables.best_head.filter(pl.col("chosen_on") == "validation", pl.col("head") == head)
-    return [named(attribute) for attribute in rows["attribute"].to_list()]
+    return [named(attribute) for attribute, best in chosen_heads(run, "validation").items() if best == head]
 
 
 def _example(pair: ShownPair, head: int) -> Example:

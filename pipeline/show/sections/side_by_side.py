@@ -7,12 +7,11 @@ from typing import Any
 
 from micropref.pipeline.evaluation.reporting.run_report import RunReport
 from micropref.pipeline.evaluation.reporting.side_by_side import MEAN, SideBySide
+from micropref.pipeline.show.compare import FALSE_ALARMS
 from micropref.pipeline.show.figures import accuracy, gain_with_interval, over, with_interval
 from micropref.pipeline.show.page.figures import Figure, IntervalRow, IntervalTable, Numbers, PlainTable, Section
 from micropref.pipeline.show.sections.values import bounds, gain_row, interval_row, named
 from micropref.pipeline.show.train import ROUTER_READS
-
-FALSE_ALARMS = 0.05
 
 
 def side_by_side_section(found: SideBySide, prefix: str, title: str) -> Section:

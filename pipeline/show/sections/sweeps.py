@@ -8,7 +8,7 @@ from micropref.pipeline.evaluation.curve_tables import SweepTables
 from micropref.pipeline.evaluation.curves import KCurve, convergence, k_curve, lam_curve
 from micropref.pipeline.show.figures import accuracy
 from micropref.pipeline.show.page.figures import Charts, Figure, LineChart, Series
-from micropref.pipeline.show.sections.values import numbers_of, points
+from micropref.pipeline.show.sections.values import in_brackets, lines_by_k, numbers_of, points
 
 KNOWN = "validation NLL of known people or contexts"
 NLL = "validation NLL (nats per pair)"
@@ -76,25 +76,20 @@ def _by_lam(found: SweepTables, curve: KCurve, prefix: str) -> Figure:
     several = table.filter(pl.col("k") > 1)
     values = tuple(sorted(several["lam"].unique().to_list()))
     charts = []
-    for name, title, y in (
-        ("validation_nll", "Validation NLL by λ", NLL),
-        ("test_accuracy", "Test accuracy by λ", "test accuracy"),
+    error = pl.col("validation_nll_se")
+    nll = pl.col("validation_nll")
+    rows = several.with_columns(
+        low=nll - error, high=nll + error, chosen=pl.col("chosen") & (pl.col("k") == pl.lit(curve.chosen, pl.Int64))
+    )
+    for name, title, y, ends in (
+        ("validation_nll", "Validation NLL by λ", NLL, ("low", "high")),
+        ("test_accuracy", "Test accuracy by λ", "test accuracy", ("test_low", "test_high")),
     ):
-        series = []
-        for size in several["k"].unique().sort().to_list():
-            rows = several.filter(pl.col("k") == size).with_columns(
-                chosen=pl.col("chosen") & pl.lit(size == curve.chosen)
-            )
-            if name == "validation_nll":
-                error = pl.col("validation_nll_se")
-                rows = rows.with_columns(low=pl.col(name) - error, high=pl.col(name) + error)
-                series.append(Series(f"K = {size}", points(rows, "lam", name, "low", "high")))
-            else:
-                series.append(Series(f"K = {size}", points(rows, "lam", name, "test_low", "test_high")))
-        if any(one.points for one in series):
-            charts.append(LineChart(title, "λ", y, tuple(series), places=values))
+        lines = lines_by_k(rows, "lam", name, *ends)
+        if any(one.points for one in lines):
+            charts.append(LineChart(title, "λ", y, lines, places=values))
     taken = several.filter(pl.col("chosen"), pl.col("k") == curve.chosen)["lam"].to_list()
-    ends = [value for value in taken if value in (values[0], values[-1]) and value != 0]
+    last = [value for value in taken if value in (values[0], values[-1]) and value != 0]
     return Figure(
         f"{prefix}lam-curve",
         "Choice of λ",
@@ -103,7 +98,7 @@ def _by_lam(found: SweepTables, curve: KCurve, prefix: str) -> Figure:
         "point is the λ of the chosen K.",
         Charts(tuple(charts)),
         numbers_of(table),
-        tuple(f"λ = {value:g} is at the end of those tried: others beyond it may be better." for value in ends),
+        tuple(f"λ = {value:g} is at the end of those tried: others beyond it may be better." for value in last),
     )
 
 
@@ -129,11 +124,8 @@ def _epoch_charts(table: pl.DataFrame) -> tuple[LineChart, ...]:
     ):
         if name not in table or table[name].drop_nulls().is_empty():
             continue
-        series = [
-            Series(f"K = {size}", points(table.filter(pl.col("k") == size), "epoch", name), marks=False)
-            for size in table["k"].unique().sort().to_list()
-        ]
-        charts.append(LineChart(title, "epoch", title.removesuffix(" by epoch"), tuple(series)))
+        lines = lines_by_k(table, "epoch", name, marks=False)
+        charts.append(LineChart(title, "epoch", title.removesuffix(" by epoch"), lines))
     return tuple(charts)
 
 
@@ -158,23 +150,15 @@ def refit_figure(label: str, history: pl.DataFrame, prefix: str) -> Figure:
     charts = []
     for name, title in (("train_nll", "NLL of the budget by round"), ("test_accuracy", "Accuracy by round")):
         if name in table and table[name].drop_nulls().len():
-            rows = table.rename({f"{name}_se": "error"}) if f"{name}_se" in table else table
-            error = pl.col("error").fill_null(0.0)
-            rows = rows.with_columns(low=pl.col(name) - error, high=pl.col(name) + error)
-            series = tuple(
-                Series(f"K = {size}", points(rows.filter(pl.col("k") == size), "epoch", name, "low", "high"))
-                for size in rows["k"].unique().sort().to_list()
-            )
-            charts.append(LineChart(title, "round", title.removesuffix(" by round"), series))
+            error = pl.col(f"{name}_se").fill_null(0.0)
+            rows = table.with_columns(low=pl.col(name) - error, high=pl.col(name) + error)
+            lines = lines_by_k(rows, "epoch", name, "low", "high")
+            charts.append(LineChart(title, "round", title.removesuffix(" by round"), lines))
     return Figure(
         f"{prefix}refits",
-        f"Routers re-fitted, round by round{_behind(label)}",
+        f"Routers re-fitted, round by round{in_brackets(label)}",
         "Round 0 is the router before it read a budget. Means over seeds, bars one standard error over them: the "
         "paper's Figure 6. The accuracy is of the scored pairs, by which nothing is chosen.",
         Charts(tuple(charts)),
         numbers_of(table),
     )
-
-
-def _behind(label: str) -> str:
-    return f" ({label})" if label else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
 
 from micropref.pipeline.show.figures import gain_with_interval, with_interval
-from micropref.pipeline.show.page.figures import Interval, IntervalRow, Numbers, Point
+from micropref.pipeline.show.page.figures import Interval, IntervalRow, Numbers, Point, Series
 
 NONE = "no attribute"
 """Heading of pairs that name none."""
@@ -17,6 +17,27 @@ NONE = "no attribute"
 def named(attribute: str | None) -> str:
     """Return an attribute as a heading."""
     return NONE if attribute is None else attribute
+
+
+def by_attribute(table: pl.DataFrame) -> Iterator[tuple[str | None, pl.DataFrame]]:
+    """Yield each attribute of a table, by name, that of pairs that name none last, and its rows."""
+    for attribute in table["attribute"].unique().sort(nulls_last=True).to_list():
+        yield attribute, table.filter(pl.col("attribute").eq_missing(pl.lit(attribute, pl.String)))
+
+
+def in_brackets(label: str) -> str:
+    """Return a label as it stands behind a title; an empty one adds nothing."""
+    return f" ({label})" if label else ""
+
+
+def lines_by_k(
+    table: pl.DataFrame, x: str, y: str, low: str | None = None, high: str | None = None, *, marks: bool = True
+) -> tuple[Series, ...]:
+    """Return a line for each K of a table."""
+    return tuple(
+        Series(f"K = {size}", points(table.filter(pl.col("k") == size), x, y, low, high), marks=marks)
+        for size in table["k"].unique().sort().to_list()
+    )
 
 
 def numbers_of(table: pl.DataFrame) -> Numbers:

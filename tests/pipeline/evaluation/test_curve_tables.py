@@ -58,7 +58,7 @@ def test_every_curve_of_a_run_is_found_from_its_record(store: StoreFolder, synth
     assert by_epoch.group_by("k").agg(pl.col("epoch").max()).sort("k").rows() == [(2, 4), (3, 4)]
     assert set(by_epoch["seeds"]) == {2}
 
-    ways = derived(store, run, "budget_curve")
+    ways = derived(store, run)["budget_curve"]
     assert [one.label for one in ways] == ["epochs 2, solver adam", "epochs 3, solver ridge"]
     ridge = ways[1]
     assert set(ridge.runs) == {one.run for one in routes}
@@ -76,14 +76,14 @@ def test_every_curve_of_a_run_is_found_from_its_record(store: StoreFolder, synth
         assert set(own["parent"]) == {run.id}
         assert own["train_nll"][-1] < own["train_nll"][0]
 
-    (people,) = derived(store, run, "adaptation")
+    (people,) = derived(store, run)["adaptation"]
     assert adaptation_curve(people.tables["adaptation"])["seeds"].to_list() == [2] * 3
     check_regret(store, run, online)
 
 
 def check_regret(store: StoreFolder, run: Run, online: Online) -> None:
     """Compare the means by round with the figures of the groups that have the most rounds."""
-    (replayed,) = derived(store, run, "regret_by_round")
+    (replayed,) = derived(store, run)["regret_by_round"]
     regret = regret_curve(replayed.tables["regret_by_round"])
     for forecaster, by_round in regret.group_by("forecaster"):
         groups = online.regret.filter(pl.col("forecaster") == forecaster[0])
@@ -109,6 +109,6 @@ def test_a_store_of_the_first_release_has_a_sweep_without_histories(tmp_path: Pa
     assert curve.chosen == run.record["k"]
     assert set(curve.points["test_accuracy"]) == {None}
     routed = next(one for one in readable_runs(store) if one.id.startswith("route-"))
-    (way,) = derived(store, open_run(store, routed.record["parent"]), "budget_curve")
+    (way,) = derived(store, open_run(store, routed.record["parent"]))["budget_curve"]
     assert way.tables.keys() == {"budget_curve"}
     assert budget_curve(way.tables["budget_curve"]).overall["budget"][0] == 0
